@@ -1,0 +1,81 @@
+// Products of activations with packed weights.
+#ifndef REPRISE_KERNELS_MATMUL_H_
+#define REPRISE_KERNELS_MATMUL_H_
+
+#include <cstdint>
+
+#include "kernels/kernels.h"
+
+namespace reprise::kernels {
+
+// The weights of a linear layer, rearranged once at load for the product below: `blocks` matrices
+// of [n, k] (blocks > 1: block-diagonal, as RG-LRU's gates). Immutable after Pack; thread-safe.
+// CPU layout: panels of kPanel outputs, k-major within a panel, so that SIMD lanes run along the
+// outputs; the last panel is padded with zeros.
+class PackedMatrix {
+ public:
+  static constexpr int kPanel = 64;
+
+  struct Source {
+    DType dtype = DType::kF32;    // kF32, kBF16 or kF16
+    int blocks = 1;
+    int n = 0;                    // outputs per block
+    int k = 0;                    // inputs per block
+    bool transposed = false;      // false: data is [blocks, n, k]; true: [blocks, k, n]
+    const void* data = nullptr;   // borrowed for the call
+  };
+  // Keeps the source's dtype in memory (kF16 and kBF16 stay 2 bytes): weights are read once per
+  // step and widened in registers.
+  static absl::StatusOr<PackedMatrix> Pack(const Source& source, const Context& context);
+
+  PackedMatrix() = default;
+  int blocks() const { return blocks_; }
+  int n() const { return n_; }
+  int k() const { return k_; }
+  DType dtype() const { return dtype_; }
+  size_t bytes() const { return buffer_.size(); }
+  const void* data() const { return buffer_.data(); }
+  int panels() const { return (n_ + kPanel - 1) / kPanel; }  // per block
+
+ private:
+  DType dtype_ = DType::kF32;
+  int blocks_ = 0, n_ = 0, k_ = 0;
+  Buffer buffer_;  // [blocks, panels, k, kPanel] of dtype
+};
+
+// out[r, b*n + j] = bias[b*n + j] + sum_{i = 0..k-1} x[row(r), b*k + i] * W_b[j, i]
+//
+// Exactness: each output starts from zero and adds its products with fused multiply-adds in the
+// order i = 0, 1, ..., k-1; the bias (and, with `accumulate`, the old value of out) is added last.
+// Neither num_rows nor the number of threads nor the vector width changes the order.
+// `out` must not overlap `x`.
+struct MatMulParams {
+  int num_rows = 0;
+  int64_t x_stride = 0;             // floats between rows of x, >= blocks * k
+  int64_t out_stride = 0;           // floats between rows of out, >= blocks * n
+  const float* x = nullptr;         // [*, blocks * k]
+  const int32_t* row_ids = nullptr; // [num_rows] rows of x to use, or null for 0..num_rows-1
+  const PackedMatrix* weight = nullptr;
+  const float* bias = nullptr;      // [blocks * n] or null
+  bool accumulate = false;          // out += instead of out =
+  float* out = nullptr;             // [num_rows, blocks * n]
+};
+absl::Status MatMul(const MatMulParams& params, const Context& context);
+
+// The same product with one weight row per token: out[r, :] = scale * table[ids[r], :].
+// The table is row-major, as in the checkpoint. OUT_OF_RANGE names the first bad id.
+struct EmbeddingParams {
+  int num_rows = 0;
+  int dim = 0;
+  int vocab = 0;
+  DType dtype = DType::kF32;
+  float scale = 1.0f;
+  const int32_t* ids = nullptr;   // [num_rows]
+  const void* table = nullptr;    // [vocab, dim] of dtype
+  float* out = nullptr;           // [num_rows, dim]
+};
+absl::Status Embedding(const EmbeddingParams& params, const Context& context);
+
+}  // namespace reprise::kernels
+
+#endif  // REPRISE_KERNELS_MATMUL_H_
