@@ -1,0 +1,31 @@
+// The way from a checkpoint folder to a model with its tokenizer.
+#ifndef REPRISE_MODELS_LOAD_MODEL_H_
+#define REPRISE_MODELS_LOAD_MODEL_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "kernels/kernels.h"
+#include "models/hybrid_model.h"
+#include "models/tokenizer/tokenizer.h"
+
+namespace reprise::models {
+
+struct LoadOptions {
+  kernels::Context context;  // borrowed pool must outlive the model
+  int max_rows = 512;        // rows of one Forward, 1..65536
+};
+
+struct LoadedModel {
+  std::unique_ptr<HybridModel> model;
+  std::unique_ptr<Tokenizer> tokenizer;  // null when the folder has none
+};
+
+// Reads `directory`. NOT_FOUND, INVALID_ARGUMENT or DATA_LOSS name the file, the key or the tensor;
+// UNIMPLEMENTED an architecture or an option that is not supported, with the supported ones.
+absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const LoadOptions& options);
+
+}  // namespace reprise::models
+
+#endif  // REPRISE_MODELS_LOAD_MODEL_H_

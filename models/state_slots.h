@@ -1,0 +1,89 @@
+// The places on the device where live sequences keep their states.
+#ifndef REPRISE_MODELS_STATE_SLOTS_H_
+#define REPRISE_MODELS_STATE_SLOTS_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/kernels.h"
+#include "models/state_layout.h"
+
+namespace reprise::models {
+
+class StateSlots;
+
+// Owns one slot of a pool until it goes. Move-only; must not outlive the pool. An empty handle holds
+// nothing.
+class SlotHandle {
+ public:
+  SlotHandle() = default;
+  SlotHandle(SlotHandle&& other) noexcept;
+  SlotHandle& operator=(SlotHandle&& other) noexcept;
+  ~SlotHandle();
+
+  bool valid() const { return pool_ != nullptr; }
+  int slot() const { return slot_; }
+  // Counts how often the slot was handed out, so that a stale reference shows.
+  uint64_t generation() const { return generation_; }
+  void Reset();
+
+ private:
+  friend class StateSlots;
+  SlotHandle(StateSlots* pool, int slot, uint64_t generation)
+      : pool_(pool), slot_(slot), generation_(generation) {}
+  StateSlots* pool_ = nullptr;
+  int slot_ = -1;
+  uint64_t generation_ = 0;
+};
+
+// N slots for one layout, allocated once. Each state tensor is one array [slots, tensor]: kernels
+// index it by slot. Not thread-safe: belongs to the thread that runs the steps.
+class StateSlots {
+ public:
+  // num_slots >= 1. RESOURCE_EXHAUSTED when num_slots * layout.bytes() is not to be had.
+  static absl::StatusOr<std::unique_ptr<StateSlots>> Create(const StateLayout& layout,
+                                                            int num_slots,
+                                                            const kernels::Context& context);
+
+  // A zeroed slot, or RESOURCE_EXHAUSTED when all are held.
+  absl::StatusOr<SlotHandle> Acquire();
+
+  int num_slots() const { return num_slots_; }
+  int free_slots() const { return static_cast<int>(free_.size()); }
+  const StateLayout& layout() const { return layout_; }
+
+  // Base of tensor `index` (order of layout().tensors()): [num_slots, tensor bytes].
+  void* tensor(int index) const { return buffers_[index].data(); }
+  // Elements between two slots of that tensor.
+  int64_t slot_stride(int index) const;
+
+  // A slot's whole state in layout order. `image` has layout().bytes() bytes; another size is
+  // INVALID_ARGUMENT and changes nothing.
+  absl::Status Export(int slot, absl::Span<uint8_t> image) const;
+  absl::Status Import(int slot, absl::Span<const uint8_t> image);
+  // Copies one slot's state onto another's: the whole cost of a fork.
+  absl::Status Copy(int from, int to);
+  absl::Status Zero(int slot);
+
+  // INTERNAL unless free + held = all, without duplicates.
+  absl::Status CheckIntegrity() const;
+
+ private:
+  friend class SlotHandle;
+  StateSlots(StateLayout layout, int num_slots);
+  void Release(int slot, uint64_t generation);
+
+  StateLayout layout_;
+  int num_slots_;
+  std::vector<kernels::Buffer> buffers_;
+  std::vector<int> free_;
+  std::vector<uint64_t> generations_;  // odd = held
+};
+
+}  // namespace reprise::models
+
+#endif  // REPRISE_MODELS_STATE_SLOTS_H_
