@@ -39,7 +39,7 @@ Sha256Digest Sha256(std::string_view bytes) {
 
 std::string HexDigest(const Sha256Digest& digest) {
   return absl::BytesToHexString(
-      std::string_view(reinterpret_cast<const char*>(digest.data()), digest.size()));
+      absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size()));
 }
 
 uint64_t Checksum64(std::string_view bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }

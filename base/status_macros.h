@@ -2,17 +2,18 @@
 #ifndef REPRISE_BASE_STATUS_MACROS_H_
 #define REPRISE_BASE_STATUS_MACROS_H_
 
-#include <string_view>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 
 namespace reprise {
 
 // `status` with "context: " put before its message; code and payloads are kept.
-inline absl::Status Prefixed(const absl::Status& status, std::string_view context) {
+inline absl::Status Prefixed(const absl::Status& status, absl::string_view context) {
   if (status.ok()) return status;
   absl::Status prefixed(status.code(), absl::StrCat(context, ": ", status.message()));
   status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
