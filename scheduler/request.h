@@ -54,7 +54,7 @@ class RequestObserver {
   enum class Verdict { kContinue, kStop };  // kStop: a stop string is complete
 
   virtual ~RequestObserver() = default;
-  // False pauses the sequence (its client reads too slowly) until Scheduler::Wake.
+  // False pauses the sequence (its client reads too slowly) until SchedulerThread::Wake.
   virtual bool Writable() { return true; }
   virtual Verdict OnToken(const kernels::SampledToken& token) = 0;
   virtual void OnFinish(RequestResult result) = 0;

@@ -38,7 +38,7 @@ struct SchedulerOptions {
   int step_tokens = 256;
   // Prompt rows of one sequence in one step while others wait. 1..step_tokens.
   int prefill_chunk_tokens = 128;
-  // Rows of one step whose logits are kept (vocabulary * 4 bytes each). >= num_slots.
+  // Rows of one step whose logits are kept, vocabulary * 4 bytes each. 1..model.max_rows().
   int step_logit_rows = 256;
   // Requests that wait for a slot, over all tenants and of one tenant. >= 1.
   int max_queued = 1024;
@@ -55,7 +55,7 @@ struct SchedulerStats {
 
 using RequestId = uint64_t;
 
-// Submit, Cancel, Wake, Drain and stats are thread-safe; Step belongs to one thread.
+// Submit, Cancel, Drain, Idle and stats are thread-safe; Step belongs to one thread.
 class Scheduler {
  public:
   // `model` and `clock` are borrowed and must outlive the scheduler.
@@ -72,8 +72,6 @@ class Scheduler {
 
   // Ends the request at the next step. Unknown or finished ids are ignored.
   void Cancel(RequestId id);
-  // Tells that an observer may be writable again.
-  void Wake();
   // No more Submits. Requests that run past `deadline` end as kDrained (with their state), those that
   // still wait then end with UNAVAILABLE.
   void Drain(absl::Time deadline);

@@ -2,12 +2,12 @@
 #ifndef REPRISE_SCHEDULER_SESSION_STATE_H_
 #define REPRISE_SCHEDULER_SESSION_STATE_H_
 
-#include <array>
 #include <cstdint>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "base/hash.h"
 #include "models/state_layout.h"
 #include "scheduler/request.h"
 #include "state_store/snapshot.h"
@@ -29,16 +29,15 @@ struct SessionLegs {
   SequenceState sequence;
   uint64_t seed = 0;                     // of the generator, whose counter is the token index
   std::string detokenizer;               // Detokenizer::SaveState, may be empty
-  std::array<uint8_t, 32> token_hash{};  // ExtendTokenHash over all tokens, pending included
+  Sha256Digest token_hash{};             // over all tokens, the pending one included
 };
 
-// Chain hash of a token sequence, one SHA-256 per token, so that it does not depend on how the tokens
-// were grouped: h' = SHA-256(h || token as 4 bytes little endian).
-std::array<uint8_t, 32> ExtendTokenHash(std::array<uint8_t, 32> hash,
-                                        absl::Span<const int32_t> tokens);
+// state_store::ExtendTokenHash over `tokens` in order.
+Sha256Digest ExtendTokenHash(Sha256Digest hash, absl::Span<const int32_t> tokens);
 
-// A snapshot of all legs at one position, one part per state tensor. Id, parent, tenant and creation
-// time are left to the store. INVALID_ARGUMENT when the image's size is not the layout's.
+// A snapshot of all legs at one position, one part per state tensor (none at position 0, where the state
+// is zero). Id, parent, tenant and creation time are left to the store. INVALID_ARGUMENT when the
+// image's size is not the layout's.
 absl::StatusOr<state_store::Snapshot> MakeSnapshot(const ModelIdentity& identity,
                                                    const models::StateLayout& layout,
                                                    const SessionLegs& legs);

@@ -1,0 +1,66 @@
+#include "scheduler/internal/sequence.h"
+
+#include <utility>
+
+namespace reprise::scheduler {
+
+Sequence::Sequence(RequestId id, Request&& request_in, absl::Time submitted)
+    : id(id),
+      request(std::move(request_in)),
+      submitted(submitted),
+      admitted(absl::InfiniteFuture()),
+      first_token(absl::InfiniteFuture()) {
+  if (request.state.has_value()) {
+    start_position_ = request.state->position;
+    if (request.state->pending.has_value()) feed_.push_back(*request.state->pending);
+  }
+  feed_.insert(feed_.end(), request.prompt.begin(), request.prompt.end());
+  prompt_end_ = static_cast<int64_t>(feed_.size());
+  const kernels::SamplingParams& sampling = request.sampling;
+  counts_tokens_ = sampling.repetition_penalty != 1.0f || sampling.presence_penalty != 0.0f ||
+                   sampling.frequency_penalty != 0.0f;
+  if (sampling.repetition_penalty != 1.0f) {
+    for (int32_t token : request.prompt) Count(token, 0);
+  }
+}
+
+int32_t Sequence::predicted_prompt_token(int64_t offset) const {
+  const int64_t next = fed_ + offset + 1;
+  return next < prompt_end_ ? feed_[next] : -1;
+}
+
+void Sequence::MarkFed(int64_t rows) {
+  fed_ += rows;
+  computed_tokens += rows;
+}
+
+kernels::SampleRequest Sequence::sample_request() const {
+  kernels::SampleRequest sample;
+  sample.params = &request.sampling;
+  sample.counts = counts_;
+  sample.index = static_cast<uint64_t>(position());
+  sample.want_logprob = request.logprobs;
+  sample.top_logprobs = request.top_logprobs;
+  return sample;
+}
+
+void Sequence::AppendGenerated(const kernels::SampledToken& token) {
+  feed_.push_back(token.id);
+  generated.push_back(token.id);
+  if (counts_tokens_) Count(token.id, 1);
+}
+
+SequenceState Sequence::state_without_image() const {
+  SequenceState state;
+  state.position = position();
+  if (fed_ < static_cast<int64_t>(feed_.size())) state.pending = feed_[fed_];
+  return state;
+}
+
+void Sequence::Count(int32_t token, int32_t in_answer) {
+  auto [entry, inserted] = count_index_.try_emplace(token, counts_.size());
+  if (inserted) counts_.push_back({token, 0});
+  counts_[entry->second].in_answer += in_answer;
+}
+
+}  // namespace reprise::scheduler
