@@ -47,7 +47,7 @@ constexpr int WindowBlocks(int window) { return (window + kGridTokens - 1) / kGr
 // scores (sum over head_dim in order), the block's maximum, exponentials and sum and the weighted
 // values, both in order of position; blocks are merged one after the other into a running
 // (maximum, sum, output) as in online softmax. Positions outside the window are skipped and add nothing.
-// The ring's content outside the window is never read into a result.
+// The ring's content outside the window is never read into a result. out may not overlap q, k or v.
 struct WindowAttentionParams {
   RaggedRows rows;
   int heads = 0;

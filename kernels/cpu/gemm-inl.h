@@ -1,0 +1,115 @@
+// The register-blocked product under MatMul and WindowAttention. Included once per SIMD target.
+#if defined(REPRISE_KERNELS_CPU_GEMM_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef REPRISE_KERNELS_CPU_GEMM_INL_H_
+#undef REPRISE_KERNELS_CPU_GEMM_INL_H_
+#else
+#define REPRISE_KERNELS_CPU_GEMM_INL_H_
+#endif
+
+#include <cstddef>
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace reprise::kernels::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Rows of one call of the micro-kernel. With 4 vectors of outputs, 6 rows take 24 of AVX-512's 32
+// registers; with 2 vectors, 12 of AVX2's 16.
+inline constexpr size_t kMicroRows = 6;
+
+template <class D>
+HWY_INLINE hn::Vec<D> LoadWide(D d, const float* HWY_RESTRICT from) {
+  return hn::LoadU(d, from);
+}
+template <class D, class T>
+HWY_INLINE hn::Vec<D> LoadWide(D d, const T* HWY_RESTRICT from) {
+  return hn::PromoteTo(d, hn::LoadU(hn::Rebind<T, D>(), from));
+}
+
+// acc[r, j] = (first ? 0 : acc[r, j]) + sum_{i < k} a[r][i] * b[i * ldb + j] for r < kRows and
+// j < kVecs * Lanes(d), one fused multiply-add after the other in the order of i. The bits of an
+// output depend neither on kRows nor on kVecs nor on D.
+template <size_t kRows, size_t kVecs, class D, class TB>
+HWY_INLINE void MicroKernel(D d, size_t k, const float* const* HWY_RESTRICT a,
+                            const TB* HWY_RESTRICT b, size_t ldb, float* HWY_RESTRICT acc,
+                            size_t ldacc, bool first) {
+  const size_t lanes = hn::Lanes(d);
+  hn::Vec<D> sum[kRows][kVecs];
+  const float* HWY_RESTRICT row[kRows];
+#pragma GCC unroll 8
+  for (size_t r = 0; r < kRows; ++r) {
+    row[r] = a[r];
+#pragma GCC unroll 8
+    for (size_t v = 0; v < kVecs; ++v) {
+      sum[r][v] = first ? hn::Zero(d) : hn::LoadU(d, acc + r * ldacc + v * lanes);
+    }
+  }
+  for (size_t i = 0; i < k; ++i) {
+    hn::Vec<D> w[kVecs];
+#pragma GCC unroll 8
+    for (size_t v = 0; v < kVecs; ++v) w[v] = LoadWide(d, b + v * lanes);
+    b += ldb;
+#pragma GCC unroll 8
+    for (size_t r = 0; r < kRows; ++r) {
+      const hn::Vec<D> x = hn::Set(d, row[r][i]);
+#pragma GCC unroll 8
+      for (size_t v = 0; v < kVecs; ++v) sum[r][v] = hn::MulAdd(x, w[v], sum[r][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (size_t v = 0; v < kVecs; ++v) hn::StoreU(sum[r][v], d, acc + r * ldacc + v * lanes);
+  }
+}
+
+template <size_t kRows, class TB>
+HWY_NOINLINE void ProductRows(size_t k, const float* const* a, const TB* b, size_t ldb,
+                              size_t width, float* acc, size_t ldacc, bool first) {
+  const hn::ScalableTag<float> d;
+  constexpr size_t kLanes = HWY_MAX_BYTES / sizeof(float);
+  // Vectors per strip: as many as the registers hold; a single row takes more of them, so that
+  // the latency of a multiply-add is hidden.
+  constexpr size_t kRegs = HWY_MAX_BYTES == 64 ? 24 : 12;
+  constexpr size_t kFit = kRegs / kRows >= 8 ? 8 : kRegs / kRows >= 4 ? 4 : 2;
+  constexpr size_t kVecs = kLanes * kFit > 64 ? 64 / kLanes : kFit;
+  size_t j = 0;
+  for (; j + kVecs * kLanes <= width; j += kVecs * kLanes) {
+    MicroKernel<kRows, kVecs>(d, k, a, b + j, ldb, acc + j, ldacc, first);
+  }
+  for (; j + kLanes <= width; j += kLanes) {
+    MicroKernel<kRows, 1>(d, k, a, b + j, ldb, acc + j, ldacc, first);
+  }
+  const hn::CappedTag<float, 1> d1;
+  for (; j < width; ++j) {
+    MicroKernel<kRows, 1>(d1, k, a, b + j, ldb, acc + j, ldacc, first);
+  }
+}
+
+// The same for `rows` = 1..kMicroRows rows and any width.
+template <class TB>
+HWY_INLINE void Product(size_t rows, size_t k, const float* const* a, const TB* b, size_t ldb,
+                        size_t width, float* acc, size_t ldacc, bool first) {
+  switch (rows) {
+    case 1:
+      return ProductRows<1>(k, a, b, ldb, width, acc, ldacc, first);
+    case 2:
+      return ProductRows<2>(k, a, b, ldb, width, acc, ldacc, first);
+    case 3:
+      return ProductRows<3>(k, a, b, ldb, width, acc, ldacc, first);
+    case 4:
+      return ProductRows<4>(k, a, b, ldb, width, acc, ldacc, first);
+    case 5:
+      return ProductRows<5>(k, a, b, ldb, width, acc, ldacc, first);
+    case 6:
+      return ProductRows<6>(k, a, b, ldb, width, acc, ldacc, first);
+    default:
+      HWY_ABORT("Product: %d rows", static_cast<int>(rows));
+  }
+}
+
+}  // namespace reprise::kernels::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // REPRISE_KERNELS_CPU_GEMM_INL_H_

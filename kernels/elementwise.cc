@@ -1,0 +1,88 @@
+#include "kernels/elementwise.h"
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/internal/validate.h"
+
+namespace reprise::kernels {
+namespace {
+
+absl::Status ValidateRmsNorm(const RmsNormParams& p) {
+  internal::Validator v("RmsNorm");
+  v.AtLeast("num_rows", p.num_rows, 0)
+      .AtLeast("dim", p.dim, 1)
+      .Positive("eps", p.eps, /*zero_allowed=*/true);
+  if (p.num_rows > 0) {
+    v.Pointer("x", p.x);
+    if (p.out != nullptr) v.Pointer("weight", p.weight);
+    const internal::Rows2D out{p.out, p.num_rows, p.dim, p.dim};
+    v.Disjoint("out", out, "x", {p.x, p.num_rows, p.dim, p.dim})
+        .Disjoint("out", out, "delta", {p.delta, p.num_rows, p.dim, p.dim});
+  }
+  return v.status();
+}
+
+absl::Status ValidateGatedActivation(const GatedActivationParams& p) {
+  internal::Validator v("GatedActivation");
+  v.AtLeast("num_rows", p.num_rows, 0)
+      .AtLeast("dim", p.dim, 1)
+      .AtLeast("gate_stride", p.gate_stride, p.dim)
+      .AtLeast("up_stride", p.up_stride, p.dim)
+      .AtLeast("out_stride", p.out_stride, p.dim)
+      .Range("activation", static_cast<int>(p.activation), 0, static_cast<int>(Activation::kRelu));
+  if (p.num_rows > 0) v.Pointer("gate", p.gate).Pointer("up", p.up).Pointer("out", p.out);
+  return v.status();
+}
+
+absl::Status ValidateSoftcap(const SoftcapParams& p) {
+  internal::Validator v("Softcap");
+  v.AtLeast("num_rows", p.num_rows, 0).AtLeast("dim", p.dim, 1).Positive("cap", p.cap);
+  if (p.num_rows > 0) v.Pointer("x", p.x);
+  return v.status();
+}
+
+}  // namespace
+
+absl::Status RmsNorm(const RmsNormParams& params, const Context& context) {
+  RETURN_IF_ERROR(internal::ValidateContext("RmsNorm", context));
+  RETURN_IF_ERROR(ValidateRmsNorm(params));
+  if (params.num_rows == 0) return absl::OkStatus();
+  switch (context.device) {
+    case Device::kCpu:
+      cpu::RmsNorm(params, *context.pool);
+      return absl::OkStatus();
+    case Device::kCuda:
+      break;
+  }
+  return absl::UnimplementedError("RmsNorm: no implementation for this device");
+}
+
+absl::Status GatedActivation(const GatedActivationParams& params, const Context& context) {
+  RETURN_IF_ERROR(internal::ValidateContext("GatedActivation", context));
+  RETURN_IF_ERROR(ValidateGatedActivation(params));
+  if (params.num_rows == 0) return absl::OkStatus();
+  switch (context.device) {
+    case Device::kCpu:
+      cpu::GatedActivation(params, *context.pool);
+      return absl::OkStatus();
+    case Device::kCuda:
+      break;
+  }
+  return absl::UnimplementedError("GatedActivation: no implementation for this device");
+}
+
+absl::Status Softcap(const SoftcapParams& params, const Context& context) {
+  RETURN_IF_ERROR(internal::ValidateContext("Softcap", context));
+  RETURN_IF_ERROR(ValidateSoftcap(params));
+  if (params.num_rows == 0) return absl::OkStatus();
+  switch (context.device) {
+    case Device::kCpu:
+      cpu::Softcap(params, *context.pool);
+      return absl::OkStatus();
+    case Device::kCuda:
+      break;
+  }
+  return absl::UnimplementedError("Softcap: no implementation for this device");
+}
+
+}  // namespace reprise::kernels
