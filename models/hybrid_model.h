@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
@@ -29,7 +30,8 @@ struct ModelInfo {
   int hidden_size = 0;
   int64_t num_parameters = 0;
   size_t weight_bytes = 0;          // as held in memory
-  std::string dtype;                // of the weights: "bf16", "f16", "f32"
+  std::string dtype;                // of most weights: "bf16", "f16", "f32"
+  std::vector<std::string> unused_tensors;  // in the checkpoint and not read
 };
 
 // Immutable weights plus the activations of one step. Forward must not be called from two threads

@@ -25,26 +25,31 @@ struct StateTensor {
   std::string Name() const;  // "layers.3.kv_window.k", the part's name in a snapshot
 };
 
+// Names the order of operations that produced a state ("cpu-grid64-v1", ...); a state moves on
+// bit-exactly only under the same id. Written into snapshots.
+std::string NumericsId(kernels::Device device);
+
 // Immutable once built.
 class StateLayout {
  public:
+  explicit StateLayout(kernels::Device device = kernels::Device::kCpu)
+      : numerics_id_(NumericsId(device)) {}
+
   // Appends a tensor; offsets follow the order of the calls.
   void Add(int layer, StateRole role, kernels::DType dtype, std::vector<int64_t> shape);
 
   const std::vector<StateTensor>& tensors() const { return tensors_; }
   size_t bytes() const { return bytes_; }  // of one sequence
+  const std::string& numerics_id() const { return numerics_id_; }
   // Hex SHA-256 over names, dtypes and shapes in order, the grid size and the numerics id. Two
   // layouts with one digest hold the same bytes with the same meaning.
   std::string Digest() const;
 
  private:
+  std::string numerics_id_;
   std::vector<StateTensor> tensors_;
   size_t bytes_ = 0;
 };
-
-// Names the order of operations that produced a state ("cpu-grid64-v1", ...); a state moves on
-// bit-exactly only under the same id. Written into snapshots.
-std::string NumericsId(kernels::Device device);
 
 }  // namespace reprise::models
 

@@ -54,6 +54,9 @@ class StateSlots {
 
   int num_slots() const { return num_slots_; }
   int free_slots() const { return static_cast<int>(free_.size()); }
+  bool held(int slot) const {
+    return slot >= 0 && slot < num_slots_ && generations_[slot] % 2 == 1;
+  }
   const StateLayout& layout() const { return layout_; }
 
   // Base of tensor `index` (order of layout().tensors()): [num_slots, tensor bytes].
@@ -61,8 +64,9 @@ class StateSlots {
   // Elements between two slots of that tensor.
   int64_t slot_stride(int index) const;
 
-  // A slot's whole state in layout order. `image` has layout().bytes() bytes; another size is
-  // INVALID_ARGUMENT and changes nothing.
+  // The calls below want held slots; another slot or another size of `image` than layout().bytes()
+  // is INVALID_ARGUMENT and changes nothing.
+  // A slot's whole state in layout order.
   absl::Status Export(int slot, absl::Span<uint8_t> image) const;
   absl::Status Import(int slot, absl::Span<const uint8_t> image);
   // Copies one slot's state onto another's: the whole cost of a fork.

@@ -1,0 +1,223 @@
+#include "models/griffin.h"
+
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/matmul.h"
+#include "models/mixers/rg_lru_mixer.h"
+#include "models/mixers/window_attention_mixer.h"
+
+namespace reprise::models {
+namespace {
+
+// Positions are multiplied in float32 for the rotary angles and counted in int64 elsewhere; nothing
+// real comes near, and sums of positions and rows stay far from overflow.
+constexpr int64_t kMaxPosition = int64_t{1} << 40;
+
+// Training multiplied the embeddings by sqrt(hidden) as a bfloat16, so the rounding is part of the
+// model: 50.5 rather than 50.596 for a width of 2560.
+float RoundToBf16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  bits += 0x7fff + (bits >> 16 & 1);  // nearest, ties to even
+  bits &= 0xffff0000u;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+template <typename... Parts>
+absl::Status Malformed(const Parts&... parts) {
+  return absl::InvalidArgumentError(absl::StrCat("batch: ", parts...));
+}
+
+}  // namespace
+
+Griffin::Griffin(const RecurrentGemmaConfig& config, ModelInfo info, int max_rows,
+                 const kernels::Context& context)
+    : config_(config),
+      info_(std::move(info)),
+      max_rows_(max_rows),
+      context_(context),
+      layout_(context.device) {}
+
+absl::StatusOr<std::unique_ptr<Griffin>> Griffin::Create(const RecurrentGemmaConfig& config,
+                                                         const Weights& weights, ModelInfo info,
+                                                         int max_rows,
+                                                         const kernels::Context& context) {
+  auto model =
+      std::unique_ptr<Griffin>(new Griffin(config, std::move(info), max_rows, context));
+  RETURN_IF_ERROR(model->Load(weights));
+  return model;
+}
+
+absl::StatusOr<Griffin::Layer> Griffin::LoadLayer(const Weights& weights, int layer) const {
+  Layer out;
+  ASSIGN_OR_RETURN(out.temporal_norm, weights.Floats(WeightId::kTemporalNorm, layer, context_));
+  ASSIGN_OR_RETURN(out.channel_norm, weights.Floats(WeightId::kChannelNorm, layer, context_));
+  ASSIGN_OR_RETURN(out.mlp, GatedMlp::Load(weights, config_, layer, context_));
+  if (config_.blocks[layer] == BlockType::kRecurrent) {
+    ASSIGN_OR_RETURN(out.mixer, RgLruMixer::Load(weights, config_, layer, context_));
+  } else {
+    ASSIGN_OR_RETURN(out.mixer, WindowAttentionMixer::Load(weights, config_, layer, context_));
+  }
+  return out;
+}
+
+absl::Status Griffin::Load(const Weights& weights) {
+  const WeightId head =
+      config_.tie_word_embeddings ? WeightId::kEmbedding : WeightId::kLmHead;
+  ASSIGN_OR_RETURN(embedding_dtype_, weights.Find(WeightId::kEmbedding, -1)->FloatDType());
+  ASSIGN_OR_RETURN(embedding_, weights.Raw(WeightId::kEmbedding, -1, context_));
+  ASSIGN_OR_RETURN(lm_head_, weights.Matrix(head, -1, context_));
+  ASSIGN_OR_RETURN(final_norm_, weights.Floats(WeightId::kFinalNorm, -1, context_));
+  if (config_.scale_embeddings) {
+    embedding_scale_ =
+        RoundToBf16(static_cast<float>(std::sqrt(static_cast<double>(config_.hidden_size))));
+  }
+
+  info_.weight_bytes = embedding_.size() + lm_head_.bytes() + final_norm_.size();
+  for (int i = 0; i < config_.num_layers; ++i) {
+    ASSIGN_OR_RETURN(Layer layer, LoadLayer(weights, i));
+    layer.mixer->DeclareState(i, layout_);
+    info_.weight_bytes += layer.temporal_norm.size() + layer.channel_norm.size() +
+                          layer.mixer->bytes() + layer.mlp.bytes();
+    layers_.push_back(std::move(layer));
+  }
+  info_.vocab_size = config_.vocab_size;
+  info_.num_layers = config_.num_layers;
+  info_.hidden_size = config_.hidden_size;
+  info_.num_parameters = weights.num_parameters();
+  info_.dtype = weights.dtype();
+  ASSIGN_OR_RETURN(scratch_, Activations::Create(config_, max_rows_, context_));
+  return absl::OkStatus();
+}
+
+absl::Status Griffin::Validate(const RaggedBatch& batch, const StateSlots& slots,
+                               size_t logits) const {
+  const size_t seqs = batch.slots.size();
+  if (batch.tokens.size() > static_cast<size_t>(max_rows_)) {
+    return Malformed(batch.tokens.size(), " rows, at most ", max_rows_, " fit");
+  }
+  if (batch.seq_offsets.size() != seqs + 1 || batch.start_positions.size() != seqs) {
+    return Malformed(seqs, " slots, ", batch.seq_offsets.size(), " offsets, ",
+                     batch.start_positions.size(), " start positions");
+  }
+  if (slots.layout().bytes() != layout_.bytes() ||
+      slots.layout().tensors().size() != layout_.tensors().size()) {
+    return Malformed("the slots are of another layout");
+  }
+  RETURN_IF_ERROR(kernels::ValidateRaggedRows(batch.Rows(), slots.num_slots()));
+  for (size_t s = 0; s < seqs; ++s) {
+    if (batch.slots[s] >= 0 && !slots.held(batch.slots[s])) {
+      return Malformed("slot ", batch.slots[s], " is not held");
+    }
+    if (batch.start_positions[s] > kMaxPosition) {
+      return Malformed("start position ", batch.start_positions[s], " is above ", kMaxPosition);
+    }
+  }
+  for (const int32_t token : batch.tokens) {
+    if (token < 0 || token >= config_.vocab_size) {
+      return Malformed("token ", token, " is outside the vocabulary of ", config_.vocab_size);
+    }
+  }
+  int32_t last = -1;
+  for (const int32_t row : batch.logit_rows) {
+    if (row <= last || row >= batch.num_rows()) {
+      return Malformed("logit row ", row, " after ", last, ", expected ascending rows below ",
+                       batch.num_rows());
+    }
+    last = row;
+  }
+  if (logits != batch.logit_rows.size() * static_cast<size_t>(config_.vocab_size)) {
+    return Malformed("logits of ", logits, " floats, expected ", batch.logit_rows.size(), " x ",
+                     config_.vocab_size);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Griffin::Embed(const RaggedBatch& batch) const {
+  kernels::EmbeddingParams params;
+  params.num_rows = batch.num_rows();
+  params.dim = config_.hidden_size;
+  params.vocab = config_.vocab_size;
+  params.dtype = embedding_dtype_;
+  params.scale = embedding_scale_;
+  params.ids = batch.tokens.data();
+  params.table = embedding_.data();
+  params.out = scratch_.residual.as<float>();
+  return kernels::Embedding(params, context_);
+}
+
+absl::Status Griffin::Norm(int num_rows, const kernels::Buffer& weight, bool add) const {
+  kernels::RmsNormParams params;
+  params.num_rows = num_rows;
+  params.dim = config_.hidden_size;
+  params.eps = config_.rms_norm_eps;
+  params.weight_offset = 1.0f;
+  params.delta = add ? scratch_.delta.as<float>() : nullptr;
+  params.weight = weight.as<float>();
+  params.x = scratch_.residual.as<float>();
+  params.out = scratch_.normed.as<float>();
+  return kernels::RmsNorm(params, context_);
+}
+
+absl::Status Griffin::Head(const RaggedBatch& batch, float* logits) const {
+  kernels::MatMulParams params;
+  params.num_rows = static_cast<int>(batch.logit_rows.size());
+  params.x_stride = config_.hidden_size;
+  params.out_stride = config_.vocab_size;
+  params.x = scratch_.normed.as<float>();
+  params.row_ids = batch.logit_rows.data();
+  params.weight = &lm_head_;
+  params.out = logits;
+  RETURN_IF_ERROR(kernels::MatMul(params, context_));
+  if (config_.logits_soft_cap == 0.0f) return absl::OkStatus();
+
+  kernels::SoftcapParams cap;
+  cap.num_rows = params.num_rows;
+  cap.dim = config_.vocab_size;
+  cap.cap = config_.logits_soft_cap;
+  cap.x = logits;
+  return kernels::Softcap(cap, context_);
+}
+
+absl::Status Griffin::Forward(const RaggedBatch& batch, StateSlots& slots,
+                              absl::Span<float> logits) {
+  RETURN_IF_ERROR(Validate(batch, slots, logits.size()));
+  const int rows = batch.num_rows();
+  if (rows == 0) return absl::OkStatus();
+
+  const MixerStep step = {batch.Rows(), &scratch_, &slots, context_};
+  if (scratch_.rope_cos.size() != 0) {
+    kernels::RopeTableParams rope;
+    rope.rows = step.rows;
+    rope.rotary_dims = config_.rotary_dims;
+    rope.theta = config_.rope_theta;
+    rope.cos = scratch_.rope_cos.as<float>();
+    rope.sin = scratch_.rope_sin.as<float>();
+    RETURN_IF_ERROR(kernels::RopeTable(rope, context_));
+  }
+
+  RETURN_IF_ERROR(Embed(batch));
+  const float* normed = scratch_.normed.as<float>();
+  float* delta = scratch_.delta.as<float>();
+  bool add = false;
+  for (const Layer& layer : layers_) {
+    RETURN_IF_ERROR(Norm(rows, layer.temporal_norm, add));
+    RETURN_IF_ERROR(layer.mixer->Run(step, normed, delta));
+    RETURN_IF_ERROR(Norm(rows, layer.channel_norm, /*add=*/true));
+    RETURN_IF_ERROR(layer.mlp.Run(rows, normed, delta, scratch_, context_));
+    add = true;
+  }
+  if (batch.logit_rows.empty()) return absl::OkStatus();
+  RETURN_IF_ERROR(Norm(rows, final_norm_, add));
+  return Head(batch, logits.data());
+}
+
+}  // namespace reprise::models

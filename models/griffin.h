@@ -1,0 +1,70 @@
+// Griffin / RecurrentGemma (De et al. 2024, arXiv 2402.19427; Botev et al. 2024, arXiv 2404.07839).
+//
+//   x = scale * E[token]
+//   per layer:  x += mixer(norm(x));  x += mlp(norm(x))
+//   logits = softcap(W norm(x)),  W = E when tied
+#ifndef REPRISE_MODELS_GRIFFIN_H_
+#define REPRISE_MODELS_GRIFFIN_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "models/activations.h"
+#include "models/hybrid_model.h"
+#include "models/mixers/mixer.h"
+#include "models/mlp.h"
+#include "models/weights.h"
+
+namespace reprise::models {
+
+class Griffin final : public HybridModel {
+ public:
+  // Copies what it needs of `weights`. `info` names the architecture and the fingerprint; the sizes
+  // are filled in here. context.pool must outlive the model.
+  static absl::StatusOr<std::unique_ptr<Griffin>> Create(const RecurrentGemmaConfig& config,
+                                                         const Weights& weights, ModelInfo info,
+                                                         int max_rows,
+                                                         const kernels::Context& context);
+
+  const ModelInfo& info() const override { return info_; }
+  const StateLayout& state_layout() const override { return layout_; }
+  int max_rows() const override { return max_rows_; }
+  absl::Status Forward(const RaggedBatch& batch, StateSlots& slots,
+                       absl::Span<float> logits) override;
+
+ private:
+  struct Layer {
+    kernels::Buffer temporal_norm;  // [hidden]
+    kernels::Buffer channel_norm;   // [hidden]
+    std::unique_ptr<Mixer> mixer;
+    GatedMlp mlp;
+  };
+
+  Griffin(const RecurrentGemmaConfig& config, ModelInfo info, int max_rows,
+          const kernels::Context& context);
+  absl::Status Load(const Weights& weights);
+  absl::StatusOr<Layer> LoadLayer(const Weights& weights, int layer) const;
+  absl::Status Validate(const RaggedBatch& batch, const StateSlots& slots, size_t logits) const;
+  absl::Status Embed(const RaggedBatch& batch) const;
+  // residual += delta (when `add`); normed = norm(residual).
+  absl::Status Norm(int num_rows, const kernels::Buffer& weight, bool add) const;
+  absl::Status Head(const RaggedBatch& batch, float* logits) const;
+
+  RecurrentGemmaConfig config_;
+  ModelInfo info_;
+  int max_rows_;
+  kernels::Context context_;
+  float embedding_scale_ = 1.0f;
+  kernels::DType embedding_dtype_ = kernels::DType::kF32;
+  kernels::Buffer embedding_;      // [vocab, hidden] of embedding_dtype_
+  kernels::PackedMatrix lm_head_;  // packed apart also when tied: the two products read other orders
+  kernels::Buffer final_norm_;     // [hidden]
+  std::vector<Layer> layers_;
+  StateLayout layout_;
+  Activations scratch_;
+};
+
+}  // namespace reprise::models
+
+#endif  // REPRISE_MODELS_GRIFFIN_H_

@@ -1,0 +1,45 @@
+// Griffin's recurrent block (De et al. 2024, section 2.3):
+//   y = act(linear_y x);  u = conv(linear_x x);  out = linear_out(RG-LRU(u) * y)
+#ifndef REPRISE_MODELS_MIXERS_RG_LRU_MIXER_H_
+#define REPRISE_MODELS_MIXERS_RG_LRU_MIXER_H_
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "models/linear.h"
+#include "models/mixers/mixer.h"
+
+namespace reprise::models {
+
+// State: conv_tail [conv_width - 1, lru_width] (none for a width of 1), rg_lru [3, lru_width].
+class RgLruMixer final : public Mixer {
+ public:
+  static absl::StatusOr<std::unique_ptr<RgLruMixer>> Load(const Weights& weights,
+                                                          const RecurrentGemmaConfig& config,
+                                                          int layer,
+                                                          const kernels::Context& context);
+
+  void DeclareState(int layer, StateLayout& layout) override;
+  absl::Status Run(const MixerStep& step, const float* x, float* out) const override;
+  size_t bytes() const override;
+
+ private:
+  explicit RgLruMixer(const RecurrentGemmaConfig& config);
+  absl::Status Convolve(const MixerStep& step) const;
+  absl::Status Recur(const MixerStep& step) const;
+
+  int width_;
+  int conv_width_;
+  kernels::Activation activation_;
+  Linear linear_x_, linear_y_, linear_out_;
+  Linear input_gate_, recurrent_gate_;  // block-diagonal
+  kernels::Buffer conv_weight_;         // [conv_width, width]
+  kernels::Buffer conv_bias_;           // [width]
+  kernels::Buffer log_a_scale_;         // [width], -8 softplus(recurrent_param)
+  int conv_index_ = -1;
+  int lru_index_ = -1;
+};
+
+}  // namespace reprise::models
+
+#endif  // REPRISE_MODELS_MIXERS_RG_LRU_MIXER_H_

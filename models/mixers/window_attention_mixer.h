@@ -1,0 +1,40 @@
+// Griffin's local attention: rotary positions on the first dimensions of each head, key/value heads
+// shared by groups of query heads, and the authors' window (a query sees `window` keys and its own).
+#ifndef REPRISE_MODELS_MIXERS_WINDOW_ATTENTION_MIXER_H_
+#define REPRISE_MODELS_MIXERS_WINDOW_ATTENTION_MIXER_H_
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "models/linear.h"
+#include "models/mixers/mixer.h"
+
+namespace reprise::models {
+
+// State, with ring blocks of kGridTokens positions:
+//   kv_window.k [ring_blocks, kv_heads, head_dim, kGridTokens]
+//   kv_window.v [ring_blocks, kv_heads, kGridTokens, head_dim]
+class WindowAttentionMixer final : public Mixer {
+ public:
+  static absl::StatusOr<std::unique_ptr<WindowAttentionMixer>> Load(
+      const Weights& weights, const RecurrentGemmaConfig& config, int layer,
+      const kernels::Context& context);
+
+  void DeclareState(int layer, StateLayout& layout) override;
+  absl::Status Run(const MixerStep& step, const float* x, float* out) const override;
+  size_t bytes() const override;
+
+ private:
+  explicit WindowAttentionMixer(const RecurrentGemmaConfig& config);
+  absl::Status Rotate(const MixerStep& step, int heads, float* x) const;
+  absl::Status Attend(const MixerStep& step) const;
+
+  int heads_, kv_heads_, head_dim_, rotary_dims_, window_, ring_blocks_;
+  Linear q_, k_, v_, out_;
+  int keys_index_ = -1;
+  int values_index_ = -1;
+};
+
+}  // namespace reprise::models
+
+#endif  // REPRISE_MODELS_MIXERS_WINDOW_ATTENTION_MIXER_H_

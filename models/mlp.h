@@ -1,0 +1,32 @@
+// The gated MLP of a layer: down(act(gate(x)) * up(x)), all three with bias.
+#ifndef REPRISE_MODELS_MLP_H_
+#define REPRISE_MODELS_MLP_H_
+
+#include "absl/status/statusor.h"
+#include "kernels/elementwise.h"
+#include "models/activations.h"
+#include "models/linear.h"
+
+namespace reprise::models {
+
+// Immutable.
+class GatedMlp {
+ public:
+  static absl::StatusOr<GatedMlp> Load(const Weights& weights, const RecurrentGemmaConfig& config,
+                                       int layer, const kernels::Context& context);
+  GatedMlp() = default;
+
+  size_t bytes() const { return gate_.bytes() + up_.bytes() + down_.bytes(); }
+
+  // x, out: [num_rows, hidden].
+  absl::Status Run(int num_rows, const float* x, float* out, const Activations& scratch,
+                   const kernels::Context& context) const;
+
+ private:
+  kernels::Activation activation_ = kernels::Activation::kGeluTanh;
+  Linear gate_, up_, down_;
+};
+
+}  // namespace reprise::models
+
+#endif  // REPRISE_MODELS_MLP_H_
