@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Runs the C++ tests under AddressSanitizer with UndefinedBehaviorSanitizer, then under ThreadSanitizer.
+# Takes about half an hour on two cores.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+for preset in asan tsan; do
+  echo "== $preset"
+  tools/test.sh "$preset"
+done
