@@ -1,0 +1,107 @@
+#include "clients/cli/stream.h"
+
+#include <atomic>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "clients/cli/interrupt.h"
+#include "clients/cli/names.h"
+#include "clients/cli/table.h"
+
+namespace reprise::cli {
+namespace {
+
+constexpr double kLookSeconds = 1;
+
+std::optional<v1::Session> LookAt(Env& env, const std::string& name) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(1));
+  v1::GetSessionRequest request;
+  request.set_name(name);
+  v1::Session session;
+  if (!env.sessions().GetSession(&context, request, &session).ok()) return std::nullopt;
+  return session;
+}
+
+// The cancelled turn commits within about one step; until then the session has its old version.
+absl::Status AfterCancel(Env& env, const std::string& session,
+                         const std::optional<v1::Session>& before) {
+  if (session.empty()) return Interrupted("interrupted");
+  const absl::Time give_up = absl::Now() + absl::Seconds(kLookSeconds);
+  std::optional<v1::Session> now = LookAt(env, session);
+  while (now.has_value() && before.has_value() && now->version() == before->version() &&
+         absl::Now() < give_up) {
+    absl::SleepFor(absl::Milliseconds(20));
+    now = LookAt(env, session);
+  }
+  if (!now.has_value()) return Interrupted("interrupted; the session's state could not be read");
+  return Interrupted(absl::StrCat("interrupted; session ", ShortName(session), " has ",
+                                  now->token_count(), " tokens now (version ", now->version(),
+                                  ")"));
+}
+
+}  // namespace
+
+absl::StatusOr<v1::Finished> RunStream(Env& env, const v1::GenerateRequest& request,
+                                       const std::function<void(const v1::Tokens&)>& on_tokens) {
+  grpc::ClientContext context;
+  env.SetDeadline(context, 0);
+  std::atomic<bool> interrupted = false;
+  std::optional<v1::Session> before;
+  std::optional<v1::Finished> finished;
+  grpc::Status status;
+  const absl::Time start = absl::Now();
+  {
+    OnInterrupt on_interrupt([&] {
+      interrupted = true;
+      if (!request.session().empty()) before = LookAt(env, request.session());
+      context.TryCancel();
+    });
+    auto reader = env.generation().Generate(&context, request);
+    v1::GenerateResponse response;
+    while (reader->Read(&response)) {
+      if (response.has_tokens()) on_tokens(response.tokens());
+      if (response.has_finished()) finished = std::move(*response.mutable_finished());
+    }
+    status = reader->Finish();
+  }
+  env.EndCall(absl::Now() - start);
+  if (interrupted && !finished.has_value()) return AfterCancel(env, request.session(), before);
+  if (!status.ok()) return FromRpc(status);
+  if (!finished.has_value()) return absl::InternalError("the stream ended without its last event");
+  return *std::move(finished);
+}
+
+std::string UsageLine(const v1::Finished& finished) {
+  const v1::Usage& usage = finished.usage();
+  const v1::Timeline& timeline = finished.timeline();
+  std::string line = absl::StrCat(usage.prompt_tokens(), " prompt + ", usage.completion_tokens(),
+                                  " generated tokens");
+  std::string reused;
+  if (usage.restored_tokens() > 0) absl::StrAppend(&reused, usage.restored_tokens(), " restored");
+  if (usage.cached_tokens() > 0) {
+    absl::StrAppend(&reused, reused.empty() ? "" : ", ", usage.cached_tokens(), " cached");
+  }
+  if (!reused.empty()) absl::StrAppend(&line, " (", reused, ")");
+  if (timeline.decode_seconds() > 0 && usage.completion_tokens() > 1) {
+    // The first token comes out of the prefill.
+    absl::StrAppendFormat(&line, ", %.1f tokens/s",
+                          (usage.completion_tokens() - 1) / timeline.decode_seconds());
+  }
+  if (timeline.time_to_first_token_seconds() > 0) {
+    absl::StrAppend(&line, ", first token after ", Seconds(timeline.time_to_first_token_seconds()));
+  }
+  if (!usage.reuse_miss_reason().empty()) {
+    absl::StrAppend(&line, ", nothing reused: ", usage.reuse_miss_reason());
+  }
+  if (finished.has_commit()) {
+    absl::StrAppend(&line, "; session ", ShortName(finished.commit().session()), " has ",
+                    finished.commit().token_count(), " tokens (version ",
+                    finished.commit().version(), ")",
+                    finished.commit().already_committed() ? ", committed before" : "");
+  }
+  return line;
+}
+
+}  // namespace reprise::cli
