@@ -68,22 +68,28 @@ template <size_t kRows, class TB>
 HWY_NOINLINE void ProductRows(size_t k, const float* const* a, const TB* b, size_t ldb,
                               size_t width, float* acc, size_t ldacc, bool first) {
   const hn::ScalableTag<float> d;
-  constexpr size_t kLanes = HWY_MAX_BYTES / sizeof(float);
+  constexpr size_t kLanes = hn::MaxLanes(d);
   // Vectors per strip: as many as the registers hold; a single row takes more of them, so that
   // the latency of a multiply-add is hidden.
-  constexpr size_t kRegs = HWY_MAX_BYTES == 64 ? 24 : 12;
+  constexpr size_t kRegs = kLanes == 16 ? 24 : 12;
   constexpr size_t kFit = kRegs / kRows >= 8 ? 8 : kRegs / kRows >= 4 ? 4 : 2;
   constexpr size_t kVecs = kLanes * kFit > 64 ? 64 / kLanes : kFit;
-  size_t j = 0;
-  for (; j + kVecs * kLanes <= width; j += kVecs * kLanes) {
-    MicroKernel<kRows, kVecs>(d, k, a, b + j, ldb, acc + j, ldacc, first);
+  constexpr size_t kStrip = kVecs * kLanes;
+  const size_t strips = width / kStrip;
+  for (size_t s = 0; s < strips; ++s) {
+    MicroKernel<kRows, kVecs>(d, k, a, b + s * kStrip, ldb, acc + s * kStrip, ldacc, first);
   }
-  for (; j + kLanes <= width; j += kLanes) {
-    MicroKernel<kRows, 1>(d, k, a, b + j, ldb, acc + j, ldacc, first);
+  if constexpr (kVecs > 1) {
+    const size_t vectors = width / kLanes;
+    for (size_t v = strips * kVecs; v < vectors; ++v) {
+      MicroKernel<kRows, 1>(d, k, a, b + v * kLanes, ldb, acc + v * kLanes, ldacc, first);
+    }
   }
-  const hn::CappedTag<float, 1> d1;
-  for (; j < width; ++j) {
-    MicroKernel<kRows, 1>(d1, k, a, b + j, ldb, acc + j, ldacc, first);
+  if constexpr (kLanes > 1) {
+    const hn::CappedTag<float, 1> d1;
+    for (size_t j = width / kLanes * kLanes; j < width; ++j) {
+      MicroKernel<kRows, 1>(d1, k, a, b + j, ldb, acc + j, ldacc, first);
+    }
   }
 }
 
