@@ -1,0 +1,33 @@
+// What the services share.
+#ifndef REPRISE_SERVICE_ENVIRONMENT_H_
+#define REPRISE_SERVICE_ENVIRONMENT_H_
+
+#include <memory>
+
+#include "base/clock.h"
+#include "service/busy_sessions.h"
+#include "service/call_gate.h"
+#include "service/logging.h"
+#include "service/served_model.h"
+#include "service/server_options.h"
+#include "service/worker_pool.h"
+#include "state_store/session_store.h"
+
+namespace reprise::service {
+
+// Owned by the server, borrowed by services and calls, which it outlives.
+struct Environment {
+  RequestLimits limits;
+  const Clock* clock = nullptr;
+  std::shared_ptr<spdlog::logger> log;
+  ModelRegistry* models = nullptr;
+  state_store::SessionStore* store = nullptr;
+  CallGate gate;
+  BusySessions busy;
+  // New calls that wait for a thread; more are refused.
+  WorkerPool* io = nullptr;
+};
+
+}  // namespace reprise::service
+
+#endif  // REPRISE_SERVICE_ENVIRONMENT_H_

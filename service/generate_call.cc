@@ -1,0 +1,359 @@
+#include "service/generate_call.h"
+
+#include <openssl/rand.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "service/errors.h"
+#include "service/generate_request.h"
+#include "service/status_to_grpc.h"
+#include "service/tenant.h"
+#include "service/wire_codec.h"
+
+namespace reprise::service {
+namespace {
+
+// Of the call, or infinite.
+absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
+  const std::chrono::system_clock::time_point deadline = context.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
+  return absl::FromChrono(deadline);
+}
+
+v1::FinishReason ReasonToProto(const scheduler::RequestResult& result, const ServedModel& model,
+                               const v1::StopConditions& stop) {
+  switch (result.reason) {
+    case scheduler::FinishReason::kMaxTokens:
+      return v1::FINISH_REASON_MAX_TOKENS;
+    case scheduler::FinishReason::kStopString:
+      return v1::FINISH_REASON_STOP_STRING;
+    case scheduler::FinishReason::kDrained:
+      return v1::FINISH_REASON_DRAINED;
+    case scheduler::FinishReason::kStopToken: {
+      const auto& asked = stop.stop_tokens();
+      const bool is_eos =
+          model.tokenizer != nullptr && model.tokenizer->eos_id() == result.stop_token;
+      const bool is_asked = std::find(asked.begin(), asked.end(), result.stop_token) != asked.end();
+      return is_eos && !is_asked ? v1::FINISH_REASON_EOS : v1::FINISH_REASON_STOP_TOKEN;
+    }
+  }
+  return v1::FINISH_REASON_UNSPECIFIED;
+}
+
+}  // namespace
+
+GenerateCall* GenerateCall::Start(Environment* environment, grpc::CallbackServerContext* context,
+                                  const grpc::ByteBuffer* request) {
+  auto call = std::make_shared<GenerateCall>(environment, context);
+  call->self_ = call;
+  auto pass = environment->gate.Enter();
+  if (!pass.ok()) {
+    call->End(pass.status(), std::nullopt);
+    return call.get();
+  }
+  call->pass_ = *std::move(pass);
+  const bool accepted = environment->io->TryRun([call, bytes = *request]() mutable {
+    absl::Status status = ParseMessage(&bytes, &call->request_);
+    if (status.ok()) status = call->Prepare();
+    if (!status.ok()) call->End(std::move(status), std::nullopt);
+  });
+  if (!accepted) {
+    call->End(MakeError(v1::ERROR_REASON_QUEUE_FULL, "too many calls wait to be read"),
+              std::nullopt);
+  }
+  return call.get();
+}
+
+GenerateCall::GenerateCall(Environment* environment, grpc::CallbackServerContext* context)
+    : environment_(environment),
+      context_(context),
+      tenant_(TenantOf(*context)),
+      started_(environment->clock->Now()) {}
+
+absl::Status GenerateCall::Prepare() {
+  RETURN_IF_ERROR(CheckFields(request_, environment_->limits));
+  if (!request_.session().empty()) {
+    ASSIGN_OR_RETURN(turn_, SessionTurn::Begin(environment_, tenant_, request_));
+    if (turn_->already_committed().has_value()) {
+      v1::GenerateResponse response;
+      *response.mutable_finished()->mutable_commit() = *turn_->already_committed();
+      End(absl::OkStatus(), std::move(response));
+      return absl::OkStatus();
+    }
+  }
+  const std::string& name =
+      request_.model().empty() && turn_.has_value() ? turn_->model_name() : request_.model();
+  ASSIGN_OR_RETURN(model_, environment_->models->Find(name, "model"));
+  RETURN_IF_ERROR(CheckVocabulary(request_, *model_));
+  if (turn_.has_value()) RETURN_IF_ERROR(turn_->Restore(*model_));
+  const bool continues = turn_.has_value() && turn_->has_tokens();
+  ASSIGN_OR_RETURN(std::vector<int32_t> prompt,
+                   EncodePrompt(request_, *model_, environment_->limits, continues));
+  return Submit(std::move(prompt));
+}
+
+absl::Status GenerateCall::Submit(std::vector<int32_t> prompt) {
+  const v1::StopConditions& stop = request_.stop();
+  seed_ = ChooseSeed();
+  prompt_tokens_ = static_cast<int64_t>(prompt.size());
+  scheduler::Request work;
+  work.tenant = tenant_;
+  work.sampling = ToSampling(request_.sampling(), seed_);
+  work.max_tokens =
+      stop.has_max_tokens() ? stop.max_tokens() : environment_->limits.default_max_tokens;
+  work.stop_tokens = StopTokens(stop, *model_);
+  work.top_logprobs = request_.output().top_logprobs();
+  work.logprobs = request_.output().logprobs() || work.top_logprobs > 0;
+  work.prompt_logprobs = request_.output().prompt_logprobs();
+  work.export_state = turn_.has_value();
+  work.deadline = DeadlineOf(*context_);
+  work.observer = shared_from_this();
+
+  TokenStream::Options options;
+  options.stop_strings = {stop.stop_strings().begin(), stop.stop_strings().end()};
+  options.silent_tokens = work.stop_tokens;
+  options.logprobs = work.logprobs;
+  options.omit_text = request_.output().omit_text();
+  stream_.emplace(model_->tokenizer.get(), std::move(options));
+  if (turn_.has_value()) {
+    prompt_ = prompt;
+    if (turn_->has_tokens()) {
+      restored_tokens_ = turn_->legs().sequence.position;
+      if (prompt.empty()) RETURN_IF_ERROR(stream_->Resume(turn_->legs().detokenizer));
+      work.state = std::move(turn_->legs().sequence);
+    }
+  }
+  work.prompt = std::move(prompt);
+  request_.clear_prompt();  // may be megabytes, and the stream may be long
+  {
+    absl::MutexLock lock(&mutex_);
+    if (cancelled_) return MakeError(v1::ERROR_REASON_CANCELLED, "cancelled before it started");
+  }
+  // From here on the scheduler's thread may have the call.
+  ASSIGN_OR_RETURN(const scheduler::RequestId id, model_->scheduler->Submit(std::move(work)));
+  bool cancelled;
+  {
+    absl::MutexLock lock(&mutex_);
+    running_ = id;
+    cancelled = cancelled_;
+  }
+  if (cancelled) model_->scheduler->Cancel(id);
+  return absl::OkStatus();
+}
+
+uint64_t GenerateCall::ChooseSeed() const {
+  if (request_.sampling().has_seed()) return request_.sampling().seed();
+  if (turn_.has_value() && turn_->has_tokens()) return turn_->legs().seed;
+  uint64_t seed = 0;
+  // A failing generator leaves 0: a legal seed, if not a surprising one.
+  RAND_bytes(reinterpret_cast<unsigned char*>(&seed), sizeof(seed));
+  return seed;
+}
+
+bool GenerateCall::Writable() {
+  absl::MutexLock lock(&mutex_);
+  paused_ = !broken_ && pending_tokens_ + written_tokens_ >= environment_->limits.max_unwritten_tokens;
+  return !paused_;
+}
+
+scheduler::RequestObserver::Verdict GenerateCall::OnToken(const kernels::SampledToken& token) {
+  bool stop;
+  {
+    absl::MutexLock lock(&mutex_);
+    v1::Tokens nobody;
+    stop = stream_->Append(token, broken_ ? &nobody : &pending_);
+    if (!broken_) ++pending_tokens_;
+  }
+  Pump();
+  return stop ? Verdict::kStop : Verdict::kContinue;
+}
+
+void GenerateCall::OnFinish(scheduler::RequestResult result) {
+  const bool generated = !result.generated.empty();
+  if (result.status.ok() && result.reason == scheduler::FinishReason::kDrained && !generated) {
+    // Stopped within its prompt: there is nothing to show, and half a prompt is not a turn.
+    result.status = MakeError(v1::ERROR_REASON_DRAINING, "the server is shutting down");
+  }
+  const bool commit = turn_.has_value() && result.state.has_value() &&
+                      (result.status.ok() || generated);
+  if (!commit) {
+    std::optional<v1::GenerateResponse> finished;
+    if (result.status.ok()) finished = MakeFinished(result);
+    End(result.status, std::move(finished));
+    return;
+  }
+  auto call = shared_from_this();
+  auto shared = std::make_shared<scheduler::RequestResult>(std::move(result));
+  environment_->io->Run([call, shared] { call->Commit(std::move(*shared)); });
+}
+
+void GenerateCall::Commit(scheduler::RequestResult result) {
+  const absl::Time start = environment_->clock->Now();
+  std::optional<v1::GenerateResponse> finished;
+  if (result.status.ok()) {
+    finished = MakeFinished(result);
+  } else {
+    stream_->Finish();
+  }
+  SessionTurn::End end;
+  end.state = *std::move(result.state);
+  end.prompt = std::move(prompt_);
+  end.generated = std::move(result.generated);
+  end.seed = seed_;
+  end.detokenizer = stream_->state();
+  auto commit = turn_->Commit(*model_, std::move(end));
+  if (!commit.ok()) {
+    environment_->log->warn("turn of {} not committed: {}", ForLog(request_.session()),
+                            ForLog(commit.status().ToString()));
+    // A call that failed anyway keeps its own reason.
+    End(result.status.ok() ? commit.status() : result.status, std::nullopt);
+    return;
+  }
+  if (finished.has_value()) {
+    auto* last = finished->mutable_finished();
+    *last->mutable_commit() = *std::move(commit);
+    last->mutable_timeline()->set_commit_seconds(
+        absl::ToDoubleSeconds(environment_->clock->Now() - start));
+  }
+  End(result.status, std::move(finished));
+}
+
+v1::GenerateResponse GenerateCall::MakeFinished(const scheduler::RequestResult& result) {
+  v1::GenerateResponse response;
+  v1::Finished* finished = response.mutable_finished();
+  finished->set_reason(ReasonToProto(result, *model_, request_.stop()));
+  if (result.reason == scheduler::FinishReason::kStopString) {
+    finished->set_stop_string(stream_->stop_string());
+  } else if (result.reason == scheduler::FinishReason::kStopToken) {
+    finished->set_stop_token(result.stop_token);
+  }
+  finished->set_text(stream_->Finish());
+  finished->set_seed(seed_);
+  for (const kernels::SampledToken& token : result.prompt_logprobs) {
+    *finished->add_prompt_logprobs() = DescribeToken(token, model_->tokenizer.get());
+  }
+  v1::Usage* usage = finished->mutable_usage();
+  usage->set_prompt_tokens(static_cast<int32_t>(prompt_tokens_));
+  usage->set_completion_tokens(static_cast<int32_t>(result.generated.size()));
+  usage->set_restored_tokens(restored_tokens_);
+  usage->set_computed_tokens(result.computed_tokens);
+  v1::Timeline* timeline = finished->mutable_timeline();
+  const scheduler::Timeline& times = result.timeline;
+  const absl::Duration read = turn_.has_value() ? turn_->restore_time() : absl::ZeroDuration();
+  timeline->set_queue_seconds(absl::ToDoubleSeconds(times.queue));
+  timeline->set_restore_seconds(absl::ToDoubleSeconds(times.restore + read));
+  timeline->set_prefill_seconds(absl::ToDoubleSeconds(times.prefill));
+  timeline->set_time_to_first_token_seconds(absl::ToDoubleSeconds(times.time_to_first_token));
+  timeline->set_decode_seconds(absl::ToDoubleSeconds(times.decode));
+  return response;
+}
+
+void GenerateCall::End(absl::Status status, std::optional<v1::GenerateResponse> finished) {
+  // The client may start its session's next turn the moment it hears of the end.
+  if (turn_.has_value()) turn_->Release();
+  LogEnd(status);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (ended_) return;
+    ended_ = true;
+    running_.reset();
+    const bool late = context_->deadline() <= std::chrono::system_clock::now();
+    if (absl::IsCancelled(status) && late) {
+      status = MakeError(v1::ERROR_REASON_DEADLINE_EXCEEDED, "the call's deadline has passed");
+    }
+    status_ = std::move(status);
+    finished_ = std::move(finished);
+  }
+  Pump();
+}
+
+void GenerateCall::Pump() {
+  enum class Next { kNothing, kWrite, kFinish, kLast } next = Next::kNothing;
+  grpc::Status status;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (writing_ || finishing_) return;
+    if (pending_tokens_ > 0 && !broken_) {
+      v1::GenerateResponse response;
+      response.mutable_tokens()->Swap(&pending_);
+      pending_.Clear();
+      written_tokens_ = std::exchange(pending_tokens_, 0);
+      writing_ = true;
+      in_flight_ = SerializeMessage(response);
+      next = Next::kWrite;
+    } else if (ended_) {
+      finishing_ = true;
+      if (status_.ok() && finished_.has_value() && !broken_) {
+        in_flight_ = SerializeMessage(*finished_);
+        finished_.reset();
+        next = Next::kLast;
+      } else {
+        status = ToGrpcStatus(status_);
+        next = Next::kFinish;
+      }
+    }
+  }
+  // gRPC may call back at once, from this very call.
+  switch (next) {
+    case Next::kNothing:
+      break;
+    case Next::kWrite:
+      StartWrite(&in_flight_);
+      break;
+    case Next::kLast:
+      StartWriteAndFinish(&in_flight_, grpc::WriteOptions(), grpc::Status::OK);
+      break;
+    case Next::kFinish:
+      Finish(status);
+      break;
+  }
+}
+
+void GenerateCall::OnWriteDone(bool ok) {
+  bool wake;
+  {
+    absl::MutexLock lock(&mutex_);
+    writing_ = false;
+    written_tokens_ = 0;
+    if (!ok) {
+      broken_ = true;  // OnCancel comes too, and ends the sequence
+      pending_.Clear();
+      pending_tokens_ = 0;
+    }
+    wake = std::exchange(paused_, false);
+  }
+  Pump();
+  if (wake) model_->scheduler->Wake();
+}
+
+void GenerateCall::OnCancel() {
+  std::optional<scheduler::RequestId> running;
+  {
+    absl::MutexLock lock(&mutex_);
+    cancelled_ = true;
+    running = running_;
+  }
+  if (running.has_value()) model_->scheduler->Cancel(*running);
+}
+
+void GenerateCall::OnDone() {
+  pass_ = CallGate::Pass();
+  self_.reset();  // may be the last reference: nothing after this line
+}
+
+void GenerateCall::LogEnd(const absl::Status& status) const {
+  if (status.ok() || absl::IsCancelled(status)) return;
+  const auto level = absl::IsInternal(status) || absl::IsDataLoss(status)
+                         ? spdlog::level::err
+                         : spdlog::level::info;
+  environment_->log->log(level, "Generate refused or failed: {} request_id={} session={} after {}",
+                         ForLog(status.ToString()), ForLog(request_.request_id()),
+                         ForLog(request_.session()),
+                         absl::FormatDuration(environment_->clock->Now() - started_));
+}
+
+}  // namespace reprise::service

@@ -1,0 +1,102 @@
+// One Generate call, from its request to its last message.
+//
+//   1. Start (gRPC's thread) hands the call to an I/O thread; nothing waits.
+//   2. Prepare (I/O thread): check fields, begin the session's turn, find the model, restore the state,
+//      encode the prompt, submit to the scheduler.
+//   3. OnToken (scheduler's thread): tokens become text in a pending event; Pump writes it when the
+//      stream is free. Tokens that pile up meanwhile share one event; too many pause the sequence.
+//   4. OnFinish (scheduler's thread): with a session, Commit on an I/O thread.
+//   5. End: what is pending, then the Finished message or the failed status; OnDone.
+// Cancel, deadline and a vanished client all come in as OnCancel, which ends step 3 within one step.
+#ifndef REPRISE_SERVICE_GENERATE_CALL_H_
+#define REPRISE_SERVICE_GENERATE_CALL_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "reprise/v1/generation.pb.h"
+#include "scheduler/scheduler_thread.h"
+#include "service/environment.h"
+#include "service/session_turn.h"
+#include "service/token_stream.h"
+
+namespace reprise::service {
+
+class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
+                           public scheduler::RequestObserver,
+                           public std::enable_shared_from_this<GenerateCall> {
+ public:
+  // Takes care of itself: lives until gRPC is done with it and nobody else holds it. The request comes
+  // unparsed, so that a malformed one is answered with a reason.
+  static GenerateCall* Start(Environment* environment, grpc::CallbackServerContext* context,
+                             const grpc::ByteBuffer* request);
+
+  GenerateCall(Environment* environment, grpc::CallbackServerContext* context);
+
+  // grpc::ServerWriteReactor
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+
+  // scheduler::RequestObserver
+  bool Writable() override;
+  Verdict OnToken(const kernels::SampledToken& token) override;
+  void OnFinish(scheduler::RequestResult result) override;
+
+ private:
+  // I/O threads.
+  absl::Status Prepare();
+  absl::Status Submit(std::vector<int32_t> prompt);
+  void Commit(scheduler::RequestResult result);
+
+  uint64_t ChooseSeed() const;
+  v1::GenerateResponse MakeFinished(const scheduler::RequestResult& result);
+  // Ends the call with a last message or a failed status; the first end counts.
+  void End(absl::Status status, std::optional<v1::GenerateResponse> finished);
+  // Writes what is pending, or the end, if the stream is free. No lock is held while gRPC is called.
+  void Pump() ABSL_LOCKS_EXCLUDED(mutex_);
+  void LogEnd(const absl::Status& status) const;
+
+  Environment* const environment_;
+  grpc::CallbackServerContext* const context_;
+  const std::string tenant_;
+  const absl::Time started_;
+  std::shared_ptr<GenerateCall> self_;  // until OnDone
+  CallGate::Pass pass_;
+
+  // Set by Prepare, read afterwards by whoever has the call.
+  v1::GenerateRequest request_;
+  std::optional<SessionTurn> turn_;
+  ServedModel* model_ = nullptr;
+  std::vector<int32_t> prompt_;  // kept for the session's commit
+  int64_t prompt_tokens_ = 0;
+  int64_t restored_tokens_ = 0;
+  uint64_t seed_ = 0;
+  std::optional<TokenStream> stream_;  // scheduler's thread only, once submitted
+
+  mutable absl::Mutex mutex_;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<scheduler::RequestId> running_ ABSL_GUARDED_BY(mutex_);
+  v1::Tokens pending_ ABSL_GUARDED_BY(mutex_);
+  int pending_tokens_ ABSL_GUARDED_BY(mutex_) = 0;  // in pending_
+  int written_tokens_ ABSL_GUARDED_BY(mutex_) = 0;  // in the write in progress
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;     // nothing more can be written
+  bool paused_ ABSL_GUARDED_BY(mutex_) = false;     // the scheduler was told to wait
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;      // the end is known
+  bool finishing_ ABSL_GUARDED_BY(mutex_) = false;  // and on its way to gRPC
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  std::optional<v1::GenerateResponse> finished_ ABSL_GUARDED_BY(mutex_);
+  grpc::ByteBuffer in_flight_;  // belongs to the write in progress
+};
+
+}  // namespace reprise::service
+
+#endif  // REPRISE_SERVICE_GENERATE_CALL_H_

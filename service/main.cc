@@ -1,0 +1,46 @@
+// reprised: the server.
+#include <signal.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "service/server.h"
+#include "service/server_flags.h"
+
+namespace {
+
+constexpr int kUsageError = 2;
+
+int Fail(const absl::Status& status, int code) {
+  std::fprintf(stderr, "reprised: %s\n", std::string(status.message()).c_str());
+  return code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace reprise::service;
+  const auto flags = ParseServerFlags(argc, argv, [](const char* name) { return std::getenv(name); });
+  if (!flags.ok()) return Fail(flags.status(), kUsageError);
+  if (!flags->print.empty()) {
+    std::fputs(flags->print.c_str(), stdout);
+    return 0;
+  }
+  // Before any thread starts, so that all inherit the mask and only this one hears.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  auto server = Server::Create(flags->options);
+  if (!server.ok()) return Fail(server.status(), 1);
+  std::printf("reprised: listening on port %d\n", (*server)->port());
+  std::fflush(stdout);
+  int signal = 0;
+  sigwait(&signals, &signal);
+  // A second signal ends the process at once: the store is safe at every moment.
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+  (*server)->Drain();
+  return 0;
+}

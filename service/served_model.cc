@@ -1,0 +1,90 @@
+#include "service/served_model.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "service/errors.h"
+
+namespace reprise::service {
+namespace {
+
+// Scoring keeps the logits of whole chunks; this many rows at most, since a row is a vocabulary wide.
+constexpr int kLogitRows = 64;
+// No conversation gets there; a number beyond is a damaged or hostile snapshot.
+constexpr int64_t kMaxPosition = int64_t{1} << 53;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(std::string name,
+                                                        std::unique_ptr<models::HybridModel> model,
+                                                        std::unique_ptr<models::Tokenizer> tokenizer,
+                                                        const kernels::Context& context,
+                                                        const Clock* clock,
+                                                        const ComputeSettings& settings) {
+  // Token ids must mean the same on both sides; a model may have padding rows behind the tokenizer's.
+  if (tokenizer != nullptr && tokenizer->vocab_size() > model->info().vocab_size) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("model ", name, ": its tokenizer has ", tokenizer->vocab_size(),
+                     " tokens, the model ", model->info().vocab_size));
+  }
+  scheduler::SchedulerOptions options;
+  options.num_slots = settings.slots;
+  options.step_tokens = settings.step_tokens;
+  options.prefill_chunk_tokens = settings.prefill_chunk_tokens;
+  options.step_logit_rows = std::max(settings.slots, kLogitRows);
+  options.max_queued = settings.max_queued;
+  // One tenant so far: its share is the whole queue.
+  options.max_queued_per_tenant = settings.max_queued;
+
+  auto served = std::make_unique<ServedModel>();
+  served->name = name;
+  served->identity = {
+      .model_id = name,
+      .weights_fingerprint = model->info().weights_fingerprint,
+      .tokenizer_fingerprint = tokenizer == nullptr ? "" : tokenizer->fingerprint(),
+      .layout_digest = model->state_layout().Digest(),
+      .numerics_id = models::NumericsId(context.device)};
+  served->device = context.device;
+  served->model = std::move(model);
+  served->tokenizer = std::move(tokenizer);
+  ASSIGN_OR_RETURN(auto loop, scheduler::Scheduler::Create(served->model.get(), context, clock,
+                                                           options));
+  served->scheduler = std::make_unique<scheduler::SchedulerThread>(std::move(loop));
+  return served;
+}
+
+absl::StatusOr<scheduler::SessionLegs> RestoreChecked(const ServedModel& model,
+                                                      const state_store::Snapshot& snapshot) {
+  ASSIGN_OR_RETURN(scheduler::SessionLegs legs,
+                   scheduler::RestoreSnapshot(model.identity, model.layout(), snapshot));
+  const scheduler::SequenceState& sequence = legs.sequence;
+  if (sequence.position > kMaxPosition || !sequence.pending.has_value() ||
+      *sequence.pending < 0 || *sequence.pending >= model.vocab_size()) {
+    return MakeError(v1::ERROR_REASON_CORRUPT_SNAPSHOT,
+                     "the snapshot's position or pending token is impossible");
+  }
+  return legs;
+}
+
+absl::StatusOr<ServedModel*> ModelRegistry::Find(std::string_view name,
+                                                 std::string_view field) const {
+  if (name.empty()) {
+    if (models_.size() == 1) return models_.front().get();
+    return FieldError(field, "must name one of the server's several models");
+  }
+  for (const auto& model : models_) {
+    if (model->name == name) return model.get();
+  }
+  return WithResource(MakeError(v1::ERROR_REASON_MODEL_NOT_FOUND, "no such model is served here"),
+                      "model", name);
+}
+
+size_t ModelRegistry::max_state_bytes() const {
+  size_t bytes = 0;
+  for (const auto& model : models_) bytes = std::max(bytes, model->layout().bytes());
+  return bytes;
+}
+
+}  // namespace reprise::service

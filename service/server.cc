@@ -1,0 +1,182 @@
+#include "service/server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/impl/server_builder_option.h>
+
+#include <algorithm>
+#include <fstream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "service/environment.h"
+#include "service/generation_service.h"
+#include "service/model_service.h"
+#include "service/server_loading.h"
+#include "service/session_service.h"
+#include "service/sweeper.h"
+#include "service/version.h"
+
+namespace reprise::service {
+namespace {
+
+constexpr int kMaxQueuedIo = 4096;
+// Clients may ping each 10 s; a bit less, since pings jitter.
+constexpr int kMinPingIntervalMs = 9000;
+// For commits and last messages after the drain's deadline, before connections are cut.
+constexpr absl::Duration kCommitGrace = absl::Seconds(10);
+constexpr absl::Duration kCloseGrace = absl::Seconds(1);
+
+// Linking the reflection library turns it on; this turns it off again.
+class WithoutReflection final : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    plugins->erase(std::remove_if(plugins->begin(), plugins->end(),
+                                  [](const auto& plugin) {
+                                    return plugin->name() == "proto_server_reflection";
+                                  }),
+                   plugins->end());
+  }
+};
+
+std::vector<std::string> ServiceNames() {
+  return {v1::GenerationService::service_full_name(), v1::SessionService::service_full_name(),
+          v1::ModelService::service_full_name()};
+}
+
+absl::Status WritePort(const std::string& path, int port) {
+  // Under its name only when whole: whoever waits for the file may read it at once.
+  const std::string temporary = path + ".tmp";
+  std::ofstream file(temporary, std::ios::trunc);
+  file << port << "\n";
+  file.close();
+  if (!file || std::rename(temporary.c_str(), path.c_str()) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("--port-file: cannot write ", path));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+class Server::Impl {
+ public:
+  Impl(const ServerOptions& options, ServerParts parts, const Clock* clock,
+       std::shared_ptr<spdlog::logger> log)
+      : options_(options),
+        parts_compute_(std::move(parts.compute)),
+        store_(std::move(parts.store)),
+        models_(std::move(parts.models)) {
+    environment_.limits = options.limits;
+    environment_.clock = clock;
+    environment_.log = std::move(log);
+    environment_.models = &models_;
+    environment_.store = store_.get();
+  }
+
+  ~Impl() {
+    if (server_ != nullptr && !drained_) Drain(absl::ZeroDuration());
+  }
+
+  absl::Status Listen() {
+    const WireSettings& wire = options_.wire;
+    io_ = std::make_unique<WorkerPool>(wire.io_threads, kMaxQueuedIo);
+    environment_.io = io_.get();
+    generation_ = std::make_unique<GenerationService>(&environment_);
+    sessions_ = std::make_unique<SessionService>(&environment_);
+    model_service_ = std::make_unique<ModelService>(&environment_);
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort(wire.listen, grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(generation_.get());
+    builder.RegisterService(sessions_.get());
+    builder.RegisterService(model_service_.get());
+    builder.SetMaxReceiveMessageSize(wire.max_message_bytes);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, wire.max_concurrent_streams);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                               kMinPingIntervalMs);
+    // Two servers on one port would each get some of the connections.
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+    if (!wire.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr || port_ == 0) {
+      return absl::UnavailableError(absl::StrCat("--listen: cannot listen on ", wire.listen));
+    }
+    SetServing(true);
+    sweeper_ = std::make_unique<Sweeper>(&environment_, options_.store.sweep_interval);
+    if (!wire.port_file.empty()) RETURN_IF_ERROR(WritePort(wire.port_file, port_));
+    environment_.log->info("{} serves on port {} ({})", kVersionLine, port_, wire.listen);
+    return absl::OkStatus();
+  }
+
+  int port() const { return port_; }
+
+  void Drain(absl::Duration patience) {
+    if (std::exchange(drained_, true)) return;
+    environment_.log->info("draining: {} calls in progress, at most {}", environment_.gate.calls(),
+                           absl::FormatDuration(patience));
+    SetServing(false);
+    environment_.gate.Close();
+    const absl::Time deadline = environment_.clock->Now() + patience;
+    for (const auto& model : models_.models()) model->scheduler->Drain(deadline);
+    sweeper_.reset();
+    const bool done = environment_.gate.WaitEmpty(absl::Now() + patience + kCommitGrace);
+    if (!done) environment_.log->warn("cutting {} calls off", environment_.gate.calls());
+    // Waits for calls that are left, after it has cancelled them; theirs commits too are done then.
+    server_->Shutdown(absl::ToChronoTime(absl::Now() + kCloseGrace));
+    server_->Wait();
+    for (const auto& model : models_.models()) model->scheduler->Stop();
+    environment_.log->info("drained");
+  }
+
+  const ServerOptions& options() const { return options_; }
+
+ private:
+  void SetServing(bool serving) {
+    auto* health = server_->GetHealthCheckService();
+    health->SetServingStatus(serving);  // the server as a whole: service name ""
+    for (const std::string& name : ServiceNames()) health->SetServingStatus(name, serving);
+  }
+
+  // In order of construction: what comes later uses what came before.
+  const ServerOptions options_;
+  std::unique_ptr<kernels::ThreadPool> parts_compute_;
+  std::unique_ptr<state_store::SessionStore> store_;
+  ModelRegistry models_;
+  Environment environment_;
+  std::unique_ptr<WorkerPool> io_;
+  std::unique_ptr<GenerationService> generation_;
+  std::unique_ptr<SessionService> sessions_;
+  std::unique_ptr<ModelService> model_service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<Sweeper> sweeper_;
+  int port_ = 0;
+  bool drained_ = false;
+};
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Create(const ServerOptions& options) {
+  static const RealClock& clock = *new RealClock;
+  auto log = MakeLogger(options.log);
+  ASSIGN_OR_RETURN(ServerParts parts, LoadParts(options, &clock, log.get()));
+  return Start(options, std::move(parts), &clock);
+}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
+                                                      ServerParts parts, const Clock* clock) {
+  auto impl = std::make_unique<Impl>(options, std::move(parts), clock, MakeLogger(options.log));
+  RETURN_IF_ERROR(impl->Listen());
+  return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Server::~Server() = default;
+
+int Server::port() const { return impl_->port(); }
+
+void Server::Drain() { impl_->Drain(impl_->options().wire.drain); }
+
+}  // namespace reprise::service

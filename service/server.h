@@ -1,0 +1,57 @@
+// service: the wire. The gRPC services of proto/reprise/v1, their server and its life.
+//
+// A call comes in on one of gRPC's threads, which never waits: it goes to the I/O pool (worker_pool.h) for
+// parsing, checking and the store, and from there, for Generate, to the scheduler's thread of its model
+// (generate_call.h has the life of one call). Nothing holds a thread per stream.
+//
+//   ASSIGN_OR_RETURN(auto server, Server::Create(options));  // loads, opens, listens
+//   ... server->port() ...
+//   server->Drain();
+#ifndef REPRISE_SERVICE_SERVER_H_
+#define REPRISE_SERVICE_SERVER_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "kernels/kernels.h"
+#include "service/server_options.h"
+#include "state_store/session_store.h"
+
+namespace reprise::service {
+
+struct ServedModel;
+
+// What a server is made of beside its options. Tests bring their own.
+struct ServerParts {
+  std::unique_ptr<kernels::ThreadPool> compute;  // of the models; may be null if they need none
+  std::vector<std::unique_ptr<ServedModel>> models;
+  std::unique_ptr<state_store::SessionStore> store;
+};
+
+// Thread-safe.
+class Server {
+ public:
+  // Loads the models and opens the store that `options` name, then starts.
+  static absl::StatusOr<std::unique_ptr<Server>> Create(const ServerOptions& options);
+  // Listens and serves. `clock` is that of the models' schedulers, borrowed.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options,
+                                                       ServerParts parts, const Clock* clock);
+  // Drains without waiting if nobody has drained before.
+  ~Server();
+
+  int port() const;
+  // Says NOT_SERVING, refuses new calls, lets running ones go on until options.wire.drain has passed,
+  // ends the rest with what they have (sessions are committed), and closes. Blocks. Once only.
+  void Drain();
+
+ private:
+  class Impl;
+  explicit Server(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace reprise::service
+
+#endif  // REPRISE_SERVICE_SERVER_H_

@@ -1,0 +1,328 @@
+#include "service/server_flags.h"
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <cctype>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "base/status_macros.h"
+#include "service/version.h"
+
+namespace reprise::service {
+namespace {
+
+using Setter = std::function<absl::Status(const std::string&, ServerOptions*)>;
+
+absl::Status NotAllowed() { return absl::InvalidArgumentError("not allowed"); }
+
+// An integer field of one of the groups.
+template <typename Group, typename Int>
+Setter Integer(Group ServerOptions::*group, Int Group::*field, int64_t min, int64_t max) {
+  return [=](const std::string& text, ServerOptions* options) {
+    int64_t value;
+    if (!absl::SimpleAtoi(text, &value) || value < min || value > max) return NotAllowed();
+    options->*group.*field = static_cast<Int>(value);
+    return absl::OkStatus();
+  };
+}
+
+// Seconds, as a decimal number; `zero_is_forever` for times to live.
+template <typename Group>
+Setter Seconds(Group ServerOptions::*group, absl::Duration Group::*field, double max,
+               bool zero_is_forever) {
+  return [=](const std::string& text, ServerOptions* options) {
+    double value;
+    if (!absl::SimpleAtod(text, &value) || !(value >= 0) || value > max) return NotAllowed();
+    options->*group.*field =
+        zero_is_forever && value == 0 ? absl::InfiniteDuration() : absl::Seconds(value);
+    return absl::OkStatus();
+  };
+}
+
+template <typename Group>
+Setter OneOf(Group ServerOptions::*group, std::string Group::*field, std::set<std::string> values) {
+  return [=](const std::string& text, ServerOptions* options) {
+    if (values.count(text) == 0) return NotAllowed();
+    options->*group.*field = text;
+    return absl::OkStatus();
+  };
+}
+
+bool IsModelName(const std::string& name) {
+  return !name.empty() && name.size() <= 128 && std::all_of(name.begin(), name.end(), [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-' ||
+           c == '/';
+  });
+}
+
+absl::Status SetModel(const std::string& text, ServerOptions* options) {
+  ModelSource source;
+  if (const size_t equals = text.find('='); equals != std::string::npos) {
+    source = {text.substr(0, equals), text.substr(equals + 1)};
+  } else {
+    // The folder's own name.
+    std::string path = text;
+    while (path.size() > 1 && path.back() == '/') path.pop_back();
+    source = {path.substr(path.rfind('/') + 1), text};
+  }
+  if (!IsModelName(source.name) || source.directory.empty()) return NotAllowed();
+  for (const ModelSource& other : options->models) {
+    if (other.name == source.name) return NotAllowed();
+  }
+  options->models.push_back(std::move(source));
+  return absl::OkStatus();
+}
+
+absl::Status SetStore(const std::string& text, ServerOptions* options) {
+  absl::string_view rest = text;
+  if (rest == "memory") {
+    options->store.kind = StoreSettings::Kind::kMemory;
+    return absl::OkStatus();
+  }
+  if (!absl::ConsumePrefix(&rest, "disk:") || rest.empty()) return NotAllowed();
+  options->store.kind = StoreSettings::Kind::kDisk;
+  options->store.path = std::string(rest);
+  return absl::OkStatus();
+}
+
+absl::Status SetListen(const std::string& text, ServerOptions* options) {
+  const size_t colon = text.rfind(':');
+  int port;
+  if (colon == std::string::npos || colon == 0 || !absl::SimpleAtoi(text.substr(colon + 1), &port) ||
+      port < 0 || port > 65535) {
+    return NotAllowed();
+  }
+  options->wire.listen = text;
+  return absl::OkStatus();
+}
+
+absl::Status SetReflection(const std::string& text, ServerOptions* options) {
+  if (text != "on" && text != "off") return NotAllowed();
+  options->wire.reflection = text == "on";
+  return absl::OkStatus();
+}
+
+std::vector<FlagSpec> MakeFlags() {
+  using O = ServerOptions;
+  constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
+  return {
+      {"model", "", "NAME=DIRECTORY or DIRECTORY; names are letters, digits and . _ - /, used once",
+       "checkpoint folder to serve, and the name that requests use", true, SetModel},
+      {"listen", "127.0.0.1:7420", "HOST:PORT, port 0 to 65535",
+       "address to serve on; port 0 picks a free one", false, SetListen},
+      {"port-file", "", "a path", "file that gets the port once the server accepts calls", false,
+       [](const std::string& text, O* o) {
+         o->wire.port_file = text;
+         return absl::OkStatus();
+       }},
+      {"store", "memory", "memory or disk:PATH",
+       "where sessions are kept; memory ends with the process", false, SetStore},
+      {"store-max-bytes", "0", "an integer >= 0", "cap on the bytes of all states; 0 = none", false,
+       Integer(&O::store, &StoreSettings::max_bytes, 0, std::numeric_limits<int64_t>::max())},
+      {"sweep-seconds", "60", "a number from 0.01 to 86400",
+       "time between two removals of expired sessions", false,
+       [](const std::string& text, O* o) {
+         double value;
+         if (!absl::SimpleAtod(text, &value) || !(value >= 0.01 && value <= 86400)) {
+           return NotAllowed();
+         }
+         o->store.sweep_interval = absl::Seconds(value);
+         return absl::OkStatus();
+       }},
+      {"threads", "0", "an integer from 0 to 256", "threads that compute; 0 = one per core", false,
+       Integer(&O::compute, &ComputeSettings::threads, 0, 256)},
+      {"slots", "32", "an integer from 1 to 65536", "sequences that run at once, per model", false,
+       Integer(&O::compute, &ComputeSettings::slots, 1, 65536)},
+      {"step-tokens", "256", "an integer from 1 to 65536, at least --slots and --prefill-chunk-tokens",
+       "tokens of one step over all sequences", false,
+       Integer(&O::compute, &ComputeSettings::step_tokens, 1, 65536)},
+      {"prefill-chunk-tokens", "128", "an integer from 1 to 65536",
+       "prompt tokens of one sequence in one step while others wait", false,
+       Integer(&O::compute, &ComputeSettings::prefill_chunk_tokens, 1, 65536)},
+      {"max-queued", "1024", "an integer from 1 to 1000000",
+       "requests that may wait for a slot, per model; more are refused", false,
+       Integer(&O::compute, &ComputeSettings::max_queued, 1, 1000000)},
+      {"max-prompt-tokens", "1048576", "an integer from 1 to 2147483647",
+       "longest prompt of one request", false,
+       Integer(&O::limits, &RequestLimits::max_prompt_tokens, 1, kMaxInt32)},
+      {"max-tokens", "65536", "an integer from 1 to 2147483647", "most tokens of one answer", false,
+       Integer(&O::limits, &RequestLimits::max_tokens, 1, kMaxInt32)},
+      {"default-max-tokens", "1024", "an integer from 1 to --max-tokens",
+       "tokens of an answer whose request does not say", false,
+       Integer(&O::limits, &RequestLimits::default_max_tokens, 1, kMaxInt32)},
+      {"session-ttl", "0", "seconds from 0 to 3153600000",
+       "how long a session lives unused if its creator does not say; 0 = for ever", false,
+       Seconds(&O::limits, &RequestLimits::default_session_ttl, 3153600000.0, true)},
+      {"max-unwritten-tokens", "64", "an integer from 1 to 65536",
+       "tokens that wait for a slow reader before its sequence pauses", false,
+       Integer(&O::limits, &RequestLimits::max_unwritten_tokens, 1, 65536)},
+      {"drain-seconds", "30", "a number from 0 to 86400",
+       "how long running requests may go on after SIGTERM", false,
+       Seconds(&O::wire, &WireSettings::drain, 86400, false)},
+      {"max-concurrent-streams", "1024", "an integer from 1 to 1000000",
+       "calls in progress on one connection", false,
+       Integer(&O::wire, &WireSettings::max_concurrent_streams, 1, 1000000)},
+      {"max-message-bytes", "16777216", "an integer from 65536 to 1073741824",
+       "longest message that is accepted", false,
+       Integer(&O::wire, &WireSettings::max_message_bytes, 1 << 16, 1 << 30)},
+      {"io-threads", "4", "an integer from 1 to 256", "threads that wait for the store", false,
+       Integer(&O::wire, &WireSettings::io_threads, 1, 256)},
+      {"reflection", "on", "on or off", "whether clients may ask for the protos", false,
+       SetReflection},
+      {"log-level", "info", "debug, info, warn or error", "least severe line that is logged", false,
+       OneOf(&O::log, &LogSettings::level, {"debug", "info", "warn", "error"})},
+      {"log-format", "text", "text or json", "form of a log line, on standard error", false,
+       OneOf(&O::log, &LogSettings::format, {"text", "json"})},
+  };
+}
+
+using Values = std::map<std::string, std::vector<std::string>>;
+
+absl::StatusOr<Values> ReadConfigFile(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) return absl::InvalidArgumentError(absl::StrCat("--config: cannot read ", path));
+  std::vector<CLI::ConfigItem> items;
+  try {
+    items = CLI::ConfigTOML().from_config(file);
+  } catch (const std::exception& error) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", error.what()));
+  }
+  Values values;
+  for (const CLI::ConfigItem& item : items) {
+    const std::string name = item.fullname();
+    const auto flags = ServerFlags();
+    const auto known = std::find_if(flags.begin(), flags.end(),
+                                    [&](const FlagSpec& flag) { return flag.name == name; });
+    if (known == flags.end()) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ": unknown key \"", name, "\""));
+    }
+    auto& list = values[name];
+    list.insert(list.end(), item.inputs.begin(), item.inputs.end());
+  }
+  return values;
+}
+
+// `source` says where the values came from.
+absl::Status SetAll(const FlagSpec& flag, const std::vector<std::string>& values,
+                    absl::string_view source, ServerOptions* options) {
+  if (!flag.repeatable && values.size() != 1) {
+    return absl::InvalidArgumentError(absl::StrCat(source, ": given ", values.size(), " times"));
+  }
+  for (const std::string& value : values) {
+    if (!flag.set(value, options).ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(source, ": \"", value, "\" is not allowed; allowed: ", flag.allowed));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// What only the whole of the options shows.
+absl::Status CheckTogether(const ServerOptions& options) {
+  if (options.models.empty()) {
+    return absl::InvalidArgumentError("--model: at least one is needed");
+  }
+  if (options.compute.step_tokens < options.compute.slots) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--step-tokens: ", options.compute.step_tokens, " is not allowed; allowed: at least --slots (",
+        options.compute.slots, "), so that each sequence can move in each step"));
+  }
+  if (options.compute.prefill_chunk_tokens > options.compute.step_tokens) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--prefill-chunk-tokens: ", options.compute.prefill_chunk_tokens,
+                     " is not allowed; allowed: at most --step-tokens (",
+                     options.compute.step_tokens, ")"));
+  }
+  if (options.limits.default_max_tokens > options.limits.max_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--default-max-tokens: ", options.limits.default_max_tokens,
+        " is not allowed; allowed: at most --max-tokens (", options.limits.max_tokens, ")"));
+  }
+  return absl::OkStatus();
+}
+
+std::string Description(const FlagSpec& flag) {
+  std::string text = absl::StrCat(flag.meaning, ". Allowed: ", flag.allowed);
+  if (!flag.default_value.empty()) absl::StrAppend(&text, ". Default: ", flag.default_value);
+  if (flag.repeatable) absl::StrAppend(&text, ". May be given several times");
+  return absl::StrCat(text, ". Variable: ", EnvironmentName(flag.name));
+}
+
+}  // namespace
+
+absl::Span<const FlagSpec> ServerFlags() {
+  static const auto& flags = *new std::vector<FlagSpec>(MakeFlags());
+  return flags;
+}
+
+std::string EnvironmentName(const std::string& flag) {
+  std::string name = "REPRISE_";
+  for (char c : flag) {
+    name.push_back(c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c))));
+  }
+  return name;
+}
+
+absl::StatusOr<ParsedFlags> ParseServerFlags(
+    int argc, const char* const* argv,
+    const std::function<const char*(const char*)>& environment) {
+  CLI::App app("reprised: serves hybrid recurrent language models over gRPC", "reprised");
+  Values command_line;
+  std::string config_path;
+  app.set_version_flag("--version", kVersionLine);
+  app.add_option("--config", config_path,
+                 "file of `key = value` lines with the names below. Variable: REPRISE_CONFIG");
+  for (const FlagSpec& flag : ServerFlags()) {
+    app.add_option("--" + flag.name, command_line[flag.name], Description(flag))
+        ->type_name("")
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  }
+  ParsedFlags parsed;
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    parsed.print = app.help();
+    return parsed;
+  } catch (const CLI::CallForVersion&) {
+    parsed.print = absl::StrCat(kVersionLine, "\n");
+    return parsed;
+  } catch (const CLI::ParseError& error) {
+    return absl::InvalidArgumentError(absl::StrCat(error.what(), "; see --help"));
+  }
+  if (config_path.empty()) {
+    if (const char* path = environment("REPRISE_CONFIG"); path != nullptr) config_path = path;
+  }
+  Values config;
+  if (!config_path.empty()) {
+    ASSIGN_OR_RETURN(config, ReadConfigFile(config_path));
+  }
+  for (const FlagSpec& flag : ServerFlags()) {
+    const std::string variable = EnvironmentName(flag.name);
+    const char* from_environment = environment(variable.c_str());
+    if (const auto& given = command_line[flag.name]; !given.empty()) {
+      RETURN_IF_ERROR(SetAll(flag, given, absl::StrCat("--", flag.name), &parsed.options));
+    } else if (from_environment != nullptr) {
+      RETURN_IF_ERROR(SetAll(flag, {from_environment}, variable, &parsed.options));
+    } else if (auto it = config.find(flag.name); it != config.end()) {
+      RETURN_IF_ERROR(
+          SetAll(flag, it->second, absl::StrCat(config_path, ": ", flag.name), &parsed.options));
+    } else if (!flag.default_value.empty()) {
+      // Through the same door, so that the table's default is the default.
+      RETURN_IF_ERROR(SetAll(flag, {flag.default_value}, absl::StrCat("default of --", flag.name),
+                             &parsed.options));
+    }
+  }
+  RETURN_IF_ERROR(CheckTogether(parsed.options));
+  return parsed;
+}
+
+}  // namespace reprise::service

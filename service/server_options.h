@@ -1,0 +1,70 @@
+// What a server can be told, grouped by component. server_flags.cc has the table of names, ranges and
+// meanings from which command line, environment, config file and help come.
+#ifndef REPRISE_SERVICE_SERVER_OPTIONS_H_
+#define REPRISE_SERVICE_SERVER_OPTIONS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+
+namespace reprise::service {
+
+struct ModelSource {
+  std::string name;
+  std::string directory;
+};
+
+struct StoreSettings {
+  enum class Kind { kMemory, kDisk };
+  Kind kind = Kind::kMemory;
+  std::string path;        // of kDisk
+  uint64_t max_bytes = 0;  // 0 = no cap
+  absl::Duration sweep_interval = absl::Seconds(60);
+};
+
+struct ComputeSettings {
+  int threads = 0;  // 0 = one per core
+  int slots = 32;
+  int step_tokens = 256;
+  int prefill_chunk_tokens = 128;
+  int max_queued = 1024;
+};
+
+// What one request may ask for.
+struct RequestLimits {
+  int64_t max_prompt_tokens = 1 << 20;
+  int32_t max_tokens = 65536;
+  int32_t default_max_tokens = 1024;
+  absl::Duration default_session_ttl = absl::InfiniteDuration();
+  int max_unwritten_tokens = 64;  // per stream; more pause the sequence
+};
+
+struct WireSettings {
+  std::string listen = "127.0.0.1:7420";
+  std::string port_file;  // empty = none
+  int max_concurrent_streams = 1024;
+  int max_message_bytes = 16 << 20;
+  int io_threads = 4;
+  bool reflection = true;
+  absl::Duration drain = absl::Seconds(30);
+};
+
+struct LogSettings {
+  std::string level = "info";
+  std::string format = "text";
+};
+
+struct ServerOptions {
+  std::vector<ModelSource> models;
+  StoreSettings store;
+  ComputeSettings compute;
+  RequestLimits limits;
+  WireSettings wire;
+  LogSettings log;
+};
+
+}  // namespace reprise::service
+
+#endif  // REPRISE_SERVICE_SERVER_OPTIONS_H_

@@ -1,0 +1,187 @@
+#include "service/snapshot_transfer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "service/errors.h"
+#include "service/resource_names.h"
+#include "service/session_messages.h"
+#include "service/status_to_grpc.h"
+#include "service/tenant.h"
+#include "service/wire_codec.h"
+#include "state_store/byte_stream.h"
+#include "state_store/memory_store.h"
+
+namespace reprise::service {
+namespace {
+
+constexpr size_t kPieceBytes = 256 << 10;
+constexpr size_t kMaxPieceBytes = 1 << 20;
+// What a file holds beside the state: manifest, chunk headers.
+constexpr size_t kFileOverheadBytes = 16 << 20;
+
+absl::Status TooManyWait() {
+  return MakeError(v1::ERROR_REASON_QUEUE_FULL, "too many calls wait to be read");
+}
+
+// What is in `file`, with every checksum verified, without touching the server's store.
+absl::StatusOr<state_store::Snapshot> ReadFile(const std::string& tenant, const std::string& file) {
+  ASSIGN_OR_RETURN(auto staging, state_store::CreateMemoryStore({}));
+  state_store::StringSource source(file);
+  ASSIGN_OR_RETURN(const auto session, staging->ImportSnapshot(tenant, {}, source));
+  return staging->ReadSnapshot(tenant, session.id, "");
+}
+
+}  // namespace
+
+ExportCall* ExportCall::Start(Environment* environment, TransferLimit* transfers,
+                              grpc::CallbackServerContext* context,
+                              const grpc::ByteBuffer* request) {
+  auto call = std::make_shared<ExportCall>();
+  call->self_ = call;
+  auto pass = environment->gate.Enter();
+  auto permit = pass.ok() ? transfers->Take() : pass.status();
+  if (!permit.ok()) {
+    call->Finish(ToGrpcStatus(permit.status()));
+    return call.get();
+  }
+  call->pass_ = *std::move(pass);
+  call->permit_ = *std::move(permit);
+  auto work = [call, environment, tenant = TenantOf(*context), bytes = *request]() mutable {
+    if (absl::Status status = call->Prepare(environment, tenant, &bytes); !status.ok()) {
+      environment->log->info("ExportSnapshot failed: {}", ForLog(status.ToString()));
+      call->Finish(ToGrpcStatus(status));
+    } else {
+      call->WriteNext();
+    }
+  };
+  if (!environment->io->TryRun(std::move(work))) call->Finish(ToGrpcStatus(TooManyWait()));
+  return call.get();
+}
+
+absl::Status ExportCall::Prepare(Environment* environment, const std::string& tenant,
+                                 grpc::ByteBuffer* bytes) {
+  v1::ExportSnapshotRequest request;
+  RETURN_IF_ERROR(ParseMessage(bytes, &request));
+  ASSIGN_OR_RETURN(const SnapshotName name, ParseSessionOrSnapshotName(request.name(), "name"));
+  state_store::StringSink sink;
+  const absl::Status status =
+      environment->store->ExportSnapshot(tenant, name.session_id, name.snapshot_id, sink);
+  if (!status.ok()) {
+    return WithResource(status, name.snapshot_id.empty() ? "session" : "snapshot", request.name());
+  }
+  file_ = sink.bytes();
+  return absl::OkStatus();
+}
+
+void ExportCall::WriteNext() {
+  if (written_ == file_.size()) {
+    Finish(grpc::Status::OK);
+    return;
+  }
+  const size_t size = std::min(kPieceBytes, file_.size() - written_);
+  v1::ExportSnapshotResponse response;
+  response.set_data(file_.data() + written_, size);
+  written_ += size;
+  piece_ = SerializeMessage(response);
+  StartWrite(&piece_);
+}
+
+void ExportCall::OnWriteDone(bool ok) {
+  if (!ok) {
+    Finish(ToGrpcStatus(MakeError(v1::ERROR_REASON_CANCELLED, "the client is gone")));
+  } else {
+    WriteNext();
+  }
+}
+
+ImportCall* ImportCall::Start(Environment* environment, TransferLimit* transfers,
+                              grpc::CallbackServerContext* context, grpc::ByteBuffer* response) {
+  auto call = std::make_shared<ImportCall>();
+  call->self_ = call;
+  call->environment_ = environment;
+  call->context_ = context;
+  call->response_ = response;
+  call->tenant_ = TenantOf(*context);
+  auto pass = environment->gate.Enter();
+  auto permit = pass.ok() ? transfers->Take() : pass.status();
+  if (!permit.ok()) {
+    call->Finish(ToGrpcStatus(permit.status()));
+    return call.get();
+  }
+  call->pass_ = *std::move(pass);
+  call->permit_ = *std::move(permit);
+  call->StartRead(&call->piece_);
+  return call.get();
+}
+
+void ImportCall::OnReadDone(bool ok) {
+  if (ok) {
+    if (absl::Status status = TakePiece(); !status.ok()) {
+      environment_->log->info("ImportSnapshot refused: {}", ForLog(status.ToString()));
+      Finish(ToGrpcStatus(status));
+    } else {
+      StartRead(&piece_);
+    }
+    return;
+  }
+  // A client that went away half-way has not sent its file.
+  if (context_->IsCancelled()) {
+    Finish(ToGrpcStatus(MakeError(v1::ERROR_REASON_CANCELLED, "the client is gone")));
+    return;
+  }
+  const bool accepted = environment_->io->TryRun([call = shared_from_this()] {
+    auto session = call->Import();
+    if (!session.ok()) {
+      call->environment_->log->info("ImportSnapshot refused or failed: {}",
+                                    ForLog(session.status().ToString()));
+      call->Finish(ToGrpcStatus(session.status()));
+      return;
+    }
+    *call->response_ = SerializeMessage(*session);
+    call->Finish(grpc::Status::OK);
+  });
+  if (!accepted) Finish(ToGrpcStatus(TooManyWait()));
+}
+
+absl::Status ImportCall::TakePiece() {
+  v1::ImportSnapshotRequest request;
+  RETURN_IF_ERROR(ParseMessage(&piece_, &request));
+  if (request.has_session() == session_.has_value()) {
+    return FieldError("session", "must be in the first message, and in no other");
+  }
+  if (request.has_session()) {
+    session_ = std::move(*request.mutable_session());
+    return absl::OkStatus();
+  }
+  if (request.data().size() > kMaxPieceBytes) {
+    return FieldError("data", absl::StrCat("must be at most ", kMaxPieceBytes, " bytes"));
+  }
+  const size_t cap = environment_->models->max_state_bytes() + kFileOverheadBytes;
+  if (file_.size() + request.data().size() > cap) {
+    return FieldError("data", absl::StrCat("must be at most ", cap,
+                                           " bytes in all: no model here has larger states"));
+  }
+  file_.append(request.data());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::Session> ImportCall::Import() {
+  if (!session_.has_value()) return FieldError("session", "must be in the first message");
+  ASSIGN_OR_RETURN(auto options, ReadNewSession(*session_, *environment_, "session."));
+  ASSIGN_OR_RETURN(const state_store::Snapshot snapshot, ReadFile(tenant_, file_));
+  const std::string& name =
+      options.model_id.empty() ? snapshot.manifest.model_id : options.model_id;
+  ASSIGN_OR_RETURN(const ServedModel* model, environment_->models->Find(name, "session.model"));
+  RETURN_IF_ERROR(RestoreChecked(*model, snapshot).status());
+  state_store::StringSource source(file_);
+  auto session = environment_->store->ImportSnapshot(tenant_, options, source);
+  if (!session.ok()) {
+    return WithResource(session.status(), "session", MakeSessionName(options.id));
+  }
+  return DescribeSession(environment_->store, *session);
+}
+
+}  // namespace reprise::service

@@ -1,0 +1,59 @@
+// What all unary calls share: the gate, a thread of the I/O pool, parsing, errors.
+#ifndef REPRISE_SERVICE_UNARY_CALL_H_
+#define REPRISE_SERVICE_UNARY_CALL_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "service/environment.h"
+#include "service/errors.h"
+#include "service/status_to_grpc.h"
+#include "service/tenant.h"
+#include "service/wire_codec.h"
+
+namespace reprise::service {
+
+// Parses `in`, runs serve(tenant, request) -> absl::StatusOr<Response> on an I/O thread and finishes the
+// call.
+template <typename Request, typename Serve>
+grpc::ServerUnaryReactor* ServeUnary(Environment* environment, grpc::CallbackServerContext* context,
+                                     const grpc::ByteBuffer* in, grpc::ByteBuffer* out,
+                                     Serve serve) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  auto pass = environment->gate.Enter();
+  if (!pass.ok()) {
+    reactor->Finish(ToGrpcStatus(pass.status()));
+    return reactor;
+  }
+  // Goes with the task, when the call is over.
+  auto held = std::make_shared<CallGate::Pass>(*std::move(pass));
+  auto work = [=, held = std::move(held), tenant = TenantOf(*context), bytes = *in]() mutable {
+    Request request;
+    if (absl::Status status = ParseMessage(&bytes, &request); !status.ok()) {
+      reactor->Finish(ToGrpcStatus(status));
+      return;
+    }
+    auto response = serve(tenant, request);
+    if (!response.ok()) {
+      environment->log->info("{} refused or failed: {}", Request::descriptor()->name(),
+                             ForLog(response.status().ToString()));
+      reactor->Finish(ToGrpcStatus(response.status()));
+      return;
+    }
+    *out = SerializeMessage(*response);
+    reactor->Finish(grpc::Status::OK);
+  };
+  if (!environment->io->TryRun(std::move(work))) {
+    reactor->Finish(
+        ToGrpcStatus(MakeError(v1::ERROR_REASON_QUEUE_FULL, "too many calls wait to be read")));
+  }
+  return reactor;
+}
+
+}  // namespace reprise::service
+
+#endif  // REPRISE_SERVICE_UNARY_CALL_H_
