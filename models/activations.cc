@@ -38,8 +38,8 @@ absl::StatusOr<Activations> Activations::Create(const RecurrentGemmaConfig& conf
       {&out.rope_sin, rope},
   };
   for (const auto& [buffer, width] : widths) {
-    ASSIGN_OR_RETURN(*buffer, kernels::Buffer::Allocate(context.device,
-                                                        sizeof(float) * width * max_rows));
+    ASSIGN_OR_RETURN(*buffer,
+                     kernels::Buffer::Allocate(context.device, sizeof(float) * width * max_rows));
   }
   return out;
 }

@@ -50,8 +50,7 @@ absl::StatusOr<std::unique_ptr<Griffin>> Griffin::Create(const RecurrentGemmaCon
                                                          const Weights& weights, ModelInfo info,
                                                          int max_rows,
                                                          const kernels::Context& context) {
-  auto model =
-      std::unique_ptr<Griffin>(new Griffin(config, std::move(info), max_rows, context));
+  auto model = std::unique_ptr<Griffin>(new Griffin(config, std::move(info), max_rows, context));
   RETURN_IF_ERROR(model->Load(weights));
   return model;
 }
@@ -70,8 +69,7 @@ absl::StatusOr<Griffin::Layer> Griffin::LoadLayer(const Weights& weights, int la
 }
 
 absl::Status Griffin::Load(const Weights& weights) {
-  const WeightId head =
-      config_.tie_word_embeddings ? WeightId::kEmbedding : WeightId::kLmHead;
+  const WeightId head = config_.tie_word_embeddings ? WeightId::kEmbedding : WeightId::kLmHead;
   ASSIGN_OR_RETURN(embedding_dtype_, weights.Find(WeightId::kEmbedding, -1)->FloatDType());
   ASSIGN_OR_RETURN(embedding_, weights.Raw(WeightId::kEmbedding, -1, context_));
   ASSIGN_OR_RETURN(lm_head_, weights.Matrix(head, -1, context_));

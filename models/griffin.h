@@ -57,9 +57,10 @@ class Griffin final : public HybridModel {
   kernels::Context context_;
   float embedding_scale_ = 1.0f;
   kernels::DType embedding_dtype_ = kernels::DType::kF32;
-  kernels::Buffer embedding_;      // [vocab, hidden] of embedding_dtype_
-  kernels::PackedMatrix lm_head_;  // packed apart also when tied: the two products read other orders
-  kernels::Buffer final_norm_;     // [hidden]
+  kernels::Buffer embedding_;  // [vocab, hidden] of embedding_dtype_
+  kernels::PackedMatrix
+      lm_head_;                 // packed apart also when tied: the two products read other orders
+  kernels::Buffer final_norm_;  // [hidden]
   std::vector<Layer> layers_;
   StateLayout layout_;
   Activations scratch_;

@@ -29,8 +29,8 @@ struct ModelInfo {
   int num_layers = 0;
   int hidden_size = 0;
   int64_t num_parameters = 0;
-  size_t weight_bytes = 0;          // as held in memory
-  std::string dtype;                // of most weights: "bf16", "f16", "f32"
+  size_t weight_bytes = 0;                  // as held in memory
+  std::string dtype;                        // of most weights: "bf16", "f16", "f32"
   std::vector<std::string> unused_tensors;  // in the checkpoint and not read
 };
 
@@ -45,10 +45,10 @@ class HybridModel {
   // Most rows that one Forward takes, fixed at load (activations are allocated once).
   virtual int max_rows() const = 0;
 
-  // Feeds batch.tokens and moves the named slots' states to the end of their rows. Writes the logits
-  // of batch.logit_rows to `logits` [logit_rows.size(), vocab_size], row-major. INVALID_ARGUMENT for
-  // a malformed batch (bad offsets, duplicate or unknown slot, token outside the vocabulary, too many
-  // rows, wrong size of `logits`); then no state has moved.
+  // Feeds batch.tokens and moves the named slots' states to the end of their rows. Writes the
+  // logits of batch.logit_rows to `logits` [logit_rows.size(), vocab_size], row-major.
+  // INVALID_ARGUMENT for a malformed batch (bad offsets, duplicate or unknown slot, token outside
+  // the vocabulary, too many rows, wrong size of `logits`); then no state has moved.
   virtual absl::Status Forward(const RaggedBatch& batch, StateSlots& slots,
                                absl::Span<float> logits) = 0;
 };

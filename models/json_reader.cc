@@ -57,9 +57,8 @@ std::string Shown(const json& value) {
 
 absl::StatusOr<json> ParseJsonObject(std::string_view text, const JsonLimits& limits) {
   if (text.size() > limits.max_bytes) {
-    return absl::InvalidArgumentError(absl::StrCat("JSON text of ", text.size(),
-                                                   " bytes exceeds the limit of ",
-                                                   limits.max_bytes));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "JSON text of ", text.size(), " bytes exceeds the limit of ", limits.max_bytes));
   }
   if (TooDeep(text, limits.max_depth)) {
     return absl::InvalidArgumentError(

@@ -18,12 +18,14 @@ struct JsonLimits {
   int max_depth = 16;  // nesting of objects and arrays
 };
 
-// INVALID_ARGUMENT for text over the limits, malformed text, a duplicate key in any object, or a root
-// that is no object. Never throws.
-absl::StatusOr<nlohmann::json> ParseJsonObject(std::string_view text, const JsonLimits& limits = {});
+// INVALID_ARGUMENT for text over the limits, malformed text, a duplicate key in any object, or a
+// root that is no object. Never throws.
+absl::StatusOr<nlohmann::json> ParseJsonObject(std::string_view text,
+                                               const JsonLimits& limits = {});
 
 // Typed reads of one key of `object`. Absent and null both give nullopt; a wrong type or a value
-// outside [min, max] gives INVALID_ARGUMENT that names the key, what was expected and what was found.
+// outside [min, max] gives INVALID_ARGUMENT that names the key, what was expected and what was
+// found.
 absl::StatusOr<std::optional<int64_t>> ReadInt(const nlohmann::json& object, const std::string& key,
                                                int64_t min, int64_t max);
 // Finite numbers only.

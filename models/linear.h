@@ -21,8 +21,7 @@ class Linear {
   size_t bytes() const { return weight_.bytes() + bias_.size(); }
 
   // x [num_rows, inputs] -> out [num_rows, outputs], both dense; they must not overlap.
-  absl::Status Run(int num_rows, const float* x, float* out,
-                   const kernels::Context& context) const;
+  absl::Status Run(int num_rows, const float* x, float* out, const kernels::Context& context) const;
 
  private:
   kernels::PackedMatrix weight_;

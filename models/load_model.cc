@@ -32,9 +32,9 @@ absl::StatusOr<std::unique_ptr<HybridModel>> LoadRecurrentGemma(const std::strin
   info.architecture = "recurrent_gemma";
   info.unused_tensors = weights.unused();
   ASSIGN_OR_RETURN(info.weights_fingerprint, weights.Fingerprint(config_bytes, options.context));
-  ASSIGN_OR_RETURN(std::unique_ptr<HybridModel> model,
-                   Griffin::Create(*config, weights, std::move(info), options.max_rows,
-                                   options.context));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<HybridModel> model,
+      Griffin::Create(*config, weights, std::move(info), options.max_rows, options.context));
   return model;
 }
 

@@ -12,11 +12,11 @@ namespace reprise::models {
 // Prefill chunks, decode tokens and tokens to verify are all the same here: consecutive tokens of a
 // sequence, of any number. Built by the scheduler, read by HybridModel::Forward.
 struct RaggedBatch {
-  std::vector<int32_t> tokens;            // [rows]
-  std::vector<int32_t> seq_offsets = {0}; // [seqs + 1]
-  std::vector<int32_t> slots;             // [seqs], negative = padding
-  std::vector<int64_t> start_positions;   // [seqs], tokens that the slot's state has consumed
-  std::vector<int32_t> logit_rows;        // rows whose logits are wanted, ascending
+  std::vector<int32_t> tokens;             // [rows]
+  std::vector<int32_t> seq_offsets = {0};  // [seqs + 1]
+  std::vector<int32_t> slots;              // [seqs], negative = padding
+  std::vector<int64_t> start_positions;    // [seqs], tokens that the slot's state has consumed
+  std::vector<int32_t> logit_rows;         // rows whose logits are wanted, ascending
 
   int num_rows() const { return static_cast<int>(tokens.size()); }
   int num_seqs() const { return static_cast<int>(slots.size()); }

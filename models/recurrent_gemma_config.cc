@@ -82,8 +82,8 @@ absl::Status ReadBlocks(const json& config, RecurrentGemmaConfig& out) {
       } else if (name == "attention" || name == "sliding_attention") {
         pattern.push_back(BlockType::kAttention);
       } else {
-        return absl::InvalidArgumentError(absl::StrCat(
-            key, ": expected \"recurrent\" or \"attention\", found ", Shown(entry)));
+        return absl::InvalidArgumentError(
+            absl::StrCat(key, ": expected \"recurrent\" or \"attention\", found ", Shown(entry)));
       }
     }
     break;
@@ -122,8 +122,7 @@ absl::Status ReadRope(const json& config, RecurrentGemmaConfig& out) {
       const auto type = ReadString(*it, type_key);
       if (!type.ok()) return Prefixed(type.status(), key);
       if (type->value_or("default") != "default") {
-        return absl::UnimplementedError(absl::StrCat(key, ": ", type_key, " ",
-                                                     Shown(json(**type)),
+        return absl::UnimplementedError(absl::StrCat(key, ": ", type_key, " ", Shown(json(**type)),
                                                      " is not supported (supported: default)"));
       }
     }
@@ -156,8 +155,8 @@ absl::StatusOr<RecurrentGemmaConfig> RecurrentGemmaConfig::FromJson(const json& 
   }
   ASSIGN_OR_RETURN(const auto intermediate, ReadInt(config, "intermediate_size", 2, 2 * kMaxWidth));
   if (intermediate.value_or(2) % 2 != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "intermediate_size: ", *intermediate, " is odd; it is twice the width of the MLP"));
+    return absl::InvalidArgumentError(absl::StrCat("intermediate_size: ", *intermediate,
+                                                   " is odd; it is twice the width of the MLP"));
   }
   if (intermediate.has_value()) out.mlp_width = static_cast<int>(*intermediate / 2);
 

@@ -13,8 +13,9 @@ namespace reprise::models {
 
 enum class BlockType { kRecurrent, kAttention };
 
-// Defaults are those of transformers' RecurrentGemmaConfig; docs/architectures.md lists the keys and
-// where their readers differ. Products of the sizes stay far below 2^63 (see the limits in the .cc).
+// Defaults are those of transformers' RecurrentGemmaConfig; docs/architectures.md lists the keys
+// and where their readers differ. Products of the sizes stay far below 2^63 (see the limits in the
+// .cc).
 struct RecurrentGemmaConfig {
   int vocab_size = 256000;
   int hidden_size = 2560;
@@ -41,8 +42,8 @@ struct RecurrentGemmaConfig {
   int q_width() const { return num_heads * head_dim; }
   int kv_width() const { return num_kv_heads * head_dim; }
 
-  // INVALID_ARGUMENT naming the key for a value of a wrong type or out of range; UNIMPLEMENTED for an
-  // option that is legal elsewhere and not supported here.
+  // INVALID_ARGUMENT naming the key for a value of a wrong type or out of range; UNIMPLEMENTED for
+  // an option that is legal elsewhere and not supported here.
   static absl::StatusOr<RecurrentGemmaConfig> FromJson(const nlohmann::json& config);
 };
 

@@ -99,9 +99,9 @@ absl::StatusOr<Range> ParseEntry(const json& entry, uint64_t data_bytes, TensorV
   if (element_bytes != 0 &&
       (__builtin_mul_overflow(elements, static_cast<uint64_t>(element_bytes), &expected) ||
        expected != range.end - range.begin)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "data_offsets hold ", range.end - range.begin, " bytes, but ", Quoted(tensor.dtype_name),
-        " ", tensor.ShapeString(), " needs another number"));
+    return absl::InvalidArgumentError(absl::StrCat("data_offsets hold ", range.end - range.begin,
+                                                   " bytes, but ", Quoted(tensor.dtype_name), " ",
+                                                   tensor.ShapeString(), " needs another number"));
   }
   return range;
 }
@@ -134,8 +134,8 @@ absl::StatusOr<std::map<std::string, TensorView>> ParseTensors(std::string_view 
                                                    SafetensorsFile::kMaxHeaderBytes));
   }
   if (header_bytes > bytes.size() - kLengthBytes) {
-    return absl::DataLossError(absl::StrCat("header of ", header_bytes,
-                                            " bytes goes beyond the file of ", bytes.size()));
+    return absl::DataLossError(
+        absl::StrCat("header of ", header_bytes, " bytes goes beyond the file of ", bytes.size()));
   }
   const std::string_view header = bytes.substr(kLengthBytes, header_bytes);
   const std::string_view data = bytes.substr(kLengthBytes + header_bytes);
@@ -176,8 +176,8 @@ absl::StatusOr<std::map<std::string, TensorView>> ParseTensors(std::string_view 
     covered = range.end;
   }
   if (covered != data.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("data of ", data.size(), " bytes, but tensors cover ",
-                                                   covered));
+    return absl::InvalidArgumentError(
+        absl::StrCat("data of ", data.size(), " bytes, but tensors cover ", covered));
   }
   return tensors;
 }
@@ -253,8 +253,8 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
     return checkpoint;
   }
   if (!Exists(index_path)) {
-    return absl::NotFoundError(absl::StrCat(
-        directory, ": neither model.safetensors nor model.safetensors.index.json"));
+    return absl::NotFoundError(
+        absl::StrCat(directory, ": neither model.safetensors nor model.safetensors.index.json"));
   }
 
   ASSIGN_OR_RETURN(const MappedFile index_file, MappedFile::Open(index_path));
@@ -281,8 +281,8 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& directory) {
   }
   for (const auto& [name, shard] : map->items()) {
     if (checkpoint.Find(name) == nullptr) {
-      return absl::DataLossError(absl::StrCat(index_path, ": tensor ", Quoted(name),
-                                              " is not in ", Quoted(shard.get<std::string>())));
+      return absl::DataLossError(absl::StrCat(index_path, ": tensor ", Quoted(name), " is not in ",
+                                              Quoted(shard.get<std::string>())));
     }
   }
   return checkpoint;

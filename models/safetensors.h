@@ -1,9 +1,9 @@
 // Reader of safetensors checkpoints: one file, or shards named by model.safetensors.index.json.
 //
-// The format (version 0.x of huggingface/safetensors): 8 bytes little-endian header length, that many
-// bytes of JSON {name: {dtype, shape, data_offsets}, "__metadata__": {string: string}}, then the data,
-// which the tensors' [begin, end) ranges must cover without holes or overlaps. All of it is checked
-// here before any byte of data is touched.
+// The format (version 0.x of huggingface/safetensors): 8 bytes little-endian header length, that
+// many bytes of JSON {name: {dtype, shape, data_offsets}, "__metadata__": {string: string}}, then
+// the data, which the tensors' [begin, end) ranges must cover without holes or overlaps. All of it
+// is checked here before any byte of data is touched.
 #ifndef REPRISE_MODELS_SAFETENSORS_H_
 #define REPRISE_MODELS_SAFETENSORS_H_
 
@@ -21,7 +21,7 @@ namespace reprise::models {
 
 // Borrowed: lives as long as the file or checkpoint that gave it. `bytes` may be unaligned.
 struct TensorView {
-  std::string file;        // for messages
+  std::string file;  // for messages
   std::string name;
   std::string dtype_name;  // as written: "BF16"
   std::vector<int64_t> shape;

@@ -10,10 +10,14 @@ namespace reprise::models {
 
 const char* StateRoleName(StateRole role) {
   switch (role) {
-    case StateRole::kRgLru: return "rg_lru";
-    case StateRole::kConvTail: return "conv_tail";
-    case StateRole::kWindowKeys: return "kv_window.k";
-    case StateRole::kWindowValues: return "kv_window.v";
+    case StateRole::kRgLru:
+      return "rg_lru";
+    case StateRole::kConvTail:
+      return "conv_tail";
+    case StateRole::kWindowKeys:
+      return "kv_window.k";
+    case StateRole::kWindowValues:
+      return "kv_window.v";
   }
   return "unknown";
 }
@@ -22,8 +26,7 @@ std::string StateTensor::Name() const {
   return absl::StrCat("layers.", layer, ".", StateRoleName(role));
 }
 
-void StateLayout::Add(int layer, StateRole role, kernels::DType dtype,
-                      std::vector<int64_t> shape) {
+void StateLayout::Add(int layer, StateRole role, kernels::DType dtype, std::vector<int64_t> shape) {
   StateTensor tensor;
   tensor.layer = layer;
   tensor.role = role;

@@ -16,8 +16,8 @@ namespace reprise::models {
 
 class StateSlots;
 
-// Owns one slot of a pool until it goes. Move-only; must not outlive the pool. An empty handle holds
-// nothing.
+// Owns one slot of a pool until it goes. Move-only; must not outlive the pool. An empty handle
+// holds nothing.
 class SlotHandle {
  public:
   SlotHandle() = default;

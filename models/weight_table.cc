@@ -58,16 +58,26 @@ const WeightSpec& SpecOf(WeightId id) { return WeightTable()[static_cast<size_t>
 
 int64_t DimSize(Dim dim, const RecurrentGemmaConfig& config) {
   switch (dim) {
-    case Dim::kOne: return 1;
-    case Dim::kVocab: return config.vocab_size;
-    case Dim::kHidden: return config.hidden_size;
-    case Dim::kMlp: return config.mlp_width;
-    case Dim::kHeads: return config.num_heads;
-    case Dim::kLru: return config.lru_width;
-    case Dim::kLruBlock: return config.lru_block();
-    case Dim::kConvWidth: return config.conv_width;
-    case Dim::kQueries: return config.q_width();
-    case Dim::kKeys: return config.kv_width();
+    case Dim::kOne:
+      return 1;
+    case Dim::kVocab:
+      return config.vocab_size;
+    case Dim::kHidden:
+      return config.hidden_size;
+    case Dim::kMlp:
+      return config.mlp_width;
+    case Dim::kHeads:
+      return config.num_heads;
+    case Dim::kLru:
+      return config.lru_width;
+    case Dim::kLruBlock:
+      return config.lru_block();
+    case Dim::kConvWidth:
+      return config.conv_width;
+    case Dim::kQueries:
+      return config.q_width();
+    case Dim::kKeys:
+      return config.kv_width();
   }
   return 0;
 }
@@ -76,12 +86,18 @@ bool IsNeeded(const WeightSpec& spec, const RecurrentGemmaConfig& config, int la
   const bool of_layer = layer >= 0;
   const bool attention = of_layer && config.blocks[layer] == BlockType::kAttention;
   switch (spec.place) {
-    case WeightPlace::kModel: return !of_layer;
-    case WeightPlace::kUntied: return !of_layer && !config.tie_word_embeddings;
-    case WeightPlace::kEveryLayer: return of_layer;
-    case WeightPlace::kRecurrent: return of_layer && !attention;
-    case WeightPlace::kAttention: return attention;
-    case WeightPlace::kAttentionBias: return attention && config.attention_bias;
+    case WeightPlace::kModel:
+      return !of_layer;
+    case WeightPlace::kUntied:
+      return !of_layer && !config.tie_word_embeddings;
+    case WeightPlace::kEveryLayer:
+      return of_layer;
+    case WeightPlace::kRecurrent:
+      return of_layer && !attention;
+    case WeightPlace::kAttention:
+      return attention;
+    case WeightPlace::kAttentionBias:
+      return attention && config.attention_bias;
   }
   return false;
 }

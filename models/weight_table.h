@@ -47,7 +47,18 @@ enum class WeightId {
   kAttentionOutBias,
 };
 
-enum class Dim { kOne, kVocab, kHidden, kMlp, kHeads, kLru, kLruBlock, kConvWidth, kQueries, kKeys };
+enum class Dim {
+  kOne,
+  kVocab,
+  kHidden,
+  kMlp,
+  kHeads,
+  kLru,
+  kLruBlock,
+  kConvWidth,
+  kQueries,
+  kKeys
+};
 int64_t DimSize(Dim dim, const RecurrentGemmaConfig& config);
 
 // Where a weight occurs: which layers hold it, and under which option.

@@ -68,10 +68,14 @@ bool HasExponent(std::string_view bytes, Word exponent) {
 // Infinities and NaNs have all exponent bits set.
 bool HasNonFinite(std::string_view bytes, DType dtype) {
   switch (dtype) {
-    case DType::kF32: return HasExponent<uint32_t>(bytes, 0x7f800000u);
-    case DType::kBF16: return HasExponent<uint16_t>(bytes, 0x7f80);
-    case DType::kF16: return HasExponent<uint16_t>(bytes, 0x7c00);
-    default: return false;
+    case DType::kF32:
+      return HasExponent<uint32_t>(bytes, 0x7f800000u);
+    case DType::kBF16:
+      return HasExponent<uint16_t>(bytes, 0x7f80);
+    case DType::kF16:
+      return HasExponent<uint16_t>(bytes, 0x7c00);
+    default:
+      return false;
   }
 }
 
@@ -97,9 +101,9 @@ absl::StatusOr<Weights> Weights::Resolve(const Checkpoint& checkpoint,
       RETURN_IF_ERROR(tensor->FloatDType().status());
       const std::vector<int64_t> shape = ShapeOf(spec, config);
       if (tensor->shape != shape) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            tensor->file, ": tensor ", tensor->name, ": the config asks for shape [",
-            absl::StrJoin(shape, ", "), "], found ", tensor->ShapeString()));
+        return absl::InvalidArgumentError(
+            absl::StrCat(tensor->file, ": tensor ", tensor->name, ": the config asks for shape [",
+                         absl::StrJoin(shape, ", "), "], found ", tensor->ShapeString()));
       }
       used.insert(tensor->name);
       weights.tensors_[{layer, spec.id}] = tensor;
@@ -121,9 +125,9 @@ absl::StatusOr<kernels::Buffer> Weights::Floats(WeightId id, int layer,
   const TensorView* tensor = Find(id, layer);
   if (tensor == nullptr) return kernels::Buffer();
   ASSIGN_OR_RETURN(const DType dtype, tensor->FloatDType());
-  ASSIGN_OR_RETURN(kernels::Buffer buffer,
-                   kernels::Buffer::Allocate(context.device,
-                                             tensor->num_elements() * sizeof(float)));
+  ASSIGN_OR_RETURN(
+      kernels::Buffer buffer,
+      kernels::Buffer::Allocate(context.device, tensor->num_elements() * sizeof(float)));
   WidenTo(*tensor, dtype, buffer.as<float>());
   return buffer;
 }
@@ -154,9 +158,8 @@ absl::StatusOr<kernels::PackedMatrix> Weights::Matrix(WeightId id, int layer,
   source.n = static_cast<int>(blocked ? columns : rows);
   source.k = static_cast<int>(blocked ? rows : columns);
   // The file promises no alignment of its tensors.
-  const bool aligned = reinterpret_cast<uintptr_t>(tensor->bytes.data()) %
-                           kernels::DTypeBytes(source.dtype) ==
-                       0;
+  const bool aligned =
+      reinterpret_cast<uintptr_t>(tensor->bytes.data()) % kernels::DTypeBytes(source.dtype) == 0;
   kernels::Buffer copy;
   if (!aligned) {
     ASSIGN_OR_RETURN(copy, Raw(id, layer, context));
@@ -199,8 +202,8 @@ absl::StatusOr<std::string> Weights::Fingerprint(std::string_view config_json,
                     tensor->dtype_name, " ", absl::StrJoin(tensor->shape, ","));
     for (; next < pieces.size() && pieces[next].tensor == tensor; ++next) {
       if (pieces[next].non_finite) {
-        return absl::DataLossError(absl::StrCat(tensor->file, ": tensor ", tensor->name,
-                                                " holds an infinity or a NaN"));
+        return absl::DataLossError(
+            absl::StrCat(tensor->file, ": tensor ", tensor->name, " holds an infinity or a NaN"));
       }
       absl::StrAppend(&text, " ", HexDigest(pieces[next].digest));
     }
@@ -218,9 +221,8 @@ int64_t Weights::num_parameters() const {
 std::string Weights::dtype() const {
   std::map<std::string, size_t> bytes;
   for (const auto& [key, tensor] : tensors_) bytes[tensor->dtype_name] += tensor->bytes.size();
-  const auto most = std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) {
-    return a.second < b.second;
-  });
+  const auto most = std::max_element(
+      bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   if (most == bytes.end() || most->first == "F32") return "f32";
   return most->first == "BF16" ? "bf16" : "f16";
 }

@@ -1,5 +1,5 @@
-// The tensors of one checkpoint that a model needs: found, checked against the weight table and turned
-// into what kernels take.
+// The tensors of one checkpoint that a model needs: found, checked against the weight table and
+// turned into what kernels take.
 #ifndef REPRISE_MODELS_WEIGHTS_H_
 #define REPRISE_MODELS_WEIGHTS_H_
 

@@ -9,7 +9,8 @@
 namespace reprise::models {
 namespace {
 
-// The checkpoint has [width, 1, conv_width]; lanes run along the channels, so each tap is a row here.
+// The checkpoint has [width, 1, conv_width]; lanes run along the channels, so each tap is a row
+// here.
 void TransposeTaps(int width, int conv_width, const float* in, float* out) {
   for (int c = 0; c < width; ++c) {
     for (int j = 0; j < conv_width; ++j) out[j * width + c] = in[c * conv_width + j];
@@ -111,8 +112,7 @@ absl::Status RgLruMixer::Run(const MixerStep& step, const float* x, float* out) 
   RETURN_IF_ERROR(linear_y_.Run(rows, x, y, step.context));
   RETURN_IF_ERROR(linear_x_.Run(rows, x, step.scratch->lru_x.as<float>(), step.context));
   RETURN_IF_ERROR(Convolve(step));
-  RETURN_IF_ERROR(
-      input_gate_.Run(rows, u, step.scratch->input_gate.as<float>(), step.context));
+  RETURN_IF_ERROR(input_gate_.Run(rows, u, step.scratch->input_gate.as<float>(), step.context));
   RETURN_IF_ERROR(
       recurrent_gate_.Run(rows, u, step.scratch->recurrent_gate.as<float>(), step.context));
   RETURN_IF_ERROR(Recur(step));

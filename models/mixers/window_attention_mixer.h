@@ -1,5 +1,6 @@
 // Griffin's local attention: rotary positions on the first dimensions of each head, key/value heads
-// shared by groups of query heads, and the authors' window (a query sees `window` keys and its own).
+// shared by groups of query heads, and the authors' window (a query sees `window` keys and its
+// own).
 #ifndef REPRISE_MODELS_MIXERS_WINDOW_ATTENTION_MIXER_H_
 #define REPRISE_MODELS_MIXERS_WINDOW_ATTENTION_MIXER_H_
 

@@ -28,9 +28,8 @@ double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-absl::Status Feed(HybridModel& model, StateSlots& slots, int slot,
-                  absl::Span<const int32_t> tokens, int64_t position, bool all_logits,
-                  std::vector<float>& logits) {
+absl::Status Feed(HybridModel& model, StateSlots& slots, int slot, absl::Span<const int32_t> tokens,
+                  int64_t position, bool all_logits, std::vector<float>& logits) {
   RaggedBatch batch;
   batch.tokens.assign(tokens.begin(), tokens.end());
   batch.seq_offsets.push_back(batch.num_rows());
@@ -80,8 +79,7 @@ absl::Status Run(const nlohmann::json& request) {
   const auto prefill_start = Clock::now();
   for (const int chunk : chunks) {
     const auto piece = absl::MakeConstSpan(tokens).subspan(position, chunk);
-    RETURN_IF_ERROR(
-        Feed(*loaded.model, *slots, slot.slot(), piece, position, all_logits, logits));
+    RETURN_IF_ERROR(Feed(*loaded.model, *slots, slot.slot(), piece, position, all_logits, logits));
     position += chunk;
     if (all_logits) Write(logits);
   }
@@ -92,8 +90,8 @@ absl::Status Run(const nlohmann::json& request) {
   const auto decode_start = Clock::now();
   while (static_cast<int>(generated.size()) < greedy) {
     generated.push_back(ArgMax(logits));
-    RETURN_IF_ERROR(Feed(*loaded.model, *slots, slot.slot(), {generated.back()}, position++,
-                         false, logits));
+    RETURN_IF_ERROR(
+        Feed(*loaded.model, *slots, slot.slot(), {generated.back()}, position++, false, logits));
   }
   const double decode_seconds = SecondsSince(decode_start);
   Write(generated);
