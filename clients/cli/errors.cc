@@ -155,13 +155,16 @@ std::string ErrorLine(const ErrorReport& report) {
   std::string line = report.code;
   if (!report.reason.empty()) absl::StrAppend(&line, " (", report.reason, ")");
   if (!line.empty()) line += ": ";
-  line += report.message;
+  // The message often says what a field's description does; then only the field's name is news.
+  std::string rest;
   for (const auto& [field, description] : report.fields) {
-    // Servers often repeat in the message what the field says.
-    const bool said = report.message.find(description) != std::string::npos;
-    if (said && report.message.find(field) != std::string::npos) continue;
-    absl::StrAppend(&line, "; ", field, said ? "" : ": ", said ? "" : description);
+    if (report.message.find(description) == std::string::npos) {
+      absl::StrAppend(&rest, "; ", field, ": ", description);
+    } else if (report.message.find(field) == std::string::npos) {
+      absl::StrAppend(&line, field, ": ");
+    }
   }
+  absl::StrAppend(&line, report.message, rest);
   if (!report.hint.empty()) absl::StrAppend(&line, "; hint: ", report.hint);
   return OneLine(line);
 }

@@ -64,6 +64,13 @@ TEST(Errors, AFieldThatTheMessageTellsIsNotRepeated) {
   EXPECT_EQ(ErrorLine(report), "INVALID_ARGUMENT: sampling.top_p: must be in (0, 1]");
 }
 
+TEST(Errors, AFieldGoesBeforeItsDescription) {
+  const ErrorReport report = Failure(grpc::StatusCode::INVALID_ARGUMENT, "must be in (0, 1]")
+                                 .Field("sampling.top_p", "must be in (0, 1]")
+                                 .Explained();
+  EXPECT_EQ(ErrorLine(report), "INVALID_ARGUMENT: sampling.top_p: must be in (0, 1]");
+}
+
 TEST(Errors, HintsSpeakOfThisProgram) {
   const ErrorReport report =
       Failure(grpc::StatusCode::NOT_FOUND, "no session").Reason("SESSION_NOT_FOUND").Explained();

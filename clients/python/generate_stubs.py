@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Makes reprise_client/v1 from the contract in proto/. Needs grpcio-tools.
+
+Runs by itself when the package is built or installed; run it by hand to use the
+source folder as it is (PYTHONPATH=clients/python/src).
+"""
+
+import argparse
+import pathlib
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+PROTOS = ["errors", "generation", "model", "session"]
+
+
+def generate(proto_dir=HERE / ".." / ".." / "proto", out_dir=HERE / "src" / "reprise_client" / "v1"):
+    """Writes messages, type hints and gRPC stubs to `out_dir`."""
+    from importlib import resources
+
+    from grpc_tools import protoc
+
+    proto_dir = pathlib.Path(proto_dir).resolve()
+    if not (proto_dir / "reprise" / "v1").is_dir():
+        raise SystemExit(f"no reprise/v1 in {proto_dir}: build from a checkout of the repository")
+    well_known = resources.files("grpc_tools") / "_proto"
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = ["protoc", f"-I{proto_dir}", f"-I{well_known}", f"--python_out={scratch}",
+                     f"--pyi_out={scratch}", f"--grpc_python_out={scratch}"]
+        if protoc.main(arguments + [f"reprise/v1/{name}.proto" for name in PROTOS]) != 0:
+            raise SystemExit("protoc failed")
+        out_dir = pathlib.Path(out_dir)
+        out_dir.mkdir(parents=True, exist_ok=True)
+        for path in sorted(pathlib.Path(scratch, "reprise", "v1").glob("*.py*")):
+            # protoc imports by the path of the .proto; in Python the package is ours.
+            text = path.read_text().replace("from reprise.v1 import", "from reprise_client.v1 import")
+            (out_dir / path.name).write_text(text)
+    (out_dir / "__init__.py").write_text('"""Generated from proto/reprise/v1."""\n')
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--proto-dir", default=HERE / ".." / ".." / "proto")
+    arguments = parser.parse_args()
+    generate(arguments.proto_dir)
+    print("wrote", HERE / "src" / "reprise_client" / "v1", file=sys.stderr)

@@ -1,0 +1,128 @@
+"""What a failed call raises: one class per kind of failure, with the server's reason and details."""
+
+import contextlib
+from typing import Dict, Iterator, List, Optional, Tuple
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+
+class RepriseError(Exception):
+    """A failed call.
+
+    Attributes:
+        code: the gRPC status code.
+        reason: the name of an ErrorReason of errors.proto, e.g. "SESSION_NOT_FOUND"; empty when the
+            answer did not come from a Reprise server.
+        message: what the server says, in words.
+        fields: (name, what is wrong with it) for each refused field of the request.
+        metadata: details of the reason, e.g. {"expected": "3", "found": "4"}.
+        retry_after: seconds after which a try makes sense, when the server says so.
+    """
+
+    def __init__(self, code: grpc.StatusCode, message: str, reason: str = "",
+                 fields: Optional[List[Tuple[str, str]]] = None,
+                 metadata: Optional[Dict[str, str]] = None,
+                 retry_after: Optional[float] = None):
+        super().__init__(f"{code.name}{f' ({reason})' if reason else ''}: {message}")
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.fields = fields or []
+        self.metadata = metadata or {}
+        self.retry_after = retry_after
+
+
+class InvalidRequest(RepriseError):
+    """The request is wrong in itself; `fields` says where."""
+
+
+class NotFound(RepriseError):
+    """No such model, session or snapshot."""
+
+
+class AlreadyExists(RepriseError):
+    """A session of that name exists."""
+
+
+class Conflict(RepriseError):
+    """Another turn or version won; nothing was changed. Look at the session and decide again."""
+
+
+class FailedPrecondition(RepriseError):
+    """The state does not allow it, e.g. a snapshot of another model."""
+
+
+class ResourceExhausted(RepriseError):
+    """The server is full; see `retry_after`."""
+
+
+class Unavailable(RepriseError):
+    """No connection, or the server is shutting down or without its store."""
+
+
+class DeadlineExceeded(RepriseError):
+    """The call's timeout is over."""
+
+
+class Cancelled(RepriseError):
+    """The call was cancelled."""
+
+
+class PermissionDenied(RepriseError):
+    """Missing or insufficient credentials."""
+
+
+class Unimplemented(RepriseError):
+    """This server does not offer that."""
+
+
+class ServerFault(RepriseError):
+    """A bug or damaged data on the server's side."""
+
+
+_CLASSES = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.ABORTED: Conflict,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.CANCELLED: Cancelled,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.UNAUTHENTICATED: PermissionDenied,
+    grpc.StatusCode.UNIMPLEMENTED: Unimplemented,
+}
+
+
+def from_rpc_error(error: grpc.RpcError) -> RepriseError:
+    """The typed exception for what gRPC raised."""
+    details = status_pb2.Status()
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            details.ParseFromString(value)
+    reason, metadata, fields, retry_after = "", {}, [], None
+    for any_message in details.details:
+        info = error_details_pb2.ErrorInfo()
+        bad_request = error_details_pb2.BadRequest()
+        retry = error_details_pb2.RetryInfo()
+        if any_message.Unpack(info):
+            reason, metadata = info.reason, dict(info.metadata)
+        elif any_message.Unpack(bad_request):
+            fields += [(v.field, v.description) for v in bad_request.field_violations]
+        elif any_message.Unpack(retry):
+            retry_after = retry.retry_delay.seconds + retry.retry_delay.nanos * 1e-9
+    error_class = _CLASSES.get(error.code(), ServerFault)
+    return error_class(error.code(), error.details() or "", reason, fields, metadata, retry_after)
+
+
+@contextlib.contextmanager
+def typed_errors() -> Iterator[None]:
+    """Turns gRPC's exceptions into ours."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from None
