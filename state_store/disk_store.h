@@ -36,6 +36,7 @@ struct DiskStoreOptions {
 
 // What opening found. Anything but zeros and empty lists is worth a line in the log and a metric.
 struct RecoveryReport {
+  bool clean = false;              // the store was closed in order, or is new
   uint64_t records = 0;            // replayed from the log
   uint64_t cut_bytes = 0;          // of a torn tail, removed
   uint64_t orphan_chunks = 0;      // chunk files that nothing named, removed

@@ -149,8 +149,8 @@ class SessionStore {
   // Returns how many sessions.
   virtual absl::StatusOr<int64_t> SweepExpired(absl::Time now) = 0;
   // INTERNAL or DATA_LOSS with the first disagreement: reference counts = references, every chunk
-  // that is named is there with its length, and no other. Meant for idle moments: it may wait for
-  // calls in progress.
+  // that is named is there with its length, and no other. Meant for idle moments: calls
+  // in progress may make it fail.
   virtual absl::Status CheckIntegrity() = 0;
 };
 

@@ -8,7 +8,7 @@
 
 namespace reprise::state_store {
 
-inline constexpr std::string_view kStoreErrorUrl = "reprise.dev/StoreError";
+inline constexpr char kStoreErrorUrl[] = "reprise.dev/StoreError";
 
 // The status code that each travels with stands beside it.
 enum class StoreError {
