@@ -26,7 +26,11 @@ int Main(int argc, char** argv) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help
     return Report(UsageError(error.what()), env.options.json);
   }
-  return Report(env.run(), env.options.json);
+  absl::Status status = env.run();
+  if (status.ok() && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)) {
+    status = absl::InternalError("cannot write to standard output");
+  }
+  return Report(status, env.options.json);
 }
 
 }  // namespace
