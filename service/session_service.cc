@@ -95,6 +95,9 @@ absl::StatusOr<v1::Session> Rewind(SessionStore* store, const std::string& tenan
   if (request.request_id().size() > kMaxRequestId) {
     violations.Add("request_id", absl::StrCat("must be at most ", kMaxRequestId, " bytes"));
   }
+  if (!request.request_id().empty() && request.session_version() == 0) {
+    violations.Add("session_version", "must be set when request_id is: a repeat is known by it");
+  }
   RETURN_IF_ERROR(violations.ToStatus());
   for (int attempt = 1;; ++attempt) {
     uint64_t version = request.session_version();

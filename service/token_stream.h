@@ -20,8 +20,8 @@ namespace reprise::service {
 class TokenStream {
  public:
   struct Options {
-    std::vector<std::string> stop_strings;
-    std::vector<int32_t> silent_tokens;  // stop tokens: they add no text
+    std::vector<std::string> stop_strings{};
+    std::vector<int32_t> silent_tokens{};  // stop tokens: they add no text
     bool logprobs = false;
     bool omit_text = false;
   };

@@ -1,0 +1,180 @@
+#include "service/server_flags.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <map>
+#include <set>
+
+namespace reprise::service {
+namespace {
+
+using ::testing::HasSubstr;
+
+using Environment = std::map<std::string, std::string>;
+
+absl::StatusOr<ParsedFlags> Parse(std::vector<std::string> arguments,
+                                  const Environment& environment = {}) {
+  arguments.insert(arguments.begin(), "reprised");
+  std::vector<const char*> argv;
+  for (const std::string& argument : arguments) argv.push_back(argument.c_str());
+  return ParseServerFlags(static_cast<int>(argv.size()), argv.data(),
+                          [&](const char* name) -> const char* {
+                            auto it = environment.find(name);
+                            return it == environment.end() ? nullptr : it->second.c_str();
+                          });
+}
+
+class ConfigFile {
+ public:
+  explicit ConfigFile(const std::string& text)
+      : path_(::testing::TempDir() + "reprise-flags-" + std::to_string(getpid()) + ".conf") {
+    std::ofstream(path_) << text;
+  }
+  ~ConfigFile() { unlink(path_.c_str()); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+TEST(ServerFlagsTest, TheTableIsWellFormed) {
+  std::set<std::string> names;
+  for (const FlagSpec& flag : ServerFlags()) {
+    EXPECT_TRUE(names.insert(flag.name).second) << flag.name;
+    EXPECT_FALSE(flag.allowed.empty()) << flag.name;
+    EXPECT_FALSE(flag.meaning.empty()) << flag.name;
+    ServerOptions options;
+    if (!flag.default_value.empty()) {
+      EXPECT_TRUE(flag.set(flag.default_value, &options).ok()) << flag.name;
+    }
+    if (flag.name != "port-file") {
+      EXPECT_FALSE(flag.set("=?=", &options).ok()) << flag.name;
+    }
+  }
+}
+
+TEST(ServerFlagsTest, HelpComesFromTheTable) {
+  const auto parsed = Parse({"--help"});
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  for (const FlagSpec& flag : ServerFlags()) {
+    EXPECT_THAT(parsed->print, HasSubstr("--" + flag.name));
+    EXPECT_THAT(parsed->print, HasSubstr(EnvironmentName(flag.name)));
+  }
+  EXPECT_THAT(Parse({"--version"})->print, HasSubstr("reprised "));
+}
+
+TEST(ServerFlagsTest, TheStructsDefaultsAreTheTables) {
+  const auto parsed = Parse({"--model", "m=/models/m"});
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  const ServerOptions defaults;
+  const ServerOptions& options = parsed->options;
+  EXPECT_EQ(options.wire.listen, defaults.wire.listen);
+  EXPECT_EQ(options.wire.max_concurrent_streams, defaults.wire.max_concurrent_streams);
+  EXPECT_EQ(options.wire.max_message_bytes, defaults.wire.max_message_bytes);
+  EXPECT_EQ(options.wire.io_threads, defaults.wire.io_threads);
+  EXPECT_EQ(options.wire.reflection, defaults.wire.reflection);
+  EXPECT_EQ(options.wire.drain, defaults.wire.drain);
+  EXPECT_EQ(options.store.kind, defaults.store.kind);
+  EXPECT_EQ(options.store.max_bytes, defaults.store.max_bytes);
+  EXPECT_EQ(options.store.sweep_interval, defaults.store.sweep_interval);
+  EXPECT_EQ(options.compute.threads, defaults.compute.threads);
+  EXPECT_EQ(options.compute.slots, defaults.compute.slots);
+  EXPECT_EQ(options.compute.step_tokens, defaults.compute.step_tokens);
+  EXPECT_EQ(options.compute.prefill_chunk_tokens, defaults.compute.prefill_chunk_tokens);
+  EXPECT_EQ(options.compute.max_queued, defaults.compute.max_queued);
+  EXPECT_EQ(options.limits.max_prompt_tokens, defaults.limits.max_prompt_tokens);
+  EXPECT_EQ(options.limits.max_tokens, defaults.limits.max_tokens);
+  EXPECT_EQ(options.limits.default_max_tokens, defaults.limits.default_max_tokens);
+  EXPECT_EQ(options.limits.default_session_ttl, defaults.limits.default_session_ttl);
+  EXPECT_EQ(options.limits.max_unwritten_tokens, defaults.limits.max_unwritten_tokens);
+  EXPECT_EQ(options.log.level, defaults.log.level);
+  EXPECT_EQ(options.log.format, defaults.log.format);
+}
+
+TEST(ServerFlagsTest, ModelsAreNamedOrNamedAfterTheirFolder) {
+  const auto parsed = Parse({"--model", "a=/x/y", "--model", "/models/b-1/"});
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  ASSERT_EQ(parsed->options.models.size(), 2u);
+  EXPECT_EQ(parsed->options.models[0].name, "a");
+  EXPECT_EQ(parsed->options.models[0].directory, "/x/y");
+  EXPECT_EQ(parsed->options.models[1].name, "b-1");
+  EXPECT_EQ(parsed->options.models[1].directory, "/models/b-1/");
+  EXPECT_FALSE(Parse({"--model", "a=/x", "--model", "a=/y"}).ok());
+  EXPECT_FALSE(Parse({"--model", "a b=/x"}).ok());
+  EXPECT_FALSE(Parse({"--model", "a="}).ok());
+}
+
+TEST(ServerFlagsTest, TheCommandLineWinsOverTheEnvironmentAndThatOverTheFile) {
+  ConfigFile file("slots = 3\nstep-tokens = 200\nmodel = [\"a=/x\", \"b=/y\"]\nstore = \"disk:/s\"\n");
+  const auto parsed = Parse({"--config", file.path(), "--slots", "5"},
+                            {{"REPRISE_SLOTS", "4"}, {"REPRISE_STEP_TOKENS", "150"}});
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->options.compute.slots, 5);
+  EXPECT_EQ(parsed->options.compute.step_tokens, 150);
+  EXPECT_EQ(parsed->options.models.size(), 2u);
+  EXPECT_EQ(parsed->options.store.kind, StoreSettings::Kind::kDisk);
+  EXPECT_EQ(parsed->options.store.path, "/s");
+  EXPECT_EQ(Parse({}, {{"REPRISE_CONFIG", file.path()}})->options.compute.slots, 3);
+}
+
+TEST(ServerFlagsTest, ErrorsNameTheKeyTheValueAndWhatIsAllowed) {
+  const auto flag = Parse({"--model", "m=/m", "--slots", "0"});
+  EXPECT_THAT(std::string(flag.status().message()), HasSubstr("--slots"));
+  EXPECT_THAT(std::string(flag.status().message()), HasSubstr("\"0\""));
+  EXPECT_THAT(std::string(flag.status().message()), HasSubstr("from 1 to 65536"));
+  const auto variable = Parse({"--model", "m=/m"}, {{"REPRISE_LOG_LEVEL", "loud"}});
+  EXPECT_THAT(std::string(variable.status().message()), HasSubstr("REPRISE_LOG_LEVEL"));
+  EXPECT_THAT(std::string(variable.status().message()), HasSubstr("debug, info, warn or error"));
+  ConfigFile file("model = \"m=/m\"\ndrain-seconds = -1\n");
+  const auto key = Parse({"--config", file.path()});
+  EXPECT_THAT(std::string(key.status().message()), HasSubstr("drain-seconds"));
+  EXPECT_THAT(std::string(key.status().message()), HasSubstr(file.path()));
+}
+
+TEST(ServerFlagsTest, UnknownKeysAreRefusedEverywhere) {
+  EXPECT_FALSE(Parse({"--model", "m=/m", "--slot", "3"}).ok());
+  EXPECT_FALSE(Parse({"--model", "m=/m", "stray"}).ok());
+  ConfigFile file("model = \"m=/m\"\nslot = 3\n");
+  const auto parsed = Parse({"--config", file.path()});
+  EXPECT_THAT(std::string(parsed.status().message()), HasSubstr("\"slot\""));
+  EXPECT_FALSE(Parse({"--config", "/nowhere/at/all.conf"}).ok());
+}
+
+TEST(ServerFlagsTest, ValuesOutOfRangeAreRefused) {
+  const std::vector<std::vector<std::string>> cases = {
+      {"--listen", "127.0.0.1"},     {"--listen", ":7420"},         {"--listen", "h:65536"},
+      {"--listen", "h:x"},           {"--store", "disk:"},          {"--store", "tape"},
+      {"--store-max-bytes", "-1"},   {"--store-max-bytes", "1e9"},  {"--threads", "257"},
+      {"--step-tokens", "70000"},    {"--slots", "1.5"},            {"--slots", ""},
+      {"--max-prompt-tokens", "0"},  {"--max-tokens", "2147483648"}, {"--session-ttl", "-1"},
+      {"--session-ttl", "nan"},      {"--drain-seconds", "inf"},    {"--reflection", "yes"},
+      {"--max-message-bytes", "10"}, {"--log-format", "xml"},       {"--sweep-seconds", "0"},
+      {"--max-concurrent-streams", "99999999999999999999"},
+  };
+  for (const auto& extra : cases) {
+    std::vector<std::string> arguments = {"--model", "m=/m"};
+    arguments.insert(arguments.end(), extra.begin(), extra.end());
+    EXPECT_FALSE(Parse(arguments).ok()) << extra[0] << " " << extra[1];
+  }
+}
+
+TEST(ServerFlagsTest, OptionsThatContradictEachOtherAreRefused) {
+  EXPECT_FALSE(Parse({}).ok());  // no model
+  EXPECT_FALSE(Parse({"--model", "m=/m", "--slots", "300"}).ok());
+  EXPECT_FALSE(Parse({"--model", "m=/m", "--prefill-chunk-tokens", "300"}).ok());
+  EXPECT_FALSE(Parse({"--model", "m=/m", "--default-max-tokens", "70000"}).ok());
+  EXPECT_FALSE(Parse({"--model", "m=/m", "--slots", "3", "--slots", "4"}).ok());
+}
+
+TEST(ServerFlagsTest, ATimeToLiveOfZeroIsForEver) {
+  EXPECT_EQ(Parse({"--model", "m=/m", "--session-ttl", "0"})->options.limits.default_session_ttl,
+            absl::InfiniteDuration());
+  EXPECT_EQ(Parse({"--model", "m=/m", "--session-ttl", "1.5"})->options.limits.default_session_ttl,
+            absl::Seconds(1.5));
+}
+
+}  // namespace
+}  // namespace reprise::service
