@@ -7,6 +7,20 @@
 #include "base/hash.h"
 
 namespace reprise::models {
+namespace {
+
+// Vector width changes no bit, but without fused multiply-add each product is rounded twice.
+const char* CpuName() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? "cpu" : "cpu-nofma";
+#elif defined(__aarch64__)
+  return "cpu-arm64";
+#else
+  return "cpu-other";
+#endif
+}
+
+}  // namespace
 
 const char* StateRoleName(StateRole role) {
   switch (role) {
@@ -52,8 +66,8 @@ std::string StateLayout::Digest() const {
 
 std::string NumericsId(kernels::Device device) {
   // The number after "v" rises with every change of the kernels that changes bits.
-  const char* name = device == kernels::Device::kCuda ? "cuda" : "cpu";
-  return absl::StrCat(name, "-grid", kernels::kGridTokens, "-v1");
+  return absl::StrCat(device == kernels::Device::kCuda ? "cuda" : CpuName(), "-grid",
+                      kernels::kGridTokens, "-v1");
 }
 
 }  // namespace reprise::models

@@ -24,7 +24,7 @@ import reference_griffin
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("REPRISE_BUILD_DIR", ROOT / "build"))
 TOOL = BUILD / "tests" / "models" / "forward_tool"
-TOLERANCE = 1e-4  # max |a - b| / max |b|
+TOLERANCE = 1e-5  # max |a - b| / max |b|
 
 # What differs from checkpoints.BASE. "_dtype" and "_shards" are about the files.
 CASES = {
