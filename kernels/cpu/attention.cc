@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -83,6 +84,13 @@ void WritePiece(const WindowAttentionParams& p, const Piece& piece, int64_t kv_h
   }
 }
 
+constexpr auto kOnesArray = [] {
+  std::array<float, kGridTokens> ones{};
+  for (float& one : ones) one = 1.0f;
+  return ones;
+}();
+constexpr const float* kOnes = kOnesArray.data();
+
 // The running state of online softmax of the items of a task.
 struct Running {
   float* max;     // [items]
@@ -127,45 +135,64 @@ float Exponentials(float scale, Span span, float* HWY_RESTRICT scores) {
   return hn::GetLane(max);
 }
 
-// Adds a block's (max, sum, output) to the running one. The first block is taken as it is.
-void Merge(bool first, float max, float sum, const float* HWY_RESTRICT output, int64_t dim,
-           float* running_max, float* running_sum, float* HWY_RESTRICT running_output) {
-  if (first) {
-    *running_max = max;
-    *running_sum = sum;
-    std::memcpy(running_output, output, dim * sizeof(float));
-    return;
-  }
-  const hn::CappedTag<float, 1> d1;
-  const float top = std::max(*running_max, max);
-  const float old_factor = hn::GetLane(hn::Exp(d1, hn::Set(d1, *running_max - top)));
-  const float new_factor = hn::GetLane(hn::Exp(d1, hn::Set(d1, max - top)));
-  const auto merge = [&](auto d, const float* a, float* b) HWY_ATTR {
-    const auto scaled = hn::Mul(hn::LoadU(d, a), hn::Set(d, new_factor));
-    hn::StoreU(hn::MulAdd(hn::LoadU(d, b), hn::Set(d, old_factor), scaled), d, b);
-  };
-  *running_max = top;
-  merge(d1, &sum, running_sum);
+// out = output * new_factor + out * old_factor for the `dim` floats of one item.
+void Rescale(const float* HWY_RESTRICT output, int64_t dim, float old_factor, float new_factor,
+             float* HWY_RESTRICT out) {
   const hn::ScalableTag<float> d;
   const int64_t lanes = hn::Lanes(d);
+  const hn::CappedTag<float, 1> d1;
+  const auto rescale = [&](auto tag, int64_t i) HWY_ATTR {
+    const auto scaled = hn::Mul(hn::LoadU(tag, output + i), hn::Set(tag, new_factor));
+    const auto old = hn::LoadU(tag, out + i);
+    hn::StoreU(hn::MulAdd(old, hn::Set(tag, old_factor), scaled), tag, out + i);
+  };
   int64_t i = 0;
-  for (; i + lanes <= dim; i += lanes) merge(d, output + i, running_output + i);
-  for (; i < dim; ++i) merge(d1, output + i, running_output + i);
+  for (; i + lanes <= dim; i += lanes) rescale(d, i);
+  for (; i < dim; ++i) rescale(d1, i);
+}
+
+// Adds the (max, sum, output) of a block to the running one of each item. An item's first block is
+// taken as it is.
+void Merge(size_t items, const bool* first, const float* max, const float* sum,
+           const float* outputs, size_t dim, Running running) {
+  constexpr size_t kHalf = 8;
+  static_assert(kMicroRows <= kHalf);
+  // The factors of all items, old and new, in one go.
+  HWY_ALIGN float factors[2 * kHalf] = {};
+  float tops[kMicroRows];
+  for (size_t i = 0; i < items; ++i) {
+    tops[i] = first[i] ? max[i] : std::max(running.max[i], max[i]);
+    factors[i] = first[i] ? 0.0f : running.max[i] - tops[i];
+    factors[kHalf + i] = max[i] - tops[i];
+  }
+  const hn::CappedTag<float, 2 * kHalf> d;
+  for (size_t i = 0; i < 2 * kHalf; i += hn::Lanes(d)) {
+    hn::Store(hn::Exp(d, hn::Load(d, factors + i)), d, factors + i);
+  }
+  for (size_t i = 0; i < items; ++i) {
+    running.max[i] = tops[i];
+    if (first[i]) {
+      running.sum[i] = sum[i];
+      std::memcpy(running.output + i * dim, outputs + i * dim, dim * sizeof(float));
+      continue;
+    }
+    Rescale(sum + i, 1, factors[i], factors[kHalf + i], running.sum + i);
+    Rescale(outputs + i * dim, dim, factors[i], factors[kHalf + i], running.output + i * dim);
+  }
 }
 
 // Up to kMicroRows items against one block. Their rows ascend, so those that see the block come
 // first.
 void AttendBlock(const WindowAttentionParams& p, const float* keys, const float* values,
-                 size_t items, const float* const* q, const Span* spans, const bool* first,
-                 float* HWY_RESTRICT scores, float* HWY_RESTRICT outputs, Running running) {
+                 Fetch fetch_values, Fetch fetch_next, size_t items, const float* const* q,
+                 const Span* spans, const bool* first, float* HWY_RESTRICT scores,
+                 float* HWY_RESTRICT outputs, Running running) {
   const size_t dim = p.head_dim;
-  Product(items, dim, q, keys, kGrid, kGrid, scores, kGrid, /*first=*/true);
+  Product(items, dim, q, keys, kGrid, kGrid, scores, kGrid, /*first=*/true, fetch_values);
   float max[kMicroRows], sum[kMicroRows];
   Span common{0, kGrid};
   for (size_t i = 0; i < items; ++i) {
     max[i] = Exponentials(p.scale, spans[i], scores + i * kGrid);
-    sum[i] = 0.0f;
-    for (int64_t j = spans[i].low; j < spans[i].high; ++j) sum[i] += scores[i * kGrid + j];
     common.low = std::max(common.low, spans[i].low);
     common.high = std::min(common.high, spans[i].high);
   }
@@ -176,8 +203,16 @@ void AttendBlock(const WindowAttentionParams& p, const float* keys, const float*
     if (low >= high) return;
     const float* weights[kMicroRows];
     for (size_t i = 0; i < count; ++i) weights[i] = scores + (item + i) * kGrid + low;
-    Product(count, high - low, weights, values + low * dim, dim, dim, outputs + item * dim, dim,
-            low == spans[item].low);
+    const bool start = low == spans[item].low;
+    if (count == items) {
+      Product(count, high - low, weights, values + low * dim, dim, dim, outputs + item * dim, dim,
+              start, fetch_next);
+    } else {
+      Product(count, high - low, weights, values + low * dim, dim, dim, outputs + item * dim, dim,
+              start);
+    }
+    // The sum of the weights is one more output, whose values are all 1.
+    Product(count, high - low, weights, kOnes, 1, 1, sum + item, 1, start);
   };
   for (size_t i = 0; i < items; ++i) {
     add(i, 1, spans[i].low, std::min(common.low, spans[i].high));
@@ -196,10 +231,7 @@ void AttendBlock(const WindowAttentionParams& p, const float* keys, const float*
   for (size_t i = 0; i < items; ++i) {
     add(i, 1, std::max(common.high, spans[i].low), spans[i].high);
   }
-  for (size_t i = 0; i < items; ++i) {
-    Merge(first[i], max[i], sum[i], outputs + i * dim, dim, running.max + i, running.sum + i,
-          running.output + i * dim);
-  }
+  Merge(items, first, max, sum, outputs, dim, running);
 }
 
 // Items [begin, end) of a piece and kv head; item = row * group + head of the group.
@@ -221,6 +253,14 @@ void AttendItems(const WindowAttentionParams& p, const Piece& piece, int64_t kv_
     const float* values = ValueBlock(p, piece.slot, block, kv_head);
     const int64_t groups = (items + kMicroRows - 1) / kMicroRows;
     const int64_t micro = (items + groups - 1) / groups;
+    // Each group fetches its share of the values, and then of the keys of the next block.
+    const auto share = [&](const float* from, int64_t group_index) {
+      const int64_t bytes = dim * kGrid * static_cast<int64_t>(sizeof(float)) / groups;
+      return Fetch{reinterpret_cast<const char*>(from) + group_index * bytes,
+                   static_cast<size_t>(bytes)};
+    };
+    const bool last = block == piece.position / kGrid;
+    const float* next = last ? keys : KeyBlock(p, piece.slot, block + 1, kv_head);
     for (int64_t i0 = 0; i0 < items; i0 += micro) {
       const float* q[kMicroRows];
       Span spans[kMicroRows];
@@ -235,8 +275,10 @@ void AttendItems(const WindowAttentionParams& p, const Piece& piece, int64_t kv_
         ++count;
       }
       if (count == 0) continue;
-      AttendBlock(p, keys, values, count, q, spans, first, scores, outputs,
-                  {all.max + i0, all.sum + i0, all.output + i0 * dim});
+      Fetch fetch_next = share(next, i0 / micro);
+      if (last) fetch_next.bytes = 0;
+      AttendBlock(p, keys, values, share(values, i0 / micro), fetch_next, count, q, spans, first,
+                  scores, outputs, {all.max + i0, all.sum + i0, all.output + i0 * dim});
     }
   }
   const hn::ScalableTag<float> d;

@@ -6,6 +6,7 @@
 #define REPRISE_KERNELS_CPU_GEMM_INL_H_
 #endif
 
+#include <algorithm>
 #include <cstddef>
 
 #include "hwy/highway.h"
@@ -27,13 +28,33 @@ HWY_INLINE hn::Vec<D> LoadWide(D d, const T* HWY_RESTRICT from) {
   return hn::PromoteTo(d, hn::LoadU(hn::Rebind<T, D>(), from));
 }
 
+// What a product does on the side for the one that follows it. Nothing of it changes a result.
+struct NoSideWork {
+  static constexpr bool kFetch = false;
+  static constexpr bool kWiden = false;
+};
+// Fetches `bytes` from `next` on, bit by bit, so that memory is not idle during the arithmetic: the
+// operand of the next product. Two cache lines per step of the micro-kernel at most.
+struct Fetch {
+  static constexpr bool kFetch = true;
+  static constexpr bool kWiden = false;
+  static constexpr size_t kLine = 64;
+  const void* next = nullptr;
+  size_t bytes = 0;
+};
+// Also keeps the weights that it has widened, [k, ldb] float32.
+struct FetchAndWiden : Fetch {
+  static constexpr bool kWiden = true;
+  float* wide = nullptr;
+};
+
 // acc[r, j] = (first ? 0 : acc[r, j]) + sum_{i < k} a[r][i] * b[i * ldb + j] for r < kRows and
 // j < kVecs * Lanes(d), one fused multiply-add after the other in the order of i. The bits of an
 // output depend neither on kRows nor on kVecs nor on D.
-template <size_t kRows, size_t kVecs, class D, class TB>
+template <size_t kRows, size_t kVecs, class D, class TB, class Side>
 HWY_INLINE void MicroKernel(D d, size_t k, const float* const* HWY_RESTRICT a,
                             const TB* HWY_RESTRICT b, size_t ldb, float* HWY_RESTRICT acc,
-                            size_t ldacc, bool first) {
+                            size_t ldacc, bool first, const Side& side) {
   const size_t lanes = hn::Lanes(d);
   hn::Vec<D> sum[kRows][kVecs];
   const float* HWY_RESTRICT row[kRows];
@@ -45,11 +66,30 @@ HWY_INLINE void MicroKernel(D d, size_t k, const float* const* HWY_RESTRICT a,
       sum[r][v] = first ? hn::Zero(d) : hn::LoadU(d, acc + r * ldacc + v * lanes);
     }
   }
+  [[maybe_unused]] const char* next = nullptr;
+  [[maybe_unused]] float* HWY_RESTRICT wide = nullptr;
+  [[maybe_unused]] size_t fetch_step = 0;
+  if constexpr (Side::kFetch) {
+    next = static_cast<const char*>(side.next);
+    fetch_step = std::min((side.bytes + k - 1) / k, 2 * Fetch::kLine);
+  }
+  if constexpr (Side::kWiden) wide = side.wide;
   for (size_t i = 0; i < k; ++i) {
     hn::Vec<D> w[kVecs];
 #pragma GCC unroll 8
     for (size_t v = 0; v < kVecs; ++v) w[v] = LoadWide(d, b + v * lanes);
     b += ldb;
+    if constexpr (Side::kWiden) {
+#pragma GCC unroll 8
+      for (size_t v = 0; v < kVecs; ++v) hn::StoreU(w[v], d, wide + v * lanes);
+      wide += ldb;
+    }
+    if constexpr (Side::kFetch) {
+      // Into the second level: the first holds the block in use.
+      __builtin_prefetch(next, 0, 2);
+      __builtin_prefetch(next + Fetch::kLine, 0, 2);
+      next += fetch_step;
+    }
 #pragma GCC unroll 8
     for (size_t r = 0; r < kRows; ++r) {
       const hn::Vec<D> x = hn::Set(d, row[r][i]);
@@ -64,9 +104,22 @@ HWY_INLINE void MicroKernel(D d, size_t k, const float* const* HWY_RESTRICT a,
   }
 }
 
-template <size_t kRows, class TB>
+// The share of `side` for strip `s` of `strips`, which starts at column j.
+template <class Side>
+HWY_INLINE Side SideOfStrip(Side side, size_t s, size_t strips, size_t j) {
+  if constexpr (Side::kFetch) {
+    const size_t share = s < strips ? side.bytes / strips : 0;
+    side.next = static_cast<const char*>(side.next) + s * share;
+    side.bytes = share;
+  }
+  if constexpr (Side::kWiden) side.wide += j;
+  return side;
+}
+
+template <size_t kRows, class TB, class Side>
 HWY_NOINLINE void ProductRows(size_t k, const float* const* a, const TB* b, size_t ldb,
-                              size_t width, float* acc, size_t ldacc, bool first) {
+                              size_t width, float* acc, size_t ldacc, bool first,
+                              const Side& side) {
   const hn::ScalableTag<float> d;
   constexpr size_t kLanes = hn::MaxLanes(d);
   // Vectors per strip: as many as the registers hold; a single row takes more of them, so that
@@ -77,39 +130,43 @@ HWY_NOINLINE void ProductRows(size_t k, const float* const* a, const TB* b, size
   constexpr size_t kStrip = kVecs * kLanes;
   const size_t strips = width / kStrip;
   for (size_t s = 0; s < strips; ++s) {
-    MicroKernel<kRows, kVecs>(d, k, a, b + s * kStrip, ldb, acc + s * kStrip, ldacc, first);
+    MicroKernel<kRows, kVecs>(d, k, a, b + s * kStrip, ldb, acc + s * kStrip, ldacc, first,
+                              SideOfStrip(side, s, strips, s * kStrip));
   }
   if constexpr (kVecs > 1) {
     const size_t vectors = width / kLanes;
     for (size_t v = strips * kVecs; v < vectors; ++v) {
-      MicroKernel<kRows, 1>(d, k, a, b + v * kLanes, ldb, acc + v * kLanes, ldacc, first);
+      MicroKernel<kRows, 1>(d, k, a, b + v * kLanes, ldb, acc + v * kLanes, ldacc, first,
+                            SideOfStrip(side, strips, strips, v * kLanes));
     }
   }
   if constexpr (kLanes > 1) {
     const hn::CappedTag<float, 1> d1;
     for (size_t j = width / kLanes * kLanes; j < width; ++j) {
-      MicroKernel<kRows, 1>(d1, k, a, b + j, ldb, acc + j, ldacc, first);
+      MicroKernel<kRows, 1>(d1, k, a, b + j, ldb, acc + j, ldacc, first,
+                            SideOfStrip(side, strips, strips, j));
     }
   }
 }
 
 // The same for `rows` = 1..kMicroRows rows and any width.
-template <class TB>
+template <class TB, class Side = NoSideWork>
 HWY_INLINE void Product(size_t rows, size_t k, const float* const* a, const TB* b, size_t ldb,
-                        size_t width, float* acc, size_t ldacc, bool first) {
+                        size_t width, float* acc, size_t ldacc, bool first,
+                        const Side& side = Side()) {
   switch (rows) {
     case 1:
-      return ProductRows<1>(k, a, b, ldb, width, acc, ldacc, first);
+      return ProductRows<1>(k, a, b, ldb, width, acc, ldacc, first, side);
     case 2:
-      return ProductRows<2>(k, a, b, ldb, width, acc, ldacc, first);
+      return ProductRows<2>(k, a, b, ldb, width, acc, ldacc, first, side);
     case 3:
-      return ProductRows<3>(k, a, b, ldb, width, acc, ldacc, first);
+      return ProductRows<3>(k, a, b, ldb, width, acc, ldacc, first, side);
     case 4:
-      return ProductRows<4>(k, a, b, ldb, width, acc, ldacc, first);
+      return ProductRows<4>(k, a, b, ldb, width, acc, ldacc, first, side);
     case 5:
-      return ProductRows<5>(k, a, b, ldb, width, acc, ldacc, first);
+      return ProductRows<5>(k, a, b, ldb, width, acc, ldacc, first, side);
     case 6:
-      return ProductRows<6>(k, a, b, ldb, width, acc, ldacc, first);
+      return ProductRows<6>(k, a, b, ldb, width, acc, ldacc, first, side);
     default:
       HWY_ABORT("Product: %d rows", static_cast<int>(rows));
   }

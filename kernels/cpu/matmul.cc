@@ -34,13 +34,6 @@ void Finish(const float* HWY_RESTRICT sum, const float* bias, bool accumulate, s
   for (; j < width; ++j) finish(d1, j);
 }
 
-template <class TB>
-void Widen(const TB* HWY_RESTRICT from, size_t count, float* HWY_RESTRICT to) {
-  const hn::ScalableTag<float> d;
-  const size_t lanes = hn::Lanes(d);
-  for (size_t i = 0; i < count; i += lanes) hn::StoreU(LoadWide(d, from + i), d, to + i);
-}
-
 // Rows [row_begin, row_end) of the outputs of one panel. `sums` holds a row block, `wide` a K
 // block of float32 weights.
 template <class TB>
@@ -56,22 +49,32 @@ void Tile(const MatMulParams& p, const MatMulPlan& plan, size_t block, size_t pa
   };
   for (size_t k0 = 0; k0 < k; k0 += plan.k_block) {
     const size_t kc = std::min(plan.k_block, k - k0);
-    const float* panel_block = nullptr;
-    if constexpr (sizeof(TB) == sizeof(float)) {
-      panel_block = weights + k0 * kPanel;
-    } else if (plan.widen) {
-      Widen(weights + k0 * kPanel, kc * kPanel, wide);
-      panel_block = wide;
-    }
-    for (size_t r = 0; r < rows; r += plan.micro_rows) {
+    const TB* now = weights + k0 * kPanel;
+    const size_t groups = (rows + plan.micro_rows - 1) / plan.micro_rows;
+    for (size_t g = 0; g < groups; ++g) {
+      const size_t r = g * plan.micro_rows;
       const size_t micro = std::min(plan.micro_rows, rows - r);
       const float* a[kMicroRows];
       for (size_t i = 0; i < micro; ++i) a[i] = x_row(r + i) + k0;
       float* acc = sums + r * kPanel;
-      if (panel_block != nullptr) {
-        Product(micro, kc, a, panel_block, kPanel, kPanel, acc, kPanel, k0 == 0);
+      if (!plan.blocked) {
+        Product(micro, kc, a, now, kPanel, kPanel, acc, kPanel, k0 == 0);
+        continue;
+      }
+      // Each group fetches its share of the K block that comes next in this panel.
+      Fetch fetch{now, 0};
+      if (k0 + kc < k) {
+        const size_t bytes = std::min(kc, k - k0 - kc) * kPanel * sizeof(TB);
+        const char* next = reinterpret_cast<const char*>(now + kc * kPanel);
+        fetch = {next + g * bytes / groups, bytes / groups};
+      }
+      if constexpr (sizeof(TB) == sizeof(float)) {
+        Product(micro, kc, a, now, kPanel, kPanel, acc, kPanel, k0 == 0, fetch);
+      } else if (g == 0) {
+        Product(micro, kc, a, now, kPanel, kPanel, acc, kPanel, k0 == 0,
+                FetchAndWiden{fetch, wide});
       } else {
-        Product(micro, kc, a, weights + k0 * kPanel, kPanel, kPanel, acc, kPanel, k0 == 0);
+        Product(micro, kc, a, wide, kPanel, kPanel, acc, kPanel, k0 == 0, fetch);
       }
     }
   }
@@ -92,7 +95,7 @@ void MatMulTyped(const MatMulParams& p, ThreadPool& pool) {
   const size_t rows = p.num_rows;
   // Panels run fastest, so that neighbouring tiles share their rows of x.
   pool.Run(plan.row_blocks * panels, plan.grain, [&](int64_t begin, int64_t end, int) HWY_ATTR {
-    float* sums = ThreadScratch((plan.row_block + (plan.widen ? plan.k_block : 0)) * kPanel);
+    float* sums = ThreadScratch((plan.row_block + (plan.blocked ? plan.k_block : 0)) * kPanel);
     float* wide = sums + plan.row_block * kPanel;
     for (int64_t tile = begin; tile < end; ++tile) {
       const size_t row_begin = tile / panels * plan.row_block;

@@ -14,7 +14,7 @@ struct MatMulPlan {
   size_t row_blocks = 1;
   size_t micro_rows = 1;  // rows of one call of the micro-kernel
   size_t k_block = 1;     // inputs between two loads of the partial sums
-  bool widen = false;     // 2-byte weights are widened once per K block, not in every call
+  bool blocked = false;   // several groups of rows share a K block, widened by the first
   int64_t grain = 1;      // tiles that a thread takes at a time
 };
 
@@ -33,7 +33,7 @@ inline MatMulPlan PlanMatMul(size_t rows, size_t panels, size_t k, int threads,
     plan.k_block = k;
     return plan;
   }
-  plan.widen = true;
+  plan.blocked = true;
   plan.k_block = kBlock;
   size_t row_blocks = up(rows, kMaxRowBlock);
   // Few panels: cut the rows so that every thread finds work.
