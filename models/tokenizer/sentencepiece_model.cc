@@ -211,12 +211,13 @@ absl::Status RefuseDenormalizer(std::string_view bytes) {
   return absl::OkStatus();
 }
 
-// "<0x0A>", upper case as the library writes it, to 10.
+// "<0x0A>", upper case as the library writes it, to 10; -1 for anything else.
 int ByteOfPiece(std::string_view text) {
-  for (int byte = 0; byte < 256; ++byte) {
-    if (text == absl::StrFormat("<0x%02X>", byte)) return byte;
-  }
-  return -1;
+  static constexpr std::string_view kDigits = "0123456789ABCDEF";
+  if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>') return -1;
+  const size_t high = kDigits.find(text[3]), low = kDigits.find(text[4]);
+  if (high == std::string_view::npos || low == std::string_view::npos) return -1;
+  return static_cast<int>(high * 16 + low);
 }
 
 absl::Status CheckPieces(SentencePieceModel* model) {
