@@ -1,6 +1,8 @@
 #include "state_store/disk_store.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
@@ -31,39 +33,37 @@ std::string ParentOf(const std::string& path) {
   return slash == path.npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
 }
 
-// The chunks that `mutation` names and `index` does not yet.
-std::vector<ChunkRef> NewChunks(const Mutation& mutation, const SessionIndex& index) {
-  std::vector<ChunkRef> chunks;
+struct Replayed {
+  SessionIndex index;
+  size_t frames = 0;   // of the log, applied
+  bool clean = false;  // the last of them is the mark of a clean close
+  // Chunks that came with records which may not be on the device, by tenant.
+  std::vector<std::pair<std::string, ChunkRef>> unsynced;
+  // Frames up to which, of these chunks, only whole ones are named.
+  size_t whole_frames = 0;
+  std::string bad_chunk;  // why it is less than `frames`
+};
+
+// Adds the chunks that `mutation` names and the index does not yet.
+void AddNewChunks(const Mutation& mutation, Replayed& replayed) {
   for (const Op& op : mutation.ops) {
     const auto* put = std::get_if<PutSnapshot>(&op);
     if (put == nullptr) continue;
+    const std::string& tenant = put->manifest->tenant;
     for (const SnapshotPart& part : put->manifest->parts) {
       for (const ChunkRef& ref : part.chunks) {
-        if (index.FindChunk(put->manifest->tenant, ref.digest) == nullptr) chunks.push_back(ref);
+        if (replayed.index.FindChunk(tenant, ref.digest) == nullptr) {
+          replayed.unsynced.emplace_back(tenant, ref);
+        }
       }
     }
   }
-  return chunks;
 }
 
-// OK, DATA_LOSS for a chunk that is not whole, or what the device says.
-absl::Status VerifyChunks(DiskBackend& backend, const std::vector<ChunkRef>& chunks) {
-  for (const ChunkRef& ref : chunks) {
-    ASSIGN_OR_RETURN(std::string stored, backend.GetChunk(ref));
-    RETURN_IF_ERROR(DecodeChunk(std::move(stored), ref).status());
-  }
-  return absl::OkStatus();
-}
-
-struct Replayed {
-  SessionIndex index;
-  std::vector<Sha256Digest> unsynced;  // chunks of records that may not be on the device
-};
-
-// Applies checkpoint and log; shortens contents.log where an asynchronous commit reached the
-// device without its chunks, as a power failure can leave it.
-absl::StatusOr<Replayed> Replay(DiskBackend& backend, DirectoryContents& contents,
-                                RecoveryReport& report) {
+// Applies the checkpoint and the first `max_frames` frames. A power failure can leave asynchronous
+// commits in the log without their chunks: the chunks that no record vouches for are read here.
+absl::StatusOr<Replayed> Replay(DiskBackend& backend, const DirectoryContents& contents,
+                                size_t max_frames) {
   Replayed replayed;
   std::vector<ChunkRef> freed;
   for (const std::string_view record : contents.checkpoint.records) {
@@ -74,27 +74,52 @@ absl::StatusOr<Replayed> Replay(DiskBackend& backend, DirectoryContents& content
   for (const LogFrame& frame : contents.log.frames) {
     chunks_durable = std::max(chunks_durable, frame.chunks_durable);
   }
-  std::vector<LogFrame>& frames = contents.log.frames;
-  for (size_t i = 0; i < frames.size(); ++i) {
-    const LogFrame& frame = frames[i];
+  std::vector<std::pair<std::string, Sha256Digest>> bad;
+  for (const LogFrame& frame : contents.log.frames) {
+    if (replayed.frames == max_frames) break;
     ASSIGN_OR_RETURN(const Mutation mutation, DecodeMutation(frame.payload));
     if (frame.sequence > chunks_durable) {
-      const std::vector<ChunkRef> chunks = NewChunks(mutation, replayed.index);
-      const absl::Status whole = VerifyChunks(backend, chunks);
-      if (absl::IsDataLoss(whole)) {
-        report.notes.push_back(Cat("log record ", frame.sequence,
-                                   " never got its chunks to the device: ", whole.message()));
-        contents.log.valid_bytes = frame.offset;
-        frames.resize(i);
-        break;
+      const size_t before = replayed.unsynced.size();
+      AddNewChunks(mutation, replayed);
+      for (size_t i = before; i < replayed.unsynced.size(); ++i) {
+        const auto& [tenant, ref] = replayed.unsynced[i];
+        absl::StatusOr<std::string> stored = backend.GetChunk(ref);
+        if (stored.ok()) stored = DecodeChunk(*std::move(stored), ref);
+        if (absl::IsDataLoss(stored.status())) {
+          bad.emplace_back(tenant, ref.digest);
+          replayed.bad_chunk = std::string(stored.status().message());
+        } else {
+          RETURN_IF_ERROR(stored.status());
+        }
       }
-      RETURN_IF_ERROR(whole);
-      for (const ChunkRef& ref : chunks) replayed.unsynced.push_back(ref.digest);
     }
     RETURN_IF_ERROR(replayed.index.Apply(mutation, &freed));
-    report.clean = mutation.ops.empty();
+    replayed.clean = mutation.ops.empty();
+    ++replayed.frames;
+    // A chunk that a later record let go of may rightly be gone already.
+    const auto named = [&](const auto& chunk) {
+      return replayed.index.FindChunk(chunk.first, chunk.second) != nullptr;
+    };
+    if (std::none_of(bad.begin(), bad.end(), named)) replayed.whole_frames = replayed.frames;
   }
-  report.records = frames.size();
+  return replayed;
+}
+
+// Replays all of the log that has its chunks, and shortens contents.log to that.
+absl::StatusOr<Replayed> Recover(DiskBackend& backend, DirectoryContents& contents,
+                                 RecoveryReport& report) {
+  ASSIGN_OR_RETURN(Replayed replayed, Replay(backend, contents, SIZE_MAX));
+  if (replayed.whole_frames < replayed.frames) {
+    const LogFrame& first_lost = contents.log.frames[replayed.whole_frames];
+    report.notes.push_back(
+        Cat("log record ", first_lost.sequence,
+            " and later never got their chunks to the device: ", replayed.bad_chunk));
+    contents.log.valid_bytes = first_lost.offset;
+    contents.log.frames.resize(replayed.whole_frames);
+    ASSIGN_OR_RETURN(replayed, Replay(backend, contents, replayed.whole_frames));
+  }
+  report.records = replayed.frames;
+  report.clean = replayed.clean;
   return replayed;
 }
 
@@ -135,7 +160,7 @@ absl::StatusOr<OpenedDiskStore> OpenDiskStore(const DiskStoreOptions& options) {
   if (contents.fresh) {
     report.clean = true;
   } else {
-    ASSIGN_OR_RETURN(replayed, Replay(*backend, contents, report));
+    ASSIGN_OR_RETURN(replayed, Recover(*backend, contents, report));
     std::vector<Sha256Digest> orphans;
     MatchChunks(replayed.index, contents.chunks, orphans, damaged, report);
     // Nothing has been changed up to here; from here on nothing is refused.
@@ -145,7 +170,9 @@ absl::StatusOr<OpenedDiskStore> OpenDiskStore(const DiskStoreOptions& options) {
       report.notes.push_back(Cat("log cut at offset ", contents.log.valid_bytes, ", ",
                                  report.cut_bytes, " bytes removed"));
     }
-    RETURN_IF_ERROR(backend->Resume(contents, replayed.unsynced));
+    std::vector<Sha256Digest> unsynced;
+    for (const auto& [tenant, ref] : replayed.unsynced) unsynced.push_back(ref.digest);
+    RETURN_IF_ERROR(backend->Resume(contents, unsynced));
     for (const Sha256Digest& digest : orphans) {
       RETURN_IF_ERROR(backend->RemoveChunk(digest));
       ++report.orphan_chunks;

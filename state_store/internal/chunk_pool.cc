@@ -148,6 +148,7 @@ void ChunkPool::Free(const std::vector<ChunkRef>& refs, uint64_t record) {
 void ChunkPool::Collect() {
   // A record that failed may still lie in the log, and come back with a crash: it needs its chunks.
   if (backend_.compaction() == Compaction::kRequired) return;
+  absl::MutexLock collect_lock(&collect_mu_);
   std::vector<Sha256Digest> doomed;
   const uint64_t durable = backend_.durable();
   {
@@ -180,6 +181,7 @@ void ChunkPool::Collect() {
 }
 
 absl::Status ChunkPool::Check(const absl::flat_hash_map<Sha256Digest, ChunkRef>& committed) {
+  absl::MutexLock collect_lock(&collect_mu_);
   ASSIGN_OR_RETURN(const std::vector<StoredChunk> stored, backend_.ListChunks());
   absl::MutexLock lock(&mu_);
   uint64_t used = 0, named = 0;

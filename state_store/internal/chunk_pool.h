@@ -87,6 +87,7 @@ class ChunkPool {
 
   LocalBackend& backend_;
   const StoreOptions& options_;
+  absl::Mutex collect_mu_ ABSL_ACQUIRED_BEFORE(mu_);  // one Collect, or Check, at a time
   absl::Mutex mu_;
   absl::flat_hash_map<Sha256Digest, Entry> entries_ ABSL_GUARDED_BY(mu_);
   std::vector<Sha256Digest> garbage_ ABSL_GUARDED_BY(mu_);  // candidates; may repeat

@@ -240,6 +240,7 @@ absl::Status DiskBackend::SyncChunks() {
   std::vector<Unsynced> failed;
   for (Unsynced& chunk : chunks) {
     const absl::Status synced = SyncChunk(chunk);
+    if (synced.ok() && chunk.suspect) dirs.insert(chunk.path.substr(0, chunk.path.rfind('/')));
     if (synced.ok() || absl::IsNotFound(synced)) continue;  // not found: collected meanwhile
     status.Update(synced);
     failed.push_back({std::move(chunk.path), /*suspect=*/true});

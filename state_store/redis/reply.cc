@@ -14,7 +14,7 @@ namespace reprise::state_store::redis {
 namespace {
 
 // More than any command of ours is answered with.
-constexpr int kMaxElements = 1 << 20;
+constexpr int kMaxElements = 1 << 17;
 
 // hiredis builds its replies through these. They are called from C, so nothing may be thrown; null
 // makes the reader fail with "out of memory". Elements are created in place in their parent, which

@@ -154,6 +154,7 @@ void SimulatedDisk::Delete(const std::string& path) {
 absl::Status SimulatedDisk::CreateDir(const std::string& path) {
   absl::MutexLock lock(&mu_);
   RETURN_IF_ERROR(Alive(generation_));
+  if (names_.count(path) != 0) return absl::OkStatus();
   if (names_.count(ParentOf(path)) == 0) return absl::NotFoundError(path);
   names_.emplace(path, nullptr);
   return absl::OkStatus();

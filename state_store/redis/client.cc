@@ -1,0 +1,266 @@
+#include "state_store/redis/client.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "base/status_macros.h"
+#include "state_store/internal/cat.h"
+#include "state_store/redis/error.h"
+#include "state_store/store_error.h"
+
+namespace reprise::state_store::redis {
+namespace {
+
+// A cluster in motion sends us on a few times; after so many rounds it is a circle.
+constexpr int kQuickRounds = 5;
+
+absl::Status CheckOptions(const ClientOptions& options) {
+  const auto refuse = [](std::string_view what) {
+    return MakeStoreError(StoreError::kInvalidArgument, Cat("Redis option ", what));
+  };
+  constexpr absl::Duration kZero = absl::ZeroDuration();
+  if (options.connect_timeout <= kZero) return refuse("connect_timeout");
+  if (options.call_timeout <= kZero) return refuse("call_timeout");
+  if (options.min_retry_delay <= kZero) return refuse("min_retry_delay");
+  if (options.max_retry_delay < options.min_retry_delay) return refuse("max_retry_delay");
+  if (options.max_reply_bytes == 0) return refuse("max_reply_bytes");
+  if (options.pool.max_connections < 1) return refuse("pool.max_connections");
+  if (options.pool.max_idle <= kZero) return refuse("pool.max_idle");
+  if (options.pool.min_backoff <= kZero) return refuse("pool.min_backoff");
+  if (options.pool.max_backoff < options.pool.min_backoff) return refuse("pool.max_backoff");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Arguments Command::View() const {
+  Arguments view(arguments.begin(), arguments.end());
+  if (tail.data() != nullptr) view.push_back(tail);
+  return view;
+}
+
+Command Eval(const Script& script, std::string key, std::vector<std::string> arguments,
+             std::string_view tail) {
+  Command command;
+  command.arguments = {"EVALSHA", script.sha1(), "1", key};
+  std::move(arguments.begin(), arguments.end(), std::back_inserter(command.arguments));
+  command.tail = tail;
+  command.key = std::move(key);
+  command.script = &script;
+  return command;
+}
+
+// Between the tries of one Run.
+struct Client::Try {
+  std::vector<Answer>& answers;
+  Replication* replication;
+  Deadline deadline;
+  std::vector<size_t> pending{};                      // to be tried again
+  std::vector<std::optional<Endpoint>> ask_target{};  // per command: where ASK sends it once
+  bool delay = false;                                 // something is out of order: do not rush
+};
+
+absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ClientOptions& options) {
+  RETURN_IF_ERROR(CheckOptions(options));
+  ASSIGN_OR_RETURN(const Address address, ParseAddress(options.url));
+  ConnectionOptions connection;
+  connection.connect_timeout = options.connect_timeout;
+  connection.max_reply_bytes = options.max_reply_bytes;
+  if (address.tls) {
+    ASSIGN_OR_RETURN(connection.tls, TlsContext::Create(options.tls));
+  }
+  ConnectionOptions sentinel = connection;
+  sentinel.user = options.sentinel_user;
+  sentinel.password = options.sentinel_password;
+  connection.user = address.user;
+  connection.password = address.password;
+  connection.db = address.db;
+
+  std::unique_ptr<Router> router;
+  switch (address.topology) {
+    case Topology::kSingle:
+      router = std::make_unique<SingleRouter>(address.endpoints.front());
+      break;
+    case Topology::kSentinel:
+      router = MakeSentinelRouter(address, sentinel, connection);
+      break;
+    case Topology::kCluster:
+      router = MakeClusterRouter(address, connection);
+      break;
+  }
+  return std::unique_ptr<Client>(new Client(options, std::move(connection), std::move(router)));
+}
+
+std::shared_ptr<ConnectionPool> Client::PoolOf(const Endpoint& server) {
+  absl::MutexLock lock(&mu_);
+  std::shared_ptr<ConnectionPool>& pool = pools_[server];
+  if (pool == nullptr) pool = ConnectionPool::Create(server, connection_, options_.pool);
+  return pool;
+}
+
+absl::Duration Client::Jittered(absl::Duration delay) {
+  absl::MutexLock lock(&mu_);
+  return delay * std::uniform_real_distribution<>(0.5, 1.0)(random_);
+}
+
+void Client::Settle(const Command& command, size_t index, const Endpoint& server,
+                    absl::StatusOr<Reply> reply, Try& state) {
+  Answer& answer = state.answers[index];
+  answer.reply = std::move(reply);
+  state.ask_target[index].reset();
+  if (answer.reply.ok()) return;
+  const absl::Status& status = answer.reply.status();
+  answer.unsure = answer.unsure || GetOutcome(status) == Outcome::kUnknown;
+  if (!IsTransient(status)) return;
+  state.pending.push_back(index);
+  switch (GetRedisError(status)) {
+    case RedisError::kNoScript:
+      return;  // loaded by now
+    case RedisError::kMoved: {
+      const auto redirection =
+          ParseRedirection({status.message().data(), status.message().size()}, server);
+      if (redirection.has_value() && redirection->ask) {
+        state.ask_target[index] = redirection->target;
+      }
+      router_->OnFailure(command.key, server, status);
+      return;
+    }
+    default:
+      state.delay = true;
+      router_->OnFailure(command.key, server, status);
+  }
+}
+
+void Client::RunAtServer(const std::vector<Command>& commands, const Endpoint& server,
+                         const std::vector<size_t>& indices, Deadline deadline, Try& state) {
+  absl::StatusOr<PooledConnection> connection = PoolOf(server)->Acquire(deadline);
+  if (!connection.ok()) {
+    for (const size_t i : indices) Settle(commands[i], i, server, connection.status(), state);
+    return;
+  }
+  std::vector<Arguments> pipeline;
+  for (const size_t i : indices) {
+    if (state.ask_target[i].has_value()) pipeline.push_back({"ASKING"});
+    pipeline.push_back(commands[i].View());
+  }
+  const bool waits = state.replication != nullptr && state.replication->replicas > 0;
+  std::string replicas, timeout_ms;
+  if (waits) {
+    replicas = Cat(state.replication->replicas);
+    // Never 0, which would wait for ever.
+    timeout_ms =
+        Cat(std::max<int64_t>(1, absl::ToInt64Milliseconds(state.replication->timeout)));
+    pipeline.push_back({"WAIT", replicas, timeout_ms});
+    deadline += absl::ToChronoNanoseconds(state.replication->timeout);
+  }
+  std::vector<absl::StatusOr<Reply>> replies = (*connection)->Pipeline(pipeline, deadline);
+
+  std::set<const Script*> unknown;
+  size_t next = 0;
+  bool wrote = false;
+  for (const size_t i : indices) {
+    if (state.ask_target[i].has_value()) ++next;
+    absl::StatusOr<Reply>& reply = replies[next++];
+    wrote = wrote || reply.ok();
+    if (commands[i].script != nullptr &&
+        GetRedisError(reply.status()) == RedisError::kNoScript) {
+      unknown.insert(commands[i].script);
+    }
+    Settle(commands[i], i, server, std::move(reply), state);
+  }
+  if (waits && wrote) {
+    const absl::StatusOr<Reply>& waited = replies.back();
+    const int reached = waited.ok() ? static_cast<int>(waited->integer) : 0;
+    state.replication->reached = std::min(state.replication->reached, reached);
+  }
+  for (const Script* script : unknown) {
+    // If this fails, the next try of the command will say why.
+    if (!(*connection)->Call({"SCRIPT", "LOAD", script->source()}, deadline).ok()) {
+      state.delay = true;
+    }
+  }
+}
+
+std::vector<Answer> Client::Run(const std::vector<Command>& commands, Deadline deadline,
+                                Replication* replication) {
+  std::vector<Answer> answers(commands.size());
+  Try state{answers, replication, deadline};
+  if (replication != nullptr) replication->reached = replication->replicas;
+  state.ask_target.resize(commands.size());
+  for (size_t i = 0; i < commands.size(); ++i) state.pending.push_back(i);
+
+  absl::Duration delay = options_.min_retry_delay;
+  for (int round = 0; !state.pending.empty(); ++round) {
+    const Deadline try_deadline = std::min(deadline, DeadlineAfter(options_.call_timeout));
+    std::map<Endpoint, std::vector<size_t>> by_server;
+    std::vector<size_t> pending = std::exchange(state.pending, {});
+    std::sort(pending.begin(), pending.end());
+    state.delay = false;
+    for (const size_t i : pending) {
+      if (state.ask_target[i].has_value()) {
+        by_server[*state.ask_target[i]].push_back(i);
+        continue;
+      }
+      absl::StatusOr<Endpoint> server = router_->Locate(commands[i].key, try_deadline);
+      if (server.ok()) {
+        by_server[*server].push_back(i);
+        continue;
+      }
+      // Nothing was sent, so nothing is in doubt.
+      answers[i].reply = server.status();
+      if (!IsTransient(server.status())) continue;
+      state.pending.push_back(i);
+      state.delay = true;
+    }
+    for (const auto& [server, indices] : by_server) {
+      RunAtServer(commands, server, indices, try_deadline, state);
+    }
+    if (state.pending.empty()) break;
+    if (state.delay || round >= kQuickRounds) {
+      absl::SleepFor(std::min(Jittered(delay), TimeLeft(deadline)));
+      delay = std::min(delay * 2, options_.max_retry_delay);
+    }
+    if (TimeLeft(deadline) == absl::ZeroDuration()) break;
+  }
+  for (Answer& answer : answers) {
+    const absl::Status& status = answer.reply.status();
+    if (answer.unsure && !status.ok() && GetOutcome(status) == Outcome::kNotDone &&
+        GetRedisError(status) != RedisError::kNone) {
+      // Its last try did nothing, an earlier one may have.
+      answer.reply = MakeRedisError(
+          GetRedisError(status), Outcome::kUnknown,
+          std::string_view(status.message().data(), status.message().size()));
+    }
+  }
+  return answers;
+}
+
+Answer Client::Run(const Command& command, Deadline deadline, Replication* replication) {
+  return std::move(Run(std::vector<Command>{command}, deadline, replication).front());
+}
+
+absl::StatusOr<std::vector<Endpoint>> Client::Masters(Deadline deadline) {
+  return router_->Masters(deadline);
+}
+
+absl::StatusOr<Reply> Client::CallAt(const Endpoint& server, const Arguments& command,
+                                     Deadline deadline) {
+  deadline = std::min(deadline, DeadlineAfter(options_.call_timeout));
+  ASSIGN_OR_RETURN(PooledConnection connection, PoolOf(server)->Acquire(deadline));
+  return connection->Call(command, deadline);
+}
+
+std::pair<int, int> Client::ConnectionCounts() const {
+  absl::MutexLock lock(&mu_);
+  std::pair<int, int> sum;
+  for (const auto& [server, pool] : pools_) {
+    const auto [all, taken] = pool->Counts();
+    sum.first += all;
+    sum.second += taken;
+  }
+  return sum;
+}
+
+}  // namespace reprise::state_store::redis
