@@ -2,8 +2,9 @@
 //
 // They are written for Oniguruma, which differs from PCRE2 in what \s and \w mean, in anchors and
 // in possessive counts. Only what means the same in both, or can be rewritten so that it does, is
-// accepted; the rest is UNIMPLEMENTED. Patterns are hostile input: their size and the work of a
-// match are limited.
+// accepted; the rest is UNIMPLEMENTED. The categories are those of Unicode 14, which PCRE2 10.42
+// knows; the reference's are younger, so that the two part at letters that came later. Patterns are
+// hostile input: their size and the work of a match are limited.
 #ifndef REPRISE_MODELS_TOKENIZER_HF_REGEX_H_
 #define REPRISE_MODELS_TOKENIZER_HF_REGEX_H_
 

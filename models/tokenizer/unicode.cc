@@ -42,6 +42,13 @@ const icu::UnicodeSet& FormCharacters() {
   return characters;
 }
 
+// Marks as of Unicode 9 too; three characters have changed their category since.
+const icu::UnicodeSet& MarkCharacters() {
+  static const icu::UnicodeSet& characters =
+      *MakeSet("[[[:M:]&[:age=9.0:]-[\\U000111C9]]\\u1CF2\\u1CF3]");
+  return characters;
+}
+
 // Its punctuation is that of Unicode 8, when two characters were in the category that have left
 // it since.
 const icu::UnicodeSet& PunctuationCharacters() {
@@ -66,9 +73,7 @@ bool IsNumeric(char32_t c) { return (CategoryMask(c) & U_GC_N_MASK) != 0; }
 
 bool IsPunctuation(char32_t c) { return PunctuationCharacters().contains(static_cast<UChar32>(c)); }
 
-bool IsMark(char32_t c) {
-  return (CategoryMask(c) & U_GC_M_MASK) != 0 && FormCharacters().contains(static_cast<UChar32>(c));
-}
+bool IsMark(char32_t c) { return MarkCharacters().contains(static_cast<UChar32>(c)); }
 
 size_t LeadingWhitespace(std::string_view text) {
   size_t offset = 0;
