@@ -17,7 +17,7 @@ using v1::ErrorReason;
 
 constexpr char kDomain[] = "reprise.dev";
 constexpr char kReasonPrefix[] = "ERROR_REASON_";
-constexpr size_t kMaxViolations = 16;
+constexpr size_t kMaxViolations = 12;
 constexpr size_t kMaxDescription = 160;
 constexpr size_t kMaxFieldPath = 100;
 

@@ -6,7 +6,7 @@
 #include <chrono>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "absl/strings/match.h"
 #include "base/status_macros.h"
 #include "service/errors.h"
 #include "service/generate_request.h"
@@ -42,6 +42,11 @@ v1::FinishReason ReasonToProto(const scheduler::RequestResult& result, const Ser
     }
   }
   return v1::FINISH_REASON_UNSPECIFIED;
+}
+
+// The kernels say so in words only.
+bool IsNonFinite(const absl::Status& status) {
+  return absl::IsInternal(status) && absl::StartsWith(status.message(), "logits: ");
 }
 
 }  // namespace
@@ -177,6 +182,10 @@ void GenerateCall::OnFinish(scheduler::RequestResult result) {
   if (result.status.ok() && result.reason == scheduler::FinishReason::kDrained && !generated) {
     // Stopped within its prompt: there is nothing to show, and half a prompt is not a turn.
     result.status = MakeError(v1::ERROR_REASON_DRAINING, "the server is shutting down");
+  }
+  if (IsNonFinite(result.status)) {
+    result.status = MakeError(v1::ERROR_REASON_NON_FINITE,
+                              "the model's logits are not finite; nothing was stored");
   }
   const bool commit = turn_.has_value() && result.state.has_value() &&
                       (result.status.ok() || generated);

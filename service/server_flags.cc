@@ -284,6 +284,7 @@ absl::StatusOr<ParsedFlags> ParseServerFlags(
     app.add_option("--" + flag.name, command_line[flag.name], Description(flag))
         ->type_name("")
         ->expected(1)
+        ->allow_extra_args(false)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   }
   ParsedFlags parsed;

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "tests/service/testing/test_server.h"
 
 namespace reprise::service {
@@ -181,7 +182,7 @@ TEST(InterruptionTest, AFullQueueRefusesAtOnce) {
 
 TEST(InterruptionTest, ManyCallsCancelledAtAnyMomentLeaveNothingBehind) {
   TestServer server;
-  for (int i = 0; i < 8; ++i) server.NewSession("s" + std::to_string(i));
+  for (int i = 0; i < 8; ++i) server.NewSession(absl::StrCat("s", i));
   std::vector<std::thread> threads;
   for (int t = 0; t < 8; ++t) {
     threads.emplace_back([&server, t] {
@@ -189,7 +190,7 @@ TEST(InterruptionTest, ManyCallsCancelledAtAnyMomentLeaveNothingBehind) {
         grpc::ClientContext context;
         auto reader = server.generation().Generate(
             &context,
-            TurnRequest("sessions/s" + std::to_string(t), Bytes(std::string(1 + 7 * round, 'x')),
+            TurnRequest(absl::StrCat("sessions/s", t), Bytes(std::string(1 + 7 * round, 'x')),
                         1 << 20));
         v1::GenerateResponse response;
         for (int reads = 0; reads < round % 4; ++reads) reader->Read(&response);

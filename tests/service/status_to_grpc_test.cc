@@ -106,7 +106,7 @@ TEST(StatusToGrpcTest, DetailsStayBelowWhatClientsAccept) {
   FieldViolations violations;
   for (int i = 0; i < 1000; ++i) violations.Add(std::string(500, 'f'), std::string(5000, 'd'));
   const grpc::Status status = ToGrpcStatus(violations.ToStatus());
-  EXPECT_EQ(FieldsIn(status).size(), 16u);
+  EXPECT_EQ(FieldsIn(status).size(), 12u);
   EXPECT_LT(status.error_message().size() + status.error_details().size() * 4 / 3, 8000u);
   EXPECT_EQ(ReasonIn(status), "INVALID_FIELD");
 }

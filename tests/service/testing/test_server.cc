@@ -170,7 +170,7 @@ TestServer::TestServer(const Options& options) : oracle_(PuppetOptions(options.s
       gate_.Pass();
       return absl::OkStatus();
     };
-    puppet->nan_token = ByteTokenizer::Id('\x7f');
+    puppet->nan_token = options.nan_token;
     auto model =
         std::make_unique<RenamedModel>(std::move(puppet), options.weights_fingerprint);
     parts.models.push_back(

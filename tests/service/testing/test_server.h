@@ -73,6 +73,7 @@ class TestServer {
     std::string weights_fingerprint;      // empty = the puppet's own
     std::vector<std::string> models = {"puppet"};
     bool tokenizer = true;
+    int32_t nan_token = -1;               // feeding it spoils the logits
     int state_words = 16;
     std::string disk;                     // empty = memory
   };

@@ -1,0 +1,195 @@
+// The real binary, with a small random checkpoint and a store on disk: start, kill, resume, stop.
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "reprise/v1/generation.grpc.pb.h"
+#include "reprise/v1/model.grpc.pb.h"
+#include "reprise/v1/session.grpc.pb.h"
+#include "tests/models/testing/random_checkpoint.h"
+
+namespace reprise::service {
+namespace {
+
+constexpr absl::Duration kPatience = absl::Seconds(60);
+
+// A running server process; killed when it goes.
+class Process {
+ public:
+  explicit Process(const std::vector<std::string>& arguments) {
+    pid_ = fork();
+    if (pid_ != 0) return;
+    std::vector<char*> argv = {const_cast<char*>(REPRISED_BINARY)};
+    for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+    argv.push_back(nullptr);
+    execv(REPRISED_BINARY, argv.data());
+    _exit(127);
+  }
+  ~Process() {
+    if (pid_ > 0) Stop(SIGKILL);
+  }
+  // The exit code, or minus the signal that ended it.
+  int Stop(int signal) {
+    kill(pid_, signal);
+    return Wait();
+  }
+  int Wait() {
+    int status = 0;
+    waitpid(std::exchange(pid_, 0), &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+  bool Running() { return pid_ > 0 && kill(pid_, 0) == 0 && waitpid(pid_, nullptr, WNOHANG) == 0; }
+
+ private:
+  pid_t pid_ = 0;
+};
+
+class ReprisedTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const auto config = models::testing::SmallConfig();
+    models::testing::WriteCheckpoint(checkpoint_, config,
+                                     models::testing::RandomTensors(config, 1));
+    port_file_ = work_.path() + "/port";
+  }
+
+  std::unique_ptr<Process> Start() {
+    std::filesystem::remove(port_file_);
+    auto process = std::make_unique<Process>(std::vector<std::string>{
+        "--model", "tiny=" + checkpoint_.path(), "--listen", "127.0.0.1:0", "--port-file",
+        port_file_, "--store", "disk:" + work_.path() + "/store", "--threads", "1", "--slots", "4",
+        "--log-level", "error", "--drain-seconds", "5"});
+    const absl::Time limit = absl::Now() + kPatience;
+    int port = 0;
+    while (port == 0 && absl::Now() < limit && process->Running()) {
+      std::ifstream(port_file_) >> port;
+      absl::SleepFor(absl::Milliseconds(5));
+    }
+    EXPECT_NE(port, 0) << "the server did not start";
+    auto channel = grpc::CreateChannel("127.0.0.1:" + std::to_string(port),
+                                       grpc::InsecureChannelCredentials());
+    generation_ = v1::GenerationService::NewStub(channel);
+    sessions_ = v1::SessionService::NewStub(channel);
+    models_ = v1::ModelService::NewStub(channel);
+    return process;
+  }
+
+  void Create(const std::string& id) {
+    grpc::ClientContext context;
+    v1::CreateSessionRequest request;
+    request.set_session_id(id);
+    v1::Session session;
+    ASSERT_TRUE(sessions_->CreateSession(&context, request, &session).ok());
+  }
+
+  std::vector<int32_t> Turn(const std::string& id, const std::vector<int32_t>& prompt, int count) {
+    grpc::ClientContext context;
+    v1::GenerateRequest request;
+    request.set_session("sessions/" + id);
+    for (int32_t token : prompt) request.mutable_tokens()->add_ids(token);
+    request.mutable_stop()->set_max_tokens(count);
+    request.mutable_sampling()->set_temperature(1);
+    if (!prompt.empty()) request.mutable_sampling()->set_seed(5);
+    request.set_durability(v1::DURABILITY_SYNC);
+    auto reader = generation_->Generate(&context, request);
+    std::vector<int32_t> ids;
+    v1::GenerateResponse response;
+    while (reader->Read(&response)) {
+      ids.insert(ids.end(), response.tokens().ids().begin(), response.tokens().ids().end());
+    }
+    const grpc::Status status = reader->Finish();
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return ids;
+  }
+
+  models::testing::TempDir checkpoint_, work_;
+  std::string port_file_;
+  std::unique_ptr<v1::GenerationService::Stub> generation_;
+  std::unique_ptr<v1::SessionService::Stub> sessions_;
+  std::unique_ptr<v1::ModelService::Stub> models_;
+};
+
+TEST_F(ReprisedTest, AKilledServersSessionsGoOnAsIfNothingHadHappened) {
+  const std::vector<int32_t> prompt = {3, 1, 4, 1, 5, 9, 2, 6};
+  auto process = Start();
+  Create("whole");
+  const std::vector<int32_t> whole = Turn("whole", prompt, 120);
+  ASSERT_EQ(whole.size(), 120u);
+
+  Create("parts");
+  std::vector<int32_t> parts = Turn("parts", prompt, 50);
+  {
+    // A turn that is under way when the server dies leaves no trace.
+    grpc::ClientContext context;
+    v1::GenerateRequest request;
+    request.set_session("sessions/parts");
+    request.mutable_stop()->set_max_tokens(60000);
+    auto reader = generation_->Generate(&context, request);
+    v1::GenerateResponse response;
+    ASSERT_TRUE(reader->Read(&response));
+    EXPECT_EQ(process->Stop(SIGKILL), -SIGKILL);
+    while (reader->Read(&response)) {
+    }
+    EXPECT_FALSE(reader->Finish().ok());
+  }
+  process = Start();
+  const std::vector<int32_t> rest = Turn("parts", {}, 70);
+  parts.insert(parts.end(), rest.begin(), rest.end());
+  EXPECT_EQ(parts, whole);
+  EXPECT_EQ(process->Stop(SIGTERM), 0);
+}
+
+TEST_F(ReprisedTest, SigtermCommitsWhatRuns) {
+  auto process = Start();
+  Create("chat");
+  const std::vector<int32_t> prompt = {3, 1, 4};
+  grpc::ClientContext context;
+  v1::GenerateRequest request;
+  request.set_session("sessions/chat");
+  for (int32_t token : prompt) request.mutable_tokens()->add_ids(token);
+  request.mutable_stop()->set_max_tokens(30);
+  auto reader = generation_->Generate(&context, request);
+  v1::GenerateResponse response;
+  ASSERT_TRUE(reader->Read(&response));
+  EXPECT_EQ(process->Stop(SIGTERM), 0);
+  int64_t answered = response.tokens().ids_size();
+  while (reader->Read(&response)) answered += response.tokens().ids_size();
+  ASSERT_TRUE(reader->Finish().ok());
+  process = Start();
+  grpc::ClientContext get_context;
+  v1::GetSessionRequest get;
+  get.set_name("sessions/chat");
+  v1::Session session;
+  ASSERT_TRUE(sessions_->GetSession(&get_context, get, &session).ok());
+  EXPECT_EQ(session.version(), 2u);
+  EXPECT_EQ(session.token_count(), 3 + answered);
+  EXPECT_EQ(process->Stop(SIGINT), 0);
+}
+
+TEST_F(ReprisedTest, ASecondServerOnTheSameStoreDoesNotStart) {
+  auto process = Start();
+  Process second({"--model", "tiny=" + checkpoint_.path(), "--listen", "127.0.0.1:0", "--store",
+                  "disk:" + work_.path() + "/store"});
+  EXPECT_EQ(second.Wait(), 1);
+  EXPECT_TRUE(process->Running());
+}
+
+TEST_F(ReprisedTest, WrongFlagsAreAUsageErrorAndAMissingModelIsNot) {
+  EXPECT_EQ(Process({"--slots", "many"}).Wait(), 2);
+  EXPECT_EQ(Process({}).Wait(), 2);
+  EXPECT_EQ(Process({"--model", "m=/nowhere/at/all"}).Wait(), 1);
+  EXPECT_EQ(Process({"--version"}).Wait(), 0);
+}
+
+}  // namespace
+}  // namespace reprise::service
