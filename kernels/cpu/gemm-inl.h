@@ -15,8 +15,8 @@ HWY_BEFORE_NAMESPACE();
 namespace reprise::kernels::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Rows of one call of the micro-kernel. With 4 vectors of outputs, 6 rows take 24 of AVX-512's 32
-// registers; with 2 vectors, 12 of AVX2's 16.
+// Rows of one call of the micro-kernel. With 4 vectors of outputs, 6 rows take
+// 24 of AVX-512's 32 registers; with 2 vectors, 12 of AVX2's 16.
 inline constexpr size_t kMicroRows = 6;
 
 template <class D>
@@ -85,9 +85,8 @@ HWY_INLINE void MicroKernel(D d, size_t k, const float* const* HWY_RESTRICT a,
       wide += ldb;
     }
     if constexpr (Side::kFetch) {
-      // Into the second level: the first holds the block in use.
-      __builtin_prefetch(next, 0, 2);
-      __builtin_prefetch(next + Fetch::kLine, 0, 2);
+      __builtin_prefetch(next, 0, 3);
+      __builtin_prefetch(next + Fetch::kLine, 0, 3);
       next += fetch_step;
     }
 #pragma GCC unroll 8
@@ -149,7 +148,7 @@ HWY_NOINLINE void ProductRows(size_t k, const float* const* a, const TB* b, size
   }
 }
 
-// The same for `rows` = 1..kMicroRows rows and any width.
+// The same for any width and `rows` = 1..kMicroRows.
 template <class TB, class Side = NoSideWork>
 HWY_INLINE void Product(size_t rows, size_t k, const float* const* a, const TB* b, size_t ldb,
                         size_t width, float* acc, size_t ldacc, bool first,
@@ -167,9 +166,8 @@ HWY_INLINE void Product(size_t rows, size_t k, const float* const* a, const TB* 
       return ProductRows<5>(k, a, b, ldb, width, acc, ldacc, first, side);
     case 6:
       return ProductRows<6>(k, a, b, ldb, width, acc, ldacc, first, side);
-    default:
-      HWY_ABORT("Product: %d rows", static_cast<int>(rows));
   }
+  HWY_ABORT("Product: %d rows", static_cast<int>(rows));
 }
 
 }  // namespace reprise::kernels::cpu::HWY_NAMESPACE
