@@ -77,6 +77,7 @@ void ReadDetails(const absl::Cord& serialized, ErrorReport& report) {
     google::rpc::ErrorInfo info;
     google::rpc::BadRequest bad_request;
     google::rpc::RetryInfo retry;
+    google::rpc::ResourceInfo resource;
     if (any.UnpackTo(&info)) {
       report.reason = info.reason();
       report.metadata = {info.metadata().begin(), info.metadata().end()};
@@ -84,6 +85,8 @@ void ReadDetails(const absl::Cord& serialized, ErrorReport& report) {
       for (const auto& violation : bad_request.field_violations()) {
         report.fields.emplace_back(violation.field(), violation.description());
       }
+    } else if (any.UnpackTo(&resource)) {
+      report.resource = resource.resource_name();
     } else if (any.UnpackTo(&retry)) {
       report.retry_seconds =
           static_cast<double>(retry.retry_delay().seconds()) + retry.retry_delay().nanos() * 1e-9;
@@ -165,6 +168,9 @@ std::string ErrorLine(const ErrorReport& report) {
     }
   }
   absl::StrAppend(&line, report.message, rest);
+  if (report.message.find(report.resource) == std::string::npos) {
+    absl::StrAppend(&line, " (", report.resource, ")");
+  }
   if (!report.hint.empty()) absl::StrAppend(&line, "; hint: ", report.hint);
   return OneLine(line);
 }
@@ -176,6 +182,7 @@ Json ErrorJson(const ErrorReport& report) {
   for (const auto& [field, description] : report.fields) {
     error["fields"].push_back({{"field", field}, {"description", description}});
   }
+  if (!report.resource.empty()) error["resource"] = report.resource;
   if (report.retry_seconds > 0) error["retry_seconds"] = report.retry_seconds;
   if (!report.hint.empty()) error["hint"] = report.hint;
   return {{"error", error}};

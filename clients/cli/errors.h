@@ -45,6 +45,7 @@ struct ErrorReport {
   std::string message;
   std::vector<std::pair<std::string, std::string>> fields;  // name, what is wrong with it
   std::map<std::string, std::string> metadata;              // ErrorInfo.metadata
+  std::string resource;                                     // ResourceInfo.resource_name
   double retry_seconds = 0;                                 // RetryInfo; 0 = none
   std::string hint;                                         // what to do about it
 };

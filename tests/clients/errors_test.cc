@@ -30,6 +30,12 @@ class Failure {
     details_.add_details()->PackFrom(bad);
     return *this;
   }
+  Failure& Resource(const std::string& name) {
+    google::rpc::ResourceInfo resource;
+    resource.set_resource_name(name);
+    details_.add_details()->PackFrom(resource);
+    return *this;
+  }
   Failure& Retry(int nanos) {
     google::rpc::RetryInfo retry;
     retry.mutable_retry_delay()->set_nanos(nanos);
@@ -69,6 +75,15 @@ TEST(Errors, AFieldGoesBeforeItsDescription) {
                                  .Field("sampling.top_p", "must be in (0, 1]")
                                  .Explained();
   EXPECT_EQ(ErrorLine(report), "INVALID_ARGUMENT: sampling.top_p: must be in (0, 1]");
+}
+
+TEST(Errors, AResourceIsNamedOnce) {
+  const auto line = [](const std::string& message) {
+    return ErrorLine(
+        Failure(grpc::StatusCode::NOT_FOUND, message).Resource("sessions/x").Explained());
+  };
+  EXPECT_EQ(line("no such session"), "NOT_FOUND: no such session (sessions/x)");
+  EXPECT_EQ(line("no sessions/x here"), "NOT_FOUND: no sessions/x here");
 }
 
 TEST(Errors, HintsSpeakOfThisProgram) {

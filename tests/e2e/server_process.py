@@ -31,6 +31,7 @@ class ServerProcess:
         self.stop()
 
     def start(self):
+        self._signalled = False
         port_file = self._folder / "port"
         port_file.unlink(missing_ok=True)
         with open(self.log, "ab") as log:
@@ -59,13 +60,16 @@ class ServerProcess:
         """SIGTERM; returns the exit code."""
         return self._end(signal.SIGTERM)
 
-    def signal(self, number):
-        self._process.send_signal(number)
+    def drain(self):
+        """SIGTERM without waiting; stop() after it waits."""
+        self._process.send_signal(signal.SIGTERM)
+        self._signalled = True
 
     def _end(self, number):
         if self._process is None:
             return None
-        if self._process.poll() is None:
+        # A second SIGTERM would end a server that drains.
+        if self._process.poll() is None and not (self._signalled and number == signal.SIGTERM):
             self._process.send_signal(number)
         try:
             code = self._process.wait(timeout=40)

@@ -201,7 +201,7 @@ def test_chat_on_a_terminal(cli):
         (["generate", "x", "-t", "200"], 4, ["INVALID_ARGUMENT", "INVALID_FIELD", "temperature"]),
         (["generate", "x", "--top-p", "0"], 4, ["INVALID_FIELD", "top_p"]),
         (["generate", "x", "-m", "nope"], 5, ["MODEL_NOT_FOUND", "nope", "models list"]),
-        (["generate", "x", "--session", "nope"], 5, ["SESSION_NOT_FOUND", "nope", "hint"]),
+        (["generate", "x", "--session", "nope"], 5, ["SESSION_NOT_FOUND", "sessions/nope", "hint"]),
         (["sessions", "fork", "nope/abc"], 5, ["NOT_FOUND", "nope"]),
         (["sessions", "create", "Not_A_Name"], 4, ["INVALID_FIELD", "session_id"]),
         (["generate", "x", "--file", "y"], 2, ["--file"]),
@@ -216,7 +216,7 @@ def test_one_clear_line_for_an_error(cli, arguments, code, words):
     assert done.stdout == ""
     for word in words:
         assert word in done.stderr
-    as_json = json.loads(cli.run(*arguments, "--json").stderr) if code != 2 else None
+    as_json = json.loads(cli.run("--json", *arguments).stderr) if code != 2 else None
     assert as_json is None or as_json["error"]["exit_code"] == code
 
 

@@ -3,7 +3,6 @@ token as if nothing had happened."""
 
 import json
 import subprocess
-import signal
 
 import pytest
 
@@ -80,7 +79,7 @@ def test_sigterm_keeps_what_was_generated(make_server, cli_for):
         cli.command("generate", PROMPT, "--session", "drain", "-n", 50000, "--ignore-eos",
                     "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines = [process.stdout.readline()]
-    server.signal(signal.SIGTERM)
+    server.drain()
     out, err = process.communicate(timeout=40)
     assert server.stop() == 0
     events = [json.loads(line) for line in lines + out.splitlines()]

@@ -32,8 +32,8 @@ def test_quickstart_serve(model_dir, tmp_path):
     out = ""
     for line in process.stdout:
         out += line
-        if match := re.search(r"The server runs at (\S+) until", line):
-            with reprise_client.Client(match.group(1)) as client:
+        if line.startswith("print(Client()"):  # the last one
+            with reprise_client.Client(re.search(r"runs at (\S+) until", out).group(1)) as client:
                 assert len(client.list_models()) == 1
             os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C
     assert process.wait(timeout=60) == 130, out

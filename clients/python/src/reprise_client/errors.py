@@ -17,19 +17,22 @@ class RepriseError(Exception):
         message: what the server says, in words.
         fields: (name, what is wrong with it) for each refused field of the request.
         metadata: details of the reason, e.g. {"expected": "3", "found": "4"}.
+        resource: the name of the model, session or snapshot that it is about, when there is one.
         retry_after: seconds after which a try makes sense, when the server says so.
     """
 
     def __init__(self, code: grpc.StatusCode, message: str, reason: str = "",
                  fields: Optional[List[Tuple[str, str]]] = None,
                  metadata: Optional[Dict[str, str]] = None,
-                 retry_after: Optional[float] = None):
-        super().__init__(f"{code.name}{f' ({reason})' if reason else ''}: {message}")
+                 resource: str = "", retry_after: Optional[float] = None):
+        about = f" ({resource})" if resource not in message else ""
+        super().__init__(f"{code.name}{f' ({reason})' if reason else ''}: {message}{about}")
         self.code = code
         self.reason = reason
         self.message = message
         self.fields = fields or []
         self.metadata = metadata or {}
+        self.resource = resource
         self.retry_after = retry_after
 
 
@@ -104,19 +107,23 @@ def from_rpc_error(error: grpc.RpcError) -> RepriseError:
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             details.ParseFromString(value)
-    reason, metadata, fields, retry_after = "", {}, [], None
+    reason, metadata, fields, resource_name, retry_after = "", {}, [], "", None
     for any_message in details.details:
         info = error_details_pb2.ErrorInfo()
         bad_request = error_details_pb2.BadRequest()
+        resource = error_details_pb2.ResourceInfo()
         retry = error_details_pb2.RetryInfo()
         if any_message.Unpack(info):
             reason, metadata = info.reason, dict(info.metadata)
         elif any_message.Unpack(bad_request):
             fields += [(v.field, v.description) for v in bad_request.field_violations]
+        elif any_message.Unpack(resource):
+            resource_name = resource.resource_name
         elif any_message.Unpack(retry):
             retry_after = retry.retry_delay.seconds + retry.retry_delay.nanos * 1e-9
     error_class = _CLASSES.get(error.code(), ServerFault)
-    return error_class(error.code(), error.details() or "", reason, fields, metadata, retry_after)
+    return error_class(error.code(), error.details() or "", reason, fields, metadata,
+                       resource_name, retry_after)
 
 
 @contextlib.contextmanager
