@@ -150,8 +150,7 @@ void Client::RunAtServer(const std::vector<Command>& commands, const Endpoint& s
   if (waits) {
     replicas = Cat(state.replication->replicas);
     // Never 0, which would wait for ever.
-    timeout_ms =
-        Cat(std::max<int64_t>(1, absl::ToInt64Milliseconds(state.replication->timeout)));
+    timeout_ms = Cat(std::max<int64_t>(1, absl::ToInt64Milliseconds(state.replication->timeout)));
     pipeline.push_back({"WAIT", replicas, timeout_ms});
     deadline += absl::ToChronoNanoseconds(state.replication->timeout);
   }
@@ -164,8 +163,7 @@ void Client::RunAtServer(const std::vector<Command>& commands, const Endpoint& s
     if (state.ask_target[i].has_value()) ++next;
     absl::StatusOr<Reply>& reply = replies[next++];
     wrote = wrote || reply.ok();
-    if (commands[i].script != nullptr &&
-        GetRedisError(reply.status()) == RedisError::kNoScript) {
+    if (commands[i].script != nullptr && GetRedisError(reply.status()) == RedisError::kNoScript) {
       unknown.insert(commands[i].script);
     }
     Settle(commands[i], i, server, std::move(reply), state);
@@ -229,9 +227,9 @@ std::vector<Answer> Client::Run(const std::vector<Command>& commands, Deadline d
     if (answer.unsure && !status.ok() && GetOutcome(status) == Outcome::kNotDone &&
         GetRedisError(status) != RedisError::kNone) {
       // Its last try did nothing, an earlier one may have.
-      answer.reply = MakeRedisError(
-          GetRedisError(status), Outcome::kUnknown,
-          std::string_view(status.message().data(), status.message().size()));
+      answer.reply =
+          MakeRedisError(GetRedisError(status), Outcome::kUnknown,
+                         std::string_view(status.message().data(), status.message().size()));
     }
   }
   return answers;

@@ -38,7 +38,8 @@ struct ClientOptions {
   PoolOptions pool{};                  // per server
 };
 
-// One command. It must be one that may run twice without harm: after a lost answer it is sent again.
+// One command. It must be one that may run twice without harm: after a lost answer it is sent
+// again.
 struct Command {
   std::vector<std::string> arguments{};  // the name first
   std::string_view tail{};               // one more argument, borrowed, if its data is not null

@@ -180,8 +180,8 @@ std::optional<Redirection> ParseRedirection(std::string_view message, const Endp
   std::string_view rest = message.substr(message.find(' ', at) + 1);
   const size_t space = rest.find(' ');
   uint32_t slot = 0;
-  if (space == std::string_view::npos ||
-      !absl::SimpleAtoi(ToAbsl(rest.substr(0, space)), &slot) || slot >= kSlots) {
+  if (space == std::string_view::npos || !absl::SimpleAtoi(ToAbsl(rest.substr(0, space)), &slot) ||
+      slot >= kSlots) {
     return std::nullopt;
   }
   redirection.slot = static_cast<uint16_t>(slot);
@@ -189,8 +189,8 @@ std::optional<Redirection> ParseRedirection(std::string_view message, const Endp
   // "host:port", ":port", and IPv6 without brackets.
   const size_t colon = rest.rfind(':');
   uint32_t port = 0;
-  if (colon == std::string_view::npos ||
-      !absl::SimpleAtoi(ToAbsl(rest.substr(colon + 1)), &port) || port == 0 || port > 65535) {
+  if (colon == std::string_view::npos || !absl::SimpleAtoi(ToAbsl(rest.substr(colon + 1)), &port) ||
+      port == 0 || port > 65535) {
     return std::nullopt;
   }
   redirection.target.host = colon == 0 ? from.host : std::string(rest.substr(0, colon));

@@ -20,21 +20,21 @@ constexpr size_t kReadBytes = 64 << 10;
 absl::Status ForCommand(const absl::Status& failure, const Endpoint& endpoint, bool sent) {
   std::string_view message(failure.message().data(), failure.message().size());
   if (message.substr(0, 7) == "redis: ") message.remove_prefix(7);
-  return MakeRedisError(GetRedisError(failure), sent ? Outcome::kUnknown : Outcome::kNotDone,
-                        Cat(endpoint.ToString(), ": ",
-                            message.substr(0, message.find(" (the command may"))));
+  return MakeRedisError(
+      GetRedisError(failure), sent ? Outcome::kUnknown : Outcome::kNotDone,
+      Cat(endpoint.ToString(), ": ", message.substr(0, message.find(" (the command may"))));
 }
 
 }  // namespace
 
 struct Connection::Progress {
   std::vector<absl::StatusOr<Reply>>& results;
-  std::string out{};             // encoded, from `out_sent` on not sent
+  std::string out{};  // encoded, from `out_sent` on not sent
   size_t out_sent = 0;
-  size_t encoded = 0;            // commands in `out` or before
-  size_t sent = 0;               // commands wholly sent
+  size_t encoded = 0;  // commands in `out` or before
+  size_t sent = 0;     // commands wholly sent
   size_t replied = 0;
-  std::vector<size_t> ends{};    // of the encoded commands not wholly sent, within `out`
+  std::vector<size_t> ends{};  // of the encoded commands not wholly sent, within `out`
 };
 
 absl::StatusOr<bool> Connection::SendSome(const std::vector<Arguments>& commands, Progress& p) {
@@ -65,7 +65,8 @@ absl::StatusOr<bool> Connection::ReceiveSome(Progress& p) {
     ASSIGN_OR_RETURN(std::optional<Reply> reply, reader_.Next());
     if (!reply.has_value()) return true;
     if (p.replied == p.sent) {
-      return MakeRedisError(RedisError::kProtocol, Outcome::kUnknown, "a reply that nobody asked for");
+      return MakeRedisError(RedisError::kProtocol, Outcome::kUnknown,
+                            "a reply that nobody asked for");
     }
     if (reply->is_error()) {
       p.results[p.replied++] = StatusFromErrorReply(reply->text);
@@ -139,11 +140,12 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::Connect(const Endpoint& 
   }
   const std::string db = std::to_string(options.db);
   if (options.db != 0) commands.push_back({"SELECT", db});
-  // Also finds out early that a password is missing or that the server is still loading.
+  // Finds out early that a password is missing.
   commands.push_back({"PING"});
   for (const absl::StatusOr<Reply>& reply : connection->Pipeline(commands, deadline)) {
-    // An ACL may forbid PING; what matters to it will fail by itself.
-    if (!reply.ok() && GetRedisError(reply.status()) != RedisError::kDenied) {
+    // An ACL may forbid PING, and a server that is busy now need not be when the command comes.
+    const RedisError error = GetRedisError(reply.status());
+    if (!reply.ok() && error != RedisError::kDenied && error != RedisError::kUnready) {
       return reply.status();
     }
   }

@@ -42,9 +42,9 @@ absl::StatusOr<std::unique_ptr<Connection>> ConnectionPool::TakePlace(Deadline d
     absl::MutexLock lock(&mu_);
     const auto has_place = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return HasPlace(); };
     if (!mu_.AwaitWithTimeout(absl::Condition(&has_place), TimeLeft(deadline))) {
-      return MakeRedisError(RedisError::kTimeout, Outcome::kNotDone,
-                            Cat(endpoint_.ToString(), ": all ", options_.max_connections,
-                                " connections are taken"));
+      return MakeRedisError(
+          RedisError::kTimeout, Outcome::kNotDone,
+          Cat(endpoint_.ToString(), ": all ", options_.max_connections, " connections are taken"));
     }
     ++taken_;
     std::erase_if(idle_, [&](const Idle& other) { return other.since < oldest; });

@@ -16,16 +16,17 @@
 namespace reprise::state_store::redis {
 
 struct PoolOptions {
-  int max_connections = 16;                        // >= 1; further callers wait
-  absl::Duration max_idle = absl::Minutes(5);      // closed when they come up after that, > 0
-  absl::Duration ping_after = absl::Seconds(10);   // idle for so long: PING before reuse, >= 0
+  int max_connections = 16;                             // >= 1; further callers wait
+  absl::Duration max_idle = absl::Minutes(5);           // closed when they come up after that, > 0
+  absl::Duration ping_after = absl::Seconds(10);        // idle for so long: PING before reuse, >= 0
   absl::Duration min_backoff = absl::Milliseconds(10);  // after a failed connect, > 0; doubles
   absl::Duration max_backoff = absl::Seconds(1);        // >= min_backoff
 };
 
 class ConnectionPool;
 
-// A connection that goes back to its pool when this goes; a broken one is closed instead. Move-only.
+// A connection that goes back to its pool when this goes; a broken one is closed instead.
+// Move-only.
 class PooledConnection {
  public:
   PooledConnection() = default;

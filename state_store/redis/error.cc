@@ -49,14 +49,14 @@ struct ReplyRow {
   RedisError error;
 };
 constexpr ReplyRow kReplies[] = {
-    {"LOADING", RedisError::kUnready},     {"READONLY", RedisError::kUnready},
-    {"MASTERDOWN", RedisError::kUnready},  {"CLUSTERDOWN", RedisError::kUnready},
-    {"TRYAGAIN", RedisError::kUnready},    {"BUSY", RedisError::kUnready},
-    {"MISCONF", RedisError::kUnready},     {"NOREPLICAS", RedisError::kUnready},
-    {"UNBLOCKED", RedisError::kUnready},   {"MOVED", RedisError::kMoved},
-    {"ASK", RedisError::kMoved},           {"NOSCRIPT", RedisError::kNoScript},
-    {"OOM", RedisError::kMemory},          {"NOAUTH", RedisError::kNoAuth},
-    {"WRONGPASS", RedisError::kNoAuth},    {"NOPERM", RedisError::kDenied},
+    {"LOADING", RedisError::kUnready},    {"READONLY", RedisError::kUnready},
+    {"MASTERDOWN", RedisError::kUnready}, {"CLUSTERDOWN", RedisError::kUnready},
+    {"TRYAGAIN", RedisError::kUnready},   {"BUSY", RedisError::kUnready},
+    {"MISCONF", RedisError::kUnready},    {"NOREPLICAS", RedisError::kUnready},
+    {"UNBLOCKED", RedisError::kUnready},  {"MOVED", RedisError::kMoved},
+    {"ASK", RedisError::kMoved},          {"NOSCRIPT", RedisError::kNoScript},
+    {"OOM", RedisError::kMemory},         {"NOAUTH", RedisError::kNoAuth},
+    {"WRONGPASS", RedisError::kNoAuth},   {"NOPERM", RedisError::kDenied},
 };
 
 constexpr std::string_view kUnknownMark = "/UNKNOWN";
@@ -73,10 +73,9 @@ absl::Status MakeRedisError(RedisError error, Outcome outcome, std::string_view 
   std::string text = Cat("redis: ", message);
   if (outcome == Outcome::kUnknown) text += " (the command may have been carried out)";
   absl::Status status(row.code, text);
-  status.SetPayload(
-      kRedisErrorUrl,
-      absl::Cord(ToAbsl(outcome == Outcome::kUnknown ? Cat(row.name, kUnknownMark)
-                                                     : std::string(row.name))));
+  status.SetPayload(kRedisErrorUrl,
+                    absl::Cord(ToAbsl(outcome == Outcome::kUnknown ? Cat(row.name, kUnknownMark)
+                                                                   : std::string(row.name))));
   // So that the layers above need not know Redis: a full store is a full store.
   StoreError store_error = StoreError::kNone;
   if (row.code == absl::StatusCode::kUnavailable) store_error = StoreError::kIoError;

@@ -12,20 +12,20 @@ inline constexpr char kRedisErrorUrl[] = "reprise.dev/RedisError";
 
 // The status code that each travels with stands beside it.
 enum class RedisError {
-  kNone,         // no Redis error is attached
-  kRefused,      // UNAVAILABLE: no connection came about
-  kClosed,       // UNAVAILABLE: the connection broke
-  kTimeout,      // DEADLINE_EXCEEDED
-  kProtocol,     // INTERNAL: what came was not RESP, or more than we take
-  kTls,          // UNAVAILABLE: handshake or certificate
-  kUnready,      // UNAVAILABLE: LOADING, READONLY, MASTERDOWN, CLUSTERDOWN, TRYAGAIN, BUSY, MISCONF,
-                 // NOREPLICAS
-  kMoved,        // UNAVAILABLE: MOVED or ASK
-  kNoScript,     // UNAVAILABLE: NOSCRIPT
-  kMemory,       // RESOURCE_EXHAUSTED: OOM (maxmemory)
-  kNoAuth,       // UNAUTHENTICATED: NOAUTH, WRONGPASS
-  kDenied,       // PERMISSION_DENIED: NOPERM
-  kServer,       // INTERNAL: any other error reply
+  kNone,      // no Redis error is attached
+  kRefused,   // UNAVAILABLE: no connection came about
+  kClosed,    // UNAVAILABLE: the connection broke
+  kTimeout,   // DEADLINE_EXCEEDED
+  kProtocol,  // INTERNAL: what came was not RESP, or more than we take
+  kTls,       // UNAVAILABLE: handshake or certificate
+  kUnready,   // UNAVAILABLE: LOADING, READONLY, MASTERDOWN, CLUSTERDOWN, TRYAGAIN, BUSY, MISCONF,
+              // NOREPLICAS
+  kMoved,     // UNAVAILABLE: MOVED or ASK
+  kNoScript,  // UNAVAILABLE: NOSCRIPT
+  kMemory,    // RESOURCE_EXHAUSTED: OOM (maxmemory)
+  kNoAuth,    // UNAUTHENTICATED: NOAUTH, WRONGPASS
+  kDenied,    // PERMISSION_DENIED: NOPERM
+  kServer,    // INTERNAL: any other error reply
 };
 
 // What is known of a command that failed.

@@ -88,8 +88,7 @@ void SetOption(int fd, int level, int name, int value) {
 
 absl::StatusOr<UniqueFd> ConnectOne(const Endpoint& endpoint, const SocketAddress& address,
                                     Deadline deadline) {
-  UniqueFd fd(
-      ::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  UniqueFd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return Refused(endpoint, ErrnoText(errno));
   const auto* raw = reinterpret_cast<const sockaddr*>(&address.storage);
   if (::connect(fd.get(), raw, address.length) != 0) {

@@ -1,4 +1,5 @@
-// Which server a key is to be sent to: one server, the master behind sentinels, or a cluster's node.
+// Which server a key is to be sent to: one server, the master behind sentinels, or a cluster's
+// node.
 #ifndef REPRISE_STATE_STORE_REDIS_ROUTER_H_
 #define REPRISE_STATE_STORE_REDIS_ROUTER_H_
 
@@ -43,15 +44,15 @@ class SingleRouter final : public Router {
   const Endpoint endpoint_;
 };
 
-// Asks the sentinels of `address` for the master, again after each failure. A server that a sentinel
-// names is used only if it says itself (ROLE) that it is a master: a sentinel may be behind.
+// Asks the sentinels of `address` for the master, again after each failure. A server that a
+// sentinel names is used only if it says itself (ROLE) that it is a master: a sentinel may be
+// behind.
 std::unique_ptr<Router> MakeSentinelRouter(const Address& address,
                                            const ConnectionOptions& sentinel,
                                            const ConnectionOptions& server);
 
 // Keeps the slot map, learned from any node, and follows MOVED.
-std::unique_ptr<Router> MakeClusterRouter(const Address& address,
-                                          const ConnectionOptions& options);
+std::unique_ptr<Router> MakeClusterRouter(const Address& address, const ConnectionOptions& options);
 
 // 0..16383: CRC16 of the key, or of what stands between its first '{' and the next '}' unless that
 // is empty.

@@ -171,12 +171,11 @@ class TlsSocket final : public Socket {
         if (pending == 0) return absl::OkStatus();
         sending_.resize(pending);
         sent_ = 0;
-        const int n = BIO_read(SSL_get_wbio(ssl_.get()), sending_.data(),
-                               static_cast<int>(sending_.size()));
+        const int n =
+            BIO_read(SSL_get_wbio(ssl_.get()), sending_.data(), static_cast<int>(sending_.size()));
         sending_.resize(std::max(n, 0));
       }
-      ASSIGN_OR_RETURN(const size_t n,
-                       plain_->TryWrite(std::string_view(sending_).substr(sent_)));
+      ASSIGN_OR_RETURN(const size_t n, plain_->TryWrite(std::string_view(sending_).substr(sent_)));
       if (n == 0) return absl::OkStatus();
       sent_ += n;
     }
@@ -230,8 +229,7 @@ absl::StatusOr<std::unique_ptr<Socket>> ConnectTls(const Endpoint& endpoint,
     return MakeRedisError(RedisError::kTls, Outcome::kNotDone,
                           Cat(endpoint.ToString(), ": TLS: ", OpenSslError()));
   }
-  auto socket =
-      std::make_unique<TlsSocket>(std::move(plain), std::move(ssl), std::move(context));
+  auto socket = std::make_unique<TlsSocket>(std::move(plain), std::move(ssl), std::move(context));
   RETURN_IF_ERROR(socket->Handshake(endpoint, deadline));
   return socket;
 }

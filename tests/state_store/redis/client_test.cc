@@ -1,0 +1,183 @@
+#include "state_store/redis/client.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "state_store/redis/error.h"
+#include "state_store/store_error.h"
+#include "tests/testing/fault_proxy.h"
+#include "tests/testing/redis_server.h"
+
+namespace reprise::state_store::redis {
+namespace {
+
+using testing::FaultProxy;
+using testing::RedisServer;
+
+const Script kAppend("append", "return redis.call('APPEND', KEYS[1], ARGV[1])");
+// Runs twice without harm: the token says that it has been here.
+const Script kOnce("once",
+                   "if redis.call('HSETNX', KEYS[1], ARGV[1], '1') == 1 then "
+                   "redis.call('HINCRBY', KEYS[1], 'n', 1) end "
+                   "return redis.call('HGET', KEYS[1], 'n')");
+
+Deadline Patient() { return DeadlineAfter(absl::Minutes(1)); }
+
+std::unique_ptr<Client> MakeClient(const std::string& url, ClientOptions options = {}) {
+  options.url = url;
+  auto client = Client::Create(options);
+  EXPECT_TRUE(client.ok()) << client.status();
+  return *std::move(client);
+}
+
+TEST(Client, RefusesBadOptions) {
+  for (const ClientOptions& options :
+       {ClientOptions{}, ClientOptions{.url = "redis://h:0"},
+        ClientOptions{.url = "redis://h", .connect_timeout = absl::ZeroDuration()},
+        ClientOptions{.url = "redis://h", .call_timeout = absl::ZeroDuration()},
+        ClientOptions{.url = "redis://h", .min_retry_delay = absl::ZeroDuration()},
+        ClientOptions{.url = "redis://h", .max_retry_delay = absl::ZeroDuration()},
+        ClientOptions{.url = "redis://h", .max_reply_bytes = 0},
+        ClientOptions{.url = "redis://h", .pool = {.max_connections = 0}},
+        ClientOptions{.url = "rediss://h", .tls = {.ca_file = "/nonexistent"}}}) {
+    EXPECT_EQ(Client::Create(options).status().code(), absl::StatusCode::kInvalidArgument);
+  }
+}
+
+TEST(Client, LoadsScriptsAndLoadsThemAgain) {
+  RedisServer server;
+  const auto client = MakeClient(server.url());
+  for (int round = 0; round < 3; ++round) {
+    const Answer answer = client->Run(Eval(kAppend, "k", {"ab"}), Patient());
+    ASSERT_TRUE(answer.reply.ok()) << answer.reply.status();
+    EXPECT_EQ(answer.reply->integer, 2 * (round + 1));
+    EXPECT_FALSE(answer.unsure);
+    server.Do({"SCRIPT", "FLUSH"});
+  }
+}
+
+TEST(Client, AScriptThatIsMissingFailsNobodyElseInThePipeline) {
+  RedisServer server;
+  const auto client = MakeClient(server.url());
+  const auto answers =
+      client->Run(std::vector<Command>{{.arguments = {"SET", "a", "1"}, .key = "a"},
+                                       Eval(kAppend, "k", {}, "tail"),
+                                       {.arguments = {"HGET", "a", "x"}, .key = "a"},
+                                       {.arguments = {"GET", "a"}, .key = "a"}},
+                  Patient());
+  EXPECT_TRUE(answers[0].reply.ok());
+  ASSERT_TRUE(answers[1].reply.ok()) << answers[1].reply.status();
+  EXPECT_EQ(answers[1].reply->integer, 4);
+  EXPECT_EQ(answers[2].reply.status().code(), absl::StatusCode::kInternal);  // WRONGTYPE
+  EXPECT_EQ(answers[3].reply->text, "1");
+}
+
+TEST(Client, TriesAgainAfterALostAnswerAndSaysSo) {
+  RedisServer server;
+  FaultProxy proxy(server.port());
+  const auto client = MakeClient(proxy.url());
+  ASSERT_TRUE(client->Run(Eval(kOnce, "k", {"first"}), Patient()).reply.ok());
+  proxy.CutAfterToClient(1);
+  const Answer answer = client->Run(Eval(kOnce, "k", {"second"}), Patient());
+  ASSERT_TRUE(answer.reply.ok()) << answer.reply.status();
+  EXPECT_EQ(proxy.cuts(), 1);
+  EXPECT_TRUE(answer.unsure);
+  EXPECT_EQ(answer.reply->text, "2");  // not 3
+}
+
+TEST(Client, WaitsForAServerThatComesBack) {
+  RedisServer server;
+  const auto client = MakeClient(server.url());
+  ASSERT_TRUE(client->Run(Eval(kAppend, "k", {"x"}), Patient()).reply.ok());
+  server.Kill();
+  const Answer none =
+      client->Run(Eval(kAppend, "k", {"x"}), DeadlineAfter(absl::Milliseconds(100)));
+  EXPECT_EQ(none.reply.status().code(), absl::StatusCode::kUnavailable) << none.reply.status();
+  EXPECT_EQ(GetStoreError(none.reply.status()), StoreError::kIoError);
+  Answer answer;
+  std::thread caller([&] { answer = client->Run(Eval(kAppend, "k", {"x"}), Patient()); });
+  server.Start();
+  caller.join();
+  ASSERT_TRUE(answer.reply.ok()) << answer.reply.status();
+  EXPECT_EQ(answer.reply->integer, 1);  // it kept nothing
+}
+
+TEST(Client, AfterTheLastTryTheStatusRemembersTheDoubt) {
+  RedisServer server;
+  FaultProxy proxy(server.port());
+  const auto client = MakeClient(proxy.url());
+  ASSERT_TRUE(client->Run(Eval(kOnce, "k", {"1"}), Patient()).reply.ok());
+  proxy.CutAfterToClient(1);
+  proxy.Refuse(true);
+  const Answer answer =
+      client->Run(Eval(kOnce, "k", {"2"}), DeadlineAfter(absl::Milliseconds(200)));
+  ASSERT_FALSE(answer.reply.ok());
+  EXPECT_TRUE(answer.unsure);
+  EXPECT_EQ(GetOutcome(answer.reply.status()), Outcome::kUnknown);
+  EXPECT_EQ(server.Do({"HGET", "k", "n"}).text, "2");
+}
+
+TEST(Client, AHalfOpenConnectionIsReplacedWithinTheCall) {
+  RedisServer server;
+  FaultProxy proxy(server.port());
+  const auto client = MakeClient(proxy.url(), {.call_timeout = absl::Milliseconds(200)});
+  ASSERT_TRUE(client->Run(Eval(kAppend, "k", {"x"}), Patient()).reply.ok());
+  proxy.BlackHole(true);
+  const Answer answer = client->Run(Eval(kOnce, "h", {"1"}), DeadlineAfter(absl::Seconds(1)));
+  EXPECT_EQ(answer.reply.status().code(), absl::StatusCode::kDeadlineExceeded);
+  proxy.BlackHole(false);
+  EXPECT_TRUE(client->Run(Eval(kOnce, "h", {"1"}), Patient()).reply.ok());
+  EXPECT_EQ(server.Do({"HGET", "h", "n"}).text, "1");
+}
+
+TEST(Client, DoesNotRepeatWhatCannotSucceed) {
+  RedisServer server({.arguments = {"--maxmemory", "1", "--maxmemory-policy", "noeviction"}});
+  const auto client = MakeClient(server.url());
+  const Answer full = client->Run(Eval(kAppend, "k", {"x"}), Patient());
+  EXPECT_EQ(full.reply.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(GetStoreError(full.reply.status()), StoreError::kStoreFull);
+  RedisServer locked({.arguments = {"--requirepass", "pw"}, .password = "pw"});
+  EXPECT_EQ(
+      MakeClient(locked.url())->Run(Eval(kAppend, "k", {"x"}), Patient()).reply.status().code(),
+      absl::StatusCode::kUnauthenticated);
+  EXPECT_TRUE(MakeClient("redis://:pw@127.0.0.1:" + std::to_string(locked.port()))
+                  ->Run(Eval(kAppend, "k", {"x"}), Patient())
+                  .reply.ok());
+}
+
+TEST(Client, ABusyServerIsUnavailable) {
+  RedisServer server({.arguments = {"--busy-reply-threshold", "10"}});
+  const auto client = MakeClient(server.url());
+  std::thread spinner([&] { server.Do({"EVAL", "while redis.call('PING') do end", "0"}); });
+  EXPECT_TRUE(testing::WaitUntil([&] {
+    return server.Do({"GET", "k"}).text.find("BUSY") != std::string::npos;
+  }));
+  const Answer busy = client->Run(Eval(kAppend, "k", {"x"}), DeadlineAfter(absl::Milliseconds(50)));
+  EXPECT_EQ(busy.reply.status().code(), absl::StatusCode::kUnavailable) << busy.reply.status();
+  server.Do({"SCRIPT", "KILL"});
+  spinner.join();
+  EXPECT_TRUE(client->Run(Eval(kAppend, "k", {"x"}), Patient()).reply.ok());
+}
+
+TEST(Client, CountsReplicas) {
+  RedisServer master;
+  const auto client = MakeClient(master.url());
+  Replication wanted{.replicas = 1, .timeout = absl::Milliseconds(50)};
+  ASSERT_TRUE(client->Run(Eval(kAppend, "k", {"x"}), Patient(), &wanted).reply.ok());
+  EXPECT_EQ(wanted.reached, 0);
+  RedisServer replica({.arguments = {"--replicaof", "127.0.0.1 " + std::to_string(master.port())}});
+  EXPECT_TRUE(testing::WaitUntil([&] { return replica.Info("master_link_status") == "up"; }));
+  wanted.timeout = absl::Minutes(1);
+  ASSERT_TRUE(client->Run(Eval(kAppend, "k", {"y"}), Patient(), &wanted).reply.ok());
+  EXPECT_EQ(wanted.reached, 1);
+  EXPECT_EQ(replica.Do({"GET", "k"}).text, "xy");
+  // A write sent to a replica by mistake is refused as one that may go elsewhere.
+  const auto wrong = MakeClient(replica.url());
+  const Answer answer =
+      wrong->Run(Eval(kAppend, "k", {"z"}), DeadlineAfter(absl::Milliseconds(50)));
+  EXPECT_EQ(GetRedisError(answer.reply.status()), RedisError::kUnready);
+}
+
+}  // namespace
+}  // namespace reprise::state_store::redis

@@ -1,0 +1,62 @@
+// A TCP proxy on loopback that breaks connections the way networks do.
+#ifndef REPRISE_TESTS_TESTING_FAULT_PROXY_H_
+#define REPRISE_TESTS_TESTING_FAULT_PROXY_H_
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "base/unique_fd.h"
+
+namespace reprise::testing {
+
+// Thread-safe. Forwards until told otherwise; what it is told holds for connections old and new.
+class FaultProxy {
+ public:
+  explicit FaultProxy(uint16_t target_port);
+  ~FaultProxy();
+  FaultProxy(const FaultProxy&) = delete;
+  FaultProxy& operator=(const FaultProxy&) = delete;
+
+  uint16_t port() const { return port_; }
+  std::string url() const { return "redis://127.0.0.1:" + std::to_string(port_); }
+
+  // Resets a connection once it has carried so many more bytes, summed over all connections, to the
+  // server or to the client; then forwards again. Negative: never.
+  void CutAfterToServer(int64_t bytes) { to_server_left_ = bytes; }
+  void CutAfterToClient(int64_t bytes) { to_client_left_ = bytes; }
+  // Swallows everything and closes nothing, as a host that vanished.
+  void BlackHole(bool on) { black_hole_ = on; }
+  // Forwards one byte at a time, 100 per second, to the client.
+  void Drip(bool on) { drip_ = on; }
+  // Connections are accepted and closed at once.
+  void Refuse(bool on) { refuse_ = on; }
+
+  int cuts() const { return cuts_; }
+
+ private:
+  void Run();
+  void Serve(UniqueFd client);
+
+  const uint16_t target_port_;
+  uint16_t port_ = 0;
+  UniqueFd listener_;
+  std::atomic<int64_t> to_server_left_ = -1;
+  std::atomic<int64_t> to_client_left_ = -1;
+  std::atomic<bool> black_hole_ = false;
+  std::atomic<bool> drip_ = false;
+  std::atomic<bool> refuse_ = false;
+  std::atomic<bool> stopping_ = false;
+  std::atomic<int> cuts_ = 0;
+  absl::Mutex mu_;
+  std::vector<std::thread> connections_ ABSL_GUARDED_BY(mu_);
+  std::thread acceptor_;  // last: joined first
+};
+
+}  // namespace reprise::testing
+
+#endif  // REPRISE_TESTS_TESTING_FAULT_PROXY_H_
