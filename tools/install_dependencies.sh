@@ -11,7 +11,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 packages=(
   build-essential cmake ninja-build ccache pkg-config ca-certificates python3
   libabsl-dev libgrpc++-dev libgrpc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
-  libhwy-dev libsentencepiece-dev libpcre2-dev libicu-dev libssl-dev
+  libhwy-dev libpcre2-dev libicu-dev libssl-dev
   libxxhash-dev libzstd-dev nlohmann-json3-dev libspdlog-dev libcli11-dev
 )
 with_python=no
