@@ -1,6 +1,6 @@
 """Bits per byte of a model on held-out text.
 
-    python evaluate.py --model FOLDER --corpus valid.txt.xz [--dtype float32]
+    python evaluate.py --model FOLDER --corpus valid.txt.xz [--dtype float32] [--draft FOLDER]
 
 Each document is read once from bos to eos: every token is predicted from all the document's text
 before it, through the recurrent state, and from a local attention window. Nothing passes between
@@ -48,6 +48,22 @@ def total_nats(model, documents, device, dtype=torch.float32, row_size=32768, he
     return nats, count
 
 
+@torch.no_grad()
+def acceptance(model, draft, documents, device, length=1024):
+    """How often speculative sampling at temperature 1 would keep a drafted token: sum of min(p, q)
+    on average over the positions in the first `length` tokens of each document; and how often
+    both models' likeliest tokens agree, which is the rate of greedy decoding."""
+    kept, agreed, count = 0.0, 0, 0
+    for document in documents:
+        tokens = torch.tensor([int(token) for token in document[:length]], device=device)[None]
+        positions = document_positions(tokens, BOS)
+        p, q = (m(tokens, positions)[0].softmax(-1) for m in (model, draft))
+        kept += torch.minimum(p, q).sum().item()
+        agreed += int((p.argmax(-1) == q.argmax(-1)).sum())
+        count += len(p)
+    return kept / count, agreed / count
+
+
 def bits_per_byte(nats, size):
     return nats / math.log(2) / size
 
@@ -66,11 +82,16 @@ def main():
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--limit", type=int, help="only the first documents")
+    parser.add_argument("--draft", help="report this model's acceptance instead")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     texts = read_documents(args.corpus)[:args.limit]
     documents = encode_documents(texts, os.path.join(args.model, "tokenizer.model"))
     model = load_model(args.model, device)
+    if args.draft:
+        kept, agreed = acceptance(model, load_model(args.draft, device), documents, device)
+        print(f"drafted tokens kept when sampling: {kept:.3f}, when greedy: {agreed:.3f}")
+        return
     nats, count = total_nats(model, documents, device, getattr(torch, args.dtype))
     size = text_bytes(texts)
     print(f"{len(texts)} documents, {size} bytes, {count} tokens, {nats / count:.4f} nats per token, "
