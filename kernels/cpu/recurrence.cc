@@ -13,8 +13,9 @@ HWY_BEFORE_NAMESPACE();
 namespace reprise::kernels::cpu::HWY_NAMESPACE {
 namespace {
 
-// Channels that one task takes through time: a few vectors side by side, whole cache lines.
-constexpr int64_t kTaskChannels = 64;
+// Channels that one task takes through time, row by row: some cache lines side by side, for rows
+// lie pages apart.
+constexpr int64_t kTaskChannels = 128;
 
 // Tasks per grab, so that a grab is worth waking a thread for.
 int64_t Grain(const RaggedRows& rows) {
@@ -38,33 +39,55 @@ void ZeroRows(float* out, int64_t stride, int64_t begin, int64_t end, int64_t co
   for (int64_t r = begin; r < end; ++r) std::memset(out + r * stride, 0, count * sizeof(float));
 }
 
-template <int kWidth, class D>
-HWY_INLINE void ConvLanes(D d, const CausalConv1dParams& p, int s, int64_t channel) {
+// Calls fn(tag, c) for whole vectors and then for single lanes, c rising to `count`.
+template <class Fn>
+HWY_INLINE void ForLanes(int64_t count, const Fn& fn) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = hn::Lanes(d);
+  const hn::CappedTag<float, 1> d1;
+  int64_t c = 0;
+  for (; c + lanes <= count; c += lanes) fn(d, c);
+  for (; c < count; ++c) fn(d1, c);
+}
+
+template <int kWidth>
+void ConvTask(const CausalConv1dParams& p, int s, int64_t channel, int64_t count) {
   constexpr int kState = kWidth - 1;
   const int64_t start = p.rows.start_positions[s];
   const int64_t begin = p.rows.seq_offsets[s], end = p.rows.seq_offsets[s + 1];
   float* state = kState == 0 ? nullptr : p.state + p.rows.slots[s] * p.state_slot_stride + channel;
-  hn::Vec<D> weight[kWidth];
-  hn::Vec<D> past[kWidth];  // the last kState inputs, oldest first, and then the current one
-  for (int j = 0; j < kWidth; ++j) {
-    weight[j] = hn::LoadU(d, p.weight + int64_t{j} * p.channels + channel);
-    past[j] = hn::Zero(d);
-    // Entry j stands for position start - kState + j; the state counts only from position 0.
-    if (j < kState && start - kState + j >= 0) {
-      past[j] = hn::LoadU(d, state + int64_t{j} * p.channels);
+  // Row j stands for position start - kState + j; the state counts only from position 0.
+  HWY_ALIGN float past[kState + 1][kTaskChannels];
+  for (int j = 0; j < kState; ++j) {
+    if (start - kState + j >= 0) {
+      std::memcpy(past[j], state + int64_t{j} * p.channels, count * sizeof(float));
+    } else {
+      std::memset(past[j], 0, count * sizeof(float));
     }
   }
-  const auto bias = p.bias != nullptr ? hn::LoadU(d, p.bias + channel) : hn::Zero(d);
+  const auto input = [&](int64_t row) -> const float* {
+    if (kState == 0 || row >= begin) return p.x + row * p.x_stride + channel;
+    return past[row - begin + kState];
+  };
+  const float* weight = p.weight + channel;
+  const float* bias = p.bias != nullptr ? p.bias + channel : nullptr;
   for (int64_t r = begin; r < end; ++r) {
-    past[kState] = hn::LoadU(d, p.x + r * p.x_stride + channel);
-    auto sum = bias;
+    const float* inputs[kWidth];
+    for (int j = 0; j < kWidth; ++j) inputs[j] = input(r - kState + j);
+    float* out = p.out + r * p.out_stride + channel;
+    ForLanes(count, [&](auto d, int64_t c) HWY_ATTR {
+      auto sum = bias != nullptr ? hn::LoadU(d, bias + c) : hn::Zero(d);
 #pragma GCC unroll 8
-    for (int j = 0; j < kWidth; ++j) sum = hn::MulAdd(weight[j], past[j], sum);
-    hn::StoreU(sum, d, p.out + r * p.out_stride + channel);
-#pragma GCC unroll 8
-    for (int j = 0; j < kState; ++j) past[j] = past[j + 1];
+      for (int j = 0; j < kWidth; ++j) {
+        sum = hn::MulAdd(hn::LoadU(d, weight + int64_t{j} * p.channels + c),
+                         hn::LoadU(d, inputs[j] + c), sum);
+      }
+      hn::StoreU(sum, d, out + c);
+    });
   }
-  for (int j = 0; j < kState; ++j) hn::StoreU(past[j], d, state + int64_t{j} * p.channels);
+  for (int j = 0; j < kState; ++j) {
+    std::memcpy(state + int64_t{j} * p.channels, input(end - kState + j), count * sizeof(float));
+  }
 }
 
 template <int kWidth>
@@ -73,12 +96,7 @@ void ConvTyped(const CausalConv1dParams& p, ThreadPool& pool) {
     const int64_t begin = p.rows.seq_offsets[s], end = p.rows.seq_offsets[s + 1];
     if (begin == end) return;
     if (p.rows.slots[s] < 0) return ZeroRows(p.out + channel, p.out_stride, begin, end, count);
-    const hn::ScalableTag<float> d;
-    const int64_t lanes = hn::Lanes(d);
-    const hn::CappedTag<float, 1> d1;
-    int64_t c = 0;
-    for (; c + lanes <= count; c += lanes) ConvLanes<kWidth>(d, p, s, channel + c);
-    for (; c < count; ++c) ConvLanes<kWidth>(d1, p, s, channel + c);
+    ConvTask<kWidth>(p, s, channel, count);
   });
 }
 
@@ -104,44 +122,56 @@ void CausalConv1dImpl(const CausalConv1dParams& p, ThreadPool& pool) {
   HWY_ABORT("CausalConv1d: width %d", p.width);
 }
 
-template <class D>
-HWY_INLINE void RgLruLanes(D d, const RgLruParams& p, int s, int64_t channel) {
+// The state of a task's channels while its rows go by.
+struct RgLruState {
+  HWY_ALIGN float grid[kTaskChannels];
+  HWY_ALIGN float local[kTaskChannels];
+  HWY_ALIGN float product[kTaskChannels];
+};
+
+void RgLruTask(const RgLruParams& p, int s, int64_t channel, int64_t count) {
   const int64_t begin = p.rows.seq_offsets[s], end = p.rows.seq_offsets[s + 1];
-  float* state = p.state + p.rows.slots[s] * p.state_slot_stride + channel;
-  const auto zero = hn::Zero(d), one = hn::Set(d, 1.0f);
-  const auto log_a_scale = hn::LoadU(d, p.log_a_scale + channel);
-  auto grid = zero, local = zero, product = one;
+  float* slot = p.state + p.rows.slots[s] * p.state_slot_stride + channel;
   int64_t position = p.rows.start_positions[s];
+  const size_t bytes = count * sizeof(float);
+  RgLruState state;
   if (position > 0) {
-    grid = hn::LoadU(d, state);
-    local = hn::LoadU(d, state + p.width);
-    product = hn::LoadU(d, state + 2 * int64_t{p.width});
+    std::memcpy(state.grid, slot, bytes);
+    std::memcpy(state.local, slot + p.width, bytes);
+    std::memcpy(state.product, slot + 2 * int64_t{p.width}, bytes);
+  } else {
+    std::memset(&state, 0, sizeof(state));
   }
   for (int64_t r = begin; r < end; ++r, ++position) {
-    const auto i = Sigmoid(d, hn::LoadU(d, p.input_gate + r * p.gate_stride + channel));
-    const auto input = hn::Mul(i, hn::LoadU(d, p.u + r * p.u_stride + channel));
-    if (position == 0) {
-      // a = 0 and m = 1: nothing comes before. Adding 0 makes a zero positive, as fma(0, 0, x) is.
-      local = hn::Add(input, zero);
-      product = zero;
-    } else {
-      const auto gate = Sigmoid(d, hn::LoadU(d, p.recurrent_gate + r * p.gate_stride + channel));
-      const auto log_a = hn::Mul(log_a_scale, gate);
-      const auto a = hn::Exp(d, log_a);
-      local = hn::MulAdd(a, local, hn::Mul(SqrtOneMinusSquare(d, log_a), input));
-      product = hn::Mul(product, a);
-    }
-    const auto out = hn::MulAdd(product, grid, local);
-    hn::StoreU(out, d, p.out + r * p.out_stride + channel);
-    if ((position + 1) % kGridTokens == 0) {
-      grid = out;
-      local = zero;
-      product = one;
-    }
+    const bool boundary = (position + 1) % kGridTokens == 0;
+    const float* u = p.u + r * p.u_stride + channel;
+    const float* input_gate = p.input_gate + r * p.gate_stride + channel;
+    const float* recurrent_gate = p.recurrent_gate + r * p.gate_stride + channel;
+    float* out_row = p.out + r * p.out_stride + channel;
+    ForLanes(count, [&](auto d, int64_t c) HWY_ATTR {
+      const auto zero = hn::Zero(d);
+      const auto i = Sigmoid(d, hn::LoadU(d, input_gate + c));
+      const auto input = hn::Mul(i, hn::LoadU(d, u + c));
+      // Position 0: a = 0 and m = 1.
+      auto a = zero, driven = input;
+      if (position > 0) {
+        const auto gate = Sigmoid(d, hn::LoadU(d, recurrent_gate + c));
+        const auto log_a = hn::Mul(hn::LoadU(d, p.log_a_scale + channel + c), gate);
+        a = hn::Exp(d, log_a);
+        driven = hn::Mul(SqrtOneMinusSquare(d, log_a), input);
+      }
+      const auto local = hn::MulAdd(a, hn::LoadU(d, state.local + c), driven);
+      const auto product = hn::Mul(hn::LoadU(d, state.product + c), a);
+      const auto out = hn::MulAdd(product, hn::LoadU(d, state.grid + c), local);
+      hn::StoreU(out, d, out_row + c);
+      hn::StoreU(boundary ? zero : local, d, state.local + c);
+      hn::StoreU(boundary ? hn::Set(d, 1.0f) : product, d, state.product + c);
+      if (boundary) hn::StoreU(out, d, state.grid + c);
+    });
   }
-  hn::StoreU(grid, d, state);
-  hn::StoreU(local, d, state + p.width);
-  hn::StoreU(product, d, state + 2 * int64_t{p.width});
+  std::memcpy(slot, state.grid, bytes);
+  std::memcpy(slot + p.width, state.local, bytes);
+  std::memcpy(slot + 2 * int64_t{p.width}, state.product, bytes);
 }
 
 void RgLruImpl(const RgLruParams& p, ThreadPool& pool) {
@@ -149,12 +179,7 @@ void RgLruImpl(const RgLruParams& p, ThreadPool& pool) {
     const int64_t begin = p.rows.seq_offsets[s], end = p.rows.seq_offsets[s + 1];
     if (begin == end) return;
     if (p.rows.slots[s] < 0) return ZeroRows(p.out + channel, p.out_stride, begin, end, count);
-    const hn::ScalableTag<float> d;
-    const int64_t lanes = hn::Lanes(d);
-    const hn::CappedTag<float, 1> d1;
-    int64_t c = 0;
-    for (; c + lanes <= count; c += lanes) RgLruLanes(d, p, s, channel + c);
-    for (; c < count; ++c) RgLruLanes(d1, p, s, channel + c);
+    RgLruTask(p, s, channel, count);
   });
 }
 
