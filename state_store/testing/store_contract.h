@@ -24,6 +24,20 @@ class StoreUnderTest {
   virtual absl::StatusOr<std::unique_ptr<SessionStore>> Open(const StoreOptions& options) = 0;
 };
 
+inline absl::Status StatusOf(const absl::Status& status) { return status; }
+template <typename T>
+absl::Status StatusOf(const absl::StatusOr<T>& value) {
+  return value.status();
+}
+
+// The status of a call and the error that it carries.
+#define EXPECT_STORE_ERROR(call, error)                                          \
+  do {                                                                           \
+    const absl::Status status_seen = StatusOf(call);                             \
+    EXPECT_EQ(GetStoreError(status_seen), StoreError::error) << status_seen;     \
+    EXPECT_EQ(status_seen.code(), MakeStoreError(StoreError::error, "").code()); \
+  } while (false)
+
 struct StoreKind {
   std::string name;
   bool lasting = false;  // what was stored is there after reopening
