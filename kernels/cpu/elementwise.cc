@@ -93,16 +93,10 @@ struct GeluTanh {
   }
 };
 
-struct GeluErf {
+struct Gelu {
   template <class D, class V>
   HWY_INLINE V operator()(D d, V x) const {
-    HWY_ALIGN float lane[HWY_MAX_BYTES / sizeof(float)];
-    hn::StoreU(x, d, lane);
-    for (size_t i = 0; i < hn::Lanes(d); ++i) {
-      const double value = lane[i];
-      lane[i] = static_cast<float>(0.5 * value * std::erfc(value * -0.70710678118654752440));
-    }
-    return hn::LoadU(d, lane);
+    return GeluErf(d, x);
   }
 };
 
@@ -145,7 +139,7 @@ void GatedActivationImpl(const GatedActivationParams& p, ThreadPool& pool) {
     case Activation::kGeluTanh:
       return GatedTyped(p, GeluTanh(), pool);
     case Activation::kGelu:
-      return GatedTyped(p, GeluErf(), pool);
+      return GatedTyped(p, Gelu(), pool);
     case Activation::kSilu:
       return GatedTyped(p, Silu(), pool);
     case Activation::kRelu:
