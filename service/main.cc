@@ -1,4 +1,5 @@
 // reprised: the server.
+#include <google/protobuf/stubs/logging.h>
 #include <signal.h>
 
 #include <cstdio>
@@ -26,6 +27,8 @@ int main(int argc, char** argv) {
     std::fputs(flags->print.c_str(), stdout);
     return 0;
   }
+  // A request that does not parse is answered with a reason; it is no event of the server.
+  google::protobuf::SetLogHandler(nullptr);
   // Before any thread starts, so that all inherit the mask and only this one hears.
   sigset_t signals;
   sigemptyset(&signals);

@@ -95,7 +95,7 @@ TEST(HostileInputTest, BytesThatAreNoMessageAndTextThatIsNotUtf8) {
   TestServer server;
   for (const std::string& bytes :
        {std::string("\xFF\xFF\xFF"), std::string("\x12\x02\xC3\x28", 4),  // text = bad UTF-8
-        std::string("\x12\x7F", 2), std::string(1000, '\x08')}) {
+        std::string("\x12\x7F", 2), std::string(1000, '\xFF')}) {
     for (const std::string& method :
          {std::string(kGenerate), std::string("/reprise.v1.SessionService/CreateSession"),
           std::string("/reprise.v1.SessionService/ExportSnapshot"),

@@ -99,7 +99,7 @@ TEST_F(SessionsTest, WrongFieldsAreNamed) {
   request.set_session_id("Not An Id");
   request.mutable_ttl()->set_seconds(-1);
   request.set_request_id(std::string(129, 'x'));
-  for (int i = 0; i < 33; ++i) (*request.mutable_labels())[absl::StrCat("k", i)] = "v";
+  for (int i = 0; i < 33; ++i) request.mutable_labels()->insert({absl::StrCat("k", i), "v"});
   v1::Session session;
   grpc::Status status = Call(&Stub::CreateSession, request, &session);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
@@ -275,7 +275,7 @@ TEST_F(SessionsTest, AForkRewindsToItsOriginUnderItsOwnName) {
   const std::string& parent = branch.parent_snapshot();
   v1::RewindSessionRequest request;
   request.set_name(branch.name());
-  request.set_snapshot(branch.name() + parent.substr(parent.find("/snapshots/")));
+  request.set_snapshot(absl::StrCat(branch.name(), parent.substr(parent.find("/snapshots/"))));
   v1::Session session;
   ASSERT_TRUE(Call(&Stub::RewindSession, request, &session).ok());
   EXPECT_EQ(server_.Turn(branch.name(), Bytes("x"), 4).ids,

@@ -184,6 +184,8 @@ TestServer::TestServer(const Options& options) : oracle_(PuppetOptions(options.s
   grpc::ChannelArguments arguments;
   // A channel of its own, so that tests do not share connections.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  // Keeps the windows small, so that a client that does not read is felt soon.
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   channel_ = grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(server_->port()),
                                        grpc::InsecureChannelCredentials(), arguments);
   generation_ = v1::GenerationService::NewStub(channel_);
@@ -230,18 +232,22 @@ v1::Session TestServer::GetSession(const std::string& name) {
   return session;
 }
 
+bool TestServer::Idle() const {
+  for (const ServedModel* model : served_) {
+    const scheduler::SchedulerStats stats = model->scheduler->stats();
+    if (stats.running > 0 || stats.waiting > 0 ||
+        stats.free_slots != model->scheduler->options().num_slots) {
+      return false;
+    }
+  }
+  return true;
+}
+
 bool TestServer::AwaitIdle() {
   const absl::Time limit = absl::Now() + kPatience;
-  for (const ServedModel* model : served_) {
-    while (true) {
-      const scheduler::SchedulerStats stats = model->scheduler->stats();
-      if (stats.running == 0 && stats.waiting == 0 &&
-          stats.free_slots == model->scheduler->options().num_slots) {
-        break;
-      }
-      if (absl::Now() > limit) return false;
-      absl::SleepFor(absl::Milliseconds(1));
-    }
+  while (!Idle()) {
+    if (absl::Now() > limit) return false;
+    absl::SleepFor(absl::Milliseconds(1));
   }
   return true;
 }

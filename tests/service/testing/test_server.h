@@ -98,7 +98,9 @@ class TestServer {
   Answer Turn(const std::string& session, const std::vector<int32_t>& prompt, int count);
   v1::Session NewSession(const std::string& id);
   v1::Session GetSession(const std::string& name);
-  // Until no call is in progress and no slot is held; false after kPatience.
+  // No sequence runs or waits, and no slot is held.
+  bool Idle() const;
+  // Until that is so; false after kPatience.
   bool AwaitIdle();
 
  private:
