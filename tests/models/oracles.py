@@ -54,19 +54,20 @@ def transformers_greedy(model, tokens, count):
 
 def authors_package():
     """recurrentgemma.torch without the JAX half that the package's __init__ wants; None if absent."""
-    spec = importlib.util.find_spec("recurrentgemma") if "recurrentgemma" not in sys.modules else 1
-    if spec is None:
-        return None
-    if spec != 1:
+    if "recurrentgemma" not in sys.modules:
+        spec = importlib.util.find_spec("recurrentgemma")
+        if spec is None:
+            return None
         package = types.ModuleType("recurrentgemma")
         package.__path__ = list(spec.submodule_search_locations)
-        sys.modules["recurrentgemma"] = package
         torch_half = types.ModuleType("recurrentgemma.torch")
         torch_half.__path__ = [package.__path__[0] + "/torch"]
-        sys.modules["recurrentgemma.torch"] = torch_half
-    from recurrentgemma import common
-    from recurrentgemma.torch import griffin
-
+        sys.modules.update({"recurrentgemma": package, "recurrentgemma.torch": torch_half})
+    try:
+        from recurrentgemma import common
+        from recurrentgemma.torch import griffin
+    except ImportError:  # its own dependencies
+        return None
     return common, griffin
 
 
