@@ -75,7 +75,7 @@ demo() { python3 tools/demo/demo.py "$@"; }
 generate() {
   local file=$1
   shift
-  "$reprise" --json generate "$@" | demo stream "$file"
+  "$reprise" --json --timing generate "$@" | demo stream "$file"
 }
 
 prompt="It was late in the evening when the stranger came to the inn, and"

@@ -58,9 +58,16 @@ void Env::SetDeadline(grpc::ClientContext& context, double default_seconds) cons
   if (seconds > 0) context.set_deadline(After(seconds));
 }
 
-void Env::EndCall(absl::Duration elapsed) {
+void Env::EndCall(absl::Duration elapsed, std::optional<absl::Duration> first_token) {
   last_call_seconds_ = absl::ToDoubleSeconds(elapsed);
-  if (options.timing) Note(absl::StrCat("call took ", Seconds(last_call_seconds_)));
+  last_first_token_seconds_.reset();
+  if (first_token.has_value()) last_first_token_seconds_ = absl::ToDoubleSeconds(*first_token);
+  if (!options.timing) return;
+  const std::string first =
+      first_token.has_value()
+          ? absl::StrCat(", the first token ", Seconds(*last_first_token_seconds_))
+          : "";
+  Note(absl::StrCat("call took ", Seconds(last_call_seconds_), first));
 }
 
 void Env::Print(absl::string_view text) const {
@@ -69,7 +76,12 @@ void Env::Print(absl::string_view text) const {
 }
 
 void Env::PrintJson(Json value) const {
-  if (options.timing) value["call_seconds"] = last_call_seconds_;
+  if (options.timing) {
+    value["call_seconds"] = last_call_seconds_;
+    if (last_first_token_seconds_.has_value()) {
+      value["first_token_seconds"] = *last_first_token_seconds_;
+    }
+  }
   Print(absl::StrCat(JsonLine(value), "\n"));
 }
 

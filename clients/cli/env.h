@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -62,12 +63,13 @@ class Env {
     return response;
   }
 
-  // Remembers how long a call took, for --timing.
-  void EndCall(absl::Duration elapsed);
+  // Remembers how long a call took, and a stream's first answer if it had one, for --timing.
+  void EndCall(absl::Duration elapsed, std::optional<absl::Duration> first_token = std::nullopt);
 
   // Writes to stdout and flushes, so that a reader sees text as it comes.
   void Print(absl::string_view text) const;
-  // One line of JSON; with --timing the last call's duration joins it as "call_seconds".
+  // One line of JSON; with --timing the last call's durations join it as "call_seconds" and
+  // "first_token_seconds".
   void PrintJson(Json value) const;
   // One line to stderr for people; nothing in JSON mode.
   void Note(absl::string_view text) const;
@@ -78,6 +80,7 @@ class Env {
   std::unique_ptr<v1::SessionService::StubInterface> sessions_;
   std::unique_ptr<v1::ModelService::StubInterface> models_;
   double last_call_seconds_ = 0;
+  std::optional<double> last_first_token_seconds_;
 };
 
 // The whole of a file, or of stdin for "-".

@@ -168,7 +168,9 @@ std::string ErrorLine(const ErrorReport& report) {
     }
   }
   absl::StrAppend(&line, report.message, rest);
-  if (report.message.find(report.resource) == std::string::npos) {
+  // Messages name resources by their id.
+  const std::string id = report.resource.substr(report.resource.rfind('/') + 1);
+  if (report.message.find(id) == std::string::npos) {
     absl::StrAppend(&line, " (", report.resource, ")");
   }
   if (!report.hint.empty()) absl::StrAppend(&line, "; hint: ", report.hint);

@@ -52,6 +52,7 @@ absl::StatusOr<v1::Finished> RunStream(Env& env, const v1::GenerateRequest& requ
   std::optional<v1::Finished> finished;
   grpc::Status status;
   const absl::Time start = absl::Now();
+  std::optional<absl::Duration> first_token;
   {
     OnInterrupt on_interrupt([&] {
       interrupted = true;
@@ -61,12 +62,15 @@ absl::StatusOr<v1::Finished> RunStream(Env& env, const v1::GenerateRequest& requ
     auto reader = env.generation().Generate(&context, request);
     v1::GenerateResponse response;
     while (reader->Read(&response)) {
-      if (response.has_tokens()) on_tokens(response.tokens());
+      if (response.has_tokens()) {
+        if (!first_token.has_value()) first_token = absl::Now() - start;
+        on_tokens(response.tokens());
+      }
       if (response.has_finished()) finished = std::move(*response.mutable_finished());
     }
     status = reader->Finish();
   }
-  env.EndCall(absl::Now() - start);
+  env.EndCall(absl::Now() - start, first_token);
   if (interrupted && !finished.has_value()) return AfterCancel(env, request.session(), before);
   if (!status.ok()) return FromRpc(status);
   if (!finished.has_value()) return absl::InternalError("the stream ended without its last event");

@@ -82,8 +82,8 @@ TEST(Errors, AResourceIsNamedOnce) {
     return ErrorLine(
         Failure(grpc::StatusCode::NOT_FOUND, message).Resource("sessions/x").Explained());
   };
-  EXPECT_EQ(line("no such session"), "NOT_FOUND: no such session (sessions/x)");
-  EXPECT_EQ(line("no sessions/x here"), "NOT_FOUND: no sessions/x here");
+  EXPECT_EQ(line("not found"), "NOT_FOUND: not found (sessions/x)");
+  EXPECT_EQ(line("no \"x\" here"), "NOT_FOUND: no \"x\" here");
 }
 
 TEST(Errors, HintsSpeakOfThisProgram) {

@@ -127,6 +127,13 @@ def test_usage_goes_to_stderr(cli):
     assert "generated tokens" not in done.stdout
 
 
+def test_timing(cli):
+    finished = cli.json("generate", PROMPT, "-n", 6, "--ignore-eos", "--timing")[-1]
+    assert 0 < finished["first_token_seconds"] <= finished["call_seconds"]
+    done = cli.run("models", "list", "--timing")
+    assert re.fullmatch(r"call took \S+ m?s\n", done.stderr)
+
+
 def test_sessions_from_creation_to_deletion(cli):
     cli("sessions", "create", "life", "--label", "team=blue", "--label", "x=1", "--ttl", "2h")
     (session,) = cli.json("sessions", "show", "sessions/life")
@@ -201,7 +208,7 @@ def test_chat_on_a_terminal(cli):
         (["generate", "x", "-t", "200"], 4, ["INVALID_ARGUMENT", "INVALID_FIELD", "temperature"]),
         (["generate", "x", "--top-p", "0"], 4, ["INVALID_FIELD", "top_p"]),
         (["generate", "x", "-m", "nope"], 5, ["MODEL_NOT_FOUND", "nope", "models list"]),
-        (["generate", "x", "--session", "nope"], 5, ["SESSION_NOT_FOUND", "sessions/nope", "hint"]),
+        (["generate", "x", "--session", "nope"], 5, ["SESSION_NOT_FOUND", "nope", "hint"]),
         (["sessions", "fork", "nope/abc"], 5, ["NOT_FOUND", "nope"]),
         (["sessions", "create", "Not_A_Name"], 4, ["INVALID_FIELD", "session_id"]),
         (["generate", "x", "--file", "y"], 2, ["--file"]),

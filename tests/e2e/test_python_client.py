@@ -122,7 +122,7 @@ def test_typed_errors(client):
         client.get_session("py-nope")
     assert caught.value.reason == "SESSION_NOT_FOUND"
     assert caught.value.code == grpc.StatusCode.NOT_FOUND
-    assert "sessions/py-nope" in str(caught.value)
+    assert caught.value.resource == "sessions/py-nope" and "py-nope" in str(caught.value)
     with pytest.raises(reprise_client.InvalidRequest) as caught:
         client.generate(PROMPT, temperature=-1.0).result()
     assert caught.value.reason == "INVALID_FIELD"

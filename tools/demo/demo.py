@@ -61,7 +61,7 @@ def table(short, long):
     folders = [pathlib.Path(short), pathlib.Path(long)]
 
     def row(name, value):
-        print(f"    {name:<34}" + "".join(f"{value(folder):>16}" for folder in folders))
+        print(f"    {name:<36}" + "".join(f"{value(folder):>16}" for folder in folders))
 
     def seconds(value):
         return f"{value * 1e3:.2f} ms" if value < 1 else f"{value:.2f} s"
@@ -79,10 +79,9 @@ def table(short, long):
     row("bytes of its state", lambda f: f"{load(f / 'snapshot.json')['state_bytes']:,}")
     row("snapshot (call)", lambda f: seconds(load(f / "snapshot.json")["call_seconds"]))
     row("fork (call)", lambda f: seconds(load(f / "fork.json")["call_seconds"]))
-    row("resume after the kill (restore)",
+    row("resume after the kill (state read)",
         lambda f: seconds(turn(f)["timeline"]["restore_seconds"]))
-    row("resume (until the first token)",
-        lambda f: seconds(turn(f)["timeline"]["time_to_first_token_seconds"]))
+    row("resume (call to first token)", lambda f: seconds(turn(f)["first_token_seconds"]))
     row("generation (tokens/s)", speed)
 
 

@@ -25,7 +25,7 @@ class RepriseError(Exception):
                  fields: Optional[List[Tuple[str, str]]] = None,
                  metadata: Optional[Dict[str, str]] = None,
                  resource: str = "", retry_after: Optional[float] = None):
-        about = f" ({resource})" if resource not in message else ""
+        about = f" ({resource})" if resource.rsplit("/", 1)[-1] not in message else ""
         super().__init__(f"{code.name}{f' ({reason})' if reason else ''}: {message}{about}")
         self.code = code
         self.reason = reason
