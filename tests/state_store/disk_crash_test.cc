@@ -12,6 +12,7 @@
 #include <random>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "state_store/disk_store.h"
 #include "state_store/internal/cat.h"
@@ -280,6 +281,32 @@ TEST(DiskCrash, ErrorsOfTheDeviceAreTyped) {
   }
   error = StoreError::kNone;
   EXPECT_TRUE(store.PutAndCommit("t", "s", 1, MakeTestSnapshot(1), {}).ok());
+}
+
+// After a failed fsync the next one may succeed with the data gone, so that log is left behind.
+TEST(DiskCrash, AFailedLogSyncMovesToANewLog) {
+  SimulatedDisk disk;
+  bool fails = false;
+  FaultyFileSystem files(disk, [&](const FileOp& op) {
+    const bool hit = fails && op.what == "sync" && op.path.find("/log.") != op.path.npos;
+    return hit ? MakeStoreError(StoreError::kIoError, "injected") : absl::OkStatus();
+  });
+  auto opened = OpenDiskStore(Options("/disk/store", &files));
+  ASSERT_TRUE(opened.ok());
+  SessionStore& store = *opened->store;
+  ASSERT_TRUE(store.CreateSession("t", {.id = "s"}).ok());
+  fails = true;
+  const CommitOptions sync{.durability = Durability::kSync};
+  EXPECT_EQ(GetStoreError(store.PutAndCommit("t", "s", 1, MakeTestSnapshot(1), sync).status()),
+            StoreError::kIoError);
+  EXPECT_EQ(store.GetSession("t", "s")->version, 1u);
+  fails = false;
+  ASSERT_TRUE(store.PutAndCommit("t", "s", 1, MakeTestSnapshot(2), sync).ok());
+  std::vector<std::string> logs;
+  for (const std::string& path : disk.AllFiles()) {
+    if (path.find("/log.") != path.npos) logs.push_back(path);
+  }
+  EXPECT_EQ(logs, std::vector<std::string>{"/disk/store/log.2"});
 }
 
 TEST(DiskCrash, OneProcessAtATime) {
