@@ -3,22 +3,26 @@
 #ifndef REPRISE_SERVICE_WIRE_CODEC_H_
 #define REPRISE_SERVICE_WIRE_CODEC_H_
 
+#include <google/protobuf/descriptor.h>
 #include <grpcpp/impl/codegen/proto_utils.h>
 #include <grpcpp/support/byte_buffer.h>
 
+#include <utility>
+
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
-#include "service/errors.h"
 
 namespace reprise::service {
 
-// Empties `bytes`. INVALID_FIELD without a field: the parser does not say which.
+// Why `bytes` are no message of that type: INVALID_UTF8 with field and offset, or INVALID_FIELD
+// without a field when they are malformed.
+absl::Status ExplainUnparsed(grpc::ByteBuffer bytes, const google::protobuf::Descriptor& type);
+
+// Empties `bytes`. Fails as ExplainUnparsed says.
 template <typename Message>
 absl::Status ParseMessage(grpc::ByteBuffer* bytes, Message* message) {
+  grpc::ByteBuffer kept = *bytes;  // shares the memory
   if (grpc::SerializationTraits<Message>::Deserialize(bytes, message).ok()) return absl::OkStatus();
-  return MakeError(v1::ERROR_REASON_INVALID_FIELD,
-                   absl::StrCat("not a ", Message::descriptor()->name(),
-                                ": malformed, or a string is not UTF-8"));
+  return ExplainUnparsed(std::move(kept), *Message::descriptor());
 }
 
 template <typename Message>

@@ -91,11 +91,25 @@ TEST(HostileInputTest, AMessageThatIsTooLargeIsRefused) {
   EXPECT_TRUE(server.Generate(TokenRequest({5}, 3)).status.ok());
 }
 
-TEST(HostileInputTest, BytesThatAreNoMessageAndTextThatIsNotUtf8) {
+TEST(HostileInputTest, TextThatIsNotUtf8IsFoundWhereverItIs) {
   TestServer server;
-  for (const std::string& bytes :
-       {std::string("\xFF\xFF\xFF"), std::string("\x12\x02\xC3\x28", 4),  // text = bad UTF-8
-        std::string("\x12\x7F", 2), std::string(1000, '\xFF')}) {
+  const auto expect = [](const grpc::Status& status, const std::string& field,
+                         const std::string& offset) {
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_EQ(ReasonIn(status), "INVALID_UTF8");
+    EXPECT_EQ(ErrorInfoIn(status).metadata().at("field"), field);
+    EXPECT_EQ(ErrorInfoIn(status).metadata().at("offset"), offset);
+  };
+  // Field 2 of a GenerateRequest is the text, field 9 the stop conditions, whose field 2 is repeated.
+  expect(SendRaw(server, kGenerate, "\x12\x04hi\xC3\x28"), "text", "2");
+  expect(SendRaw(server, kGenerate, "\x4A\x06\x12\x01x\x12\x01\xFF"), "stop.stop_strings[1]", "0");
+  expect(SendRaw(server, "/reprise.v1.ModelService/Tokenize", "\x12\x01\xFF"), "text", "0");
+}
+
+TEST(HostileInputTest, BytesThatAreNoMessage) {
+  TestServer server;
+  for (const std::string& bytes : {std::string("\xFF\xFF\xFF"), std::string("\x12\x7F", 2),
+                                   std::string(1000, '\xFF')}) {
     for (const std::string& method :
          {std::string(kGenerate), std::string("/reprise.v1.SessionService/CreateSession"),
           std::string("/reprise.v1.SessionService/ExportSnapshot"),
