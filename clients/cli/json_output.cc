@@ -119,7 +119,7 @@ Json ToJson(const Message& message) {
       Json list = Json::array();
       for (int j = 0; j < reflection.FieldSize(message, field); ++j) {
         Json value = Value(message, reflection, field, j);
-        // A list cannot change the name of one element, so it is lossy; `ids` beside it are not.
+        // An element has no name of its own to change, so lists of bytes are lossy.
         list.push_back(std::move(value));
       }
       object[field->name()] = std::move(list);

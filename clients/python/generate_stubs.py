@@ -12,9 +12,11 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROTOS = ["errors", "generation", "model", "session"]
+PROTO_DIR = HERE / ".." / ".." / "proto"
+OUT_DIR = HERE / "src" / "reprise_client" / "v1"
 
 
-def generate(proto_dir=HERE / ".." / ".." / "proto", out_dir=HERE / "src" / "reprise_client" / "v1"):
+def generate(proto_dir=PROTO_DIR, out_dir=OUT_DIR):
     """Writes messages, type hints and gRPC stubs to `out_dir`."""
     from importlib import resources
 
@@ -33,14 +35,15 @@ def generate(proto_dir=HERE / ".." / ".." / "proto", out_dir=HERE / "src" / "rep
         out_dir.mkdir(parents=True, exist_ok=True)
         for path in sorted(pathlib.Path(scratch, "reprise", "v1").glob("*.py*")):
             # protoc imports by the path of the .proto; in Python the package is ours.
-            text = path.read_text().replace("from reprise.v1 import", "from reprise_client.v1 import")
+            text = path.read_text()
+            text = text.replace("from reprise.v1 import", "from reprise_client.v1 import")
             (out_dir / path.name).write_text(text)
     (out_dir / "__init__.py").write_text('"""Generated from proto/reprise/v1."""\n')
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--proto-dir", default=HERE / ".." / ".." / "proto")
+    parser.add_argument("--proto-dir", default=PROTO_DIR)
     arguments = parser.parse_args()
     generate(arguments.proto_dir)
-    print("wrote", HERE / "src" / "reprise_client" / "v1", file=sys.stderr)
+    print("wrote", OUT_DIR, file=sys.stderr)

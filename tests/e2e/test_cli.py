@@ -31,7 +31,8 @@ def test_health(cli):
     assert cli.json("health")[0]["status"] == "SERVING"
 
 
-@pytest.mark.parametrize("text", ["Hello world", "two\nlines  and spaces ", "grün €", "\U0001f600"])
+@pytest.mark.parametrize("text",
+                         ["Hello world", "two\nlines  and spaces ", "grün €", "\U0001f600"])
 def test_tokenize_and_back(cli, text):
     (tokens,) = cli.json("tokenize", text)
     assert cli("detokenize", ",".join(map(str, tokens["ids"]))) == text

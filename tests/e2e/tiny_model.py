@@ -25,7 +25,7 @@ def write(folder):
         minloglevel=2)
     config = {"vocab_size": VOCABULARY, "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
     weights = checkpoints.random_weights(config, seed=7)
-    # Flatter logits: sampled answers that differ from seed to seed and say something about the state.
+    # Flatter logits: sampled answers that differ from seed to seed and tell states apart.
     weights["model.embed_tokens.weight"] *= 0.25
     checkpoints.write(folder, config, weights)
     return folder

@@ -73,7 +73,8 @@ class Client:
             prompt: text, or token ids that are used as they are. None goes on from where the
                 session stands.
             session: append prompt and answer to this session; empty: nothing is kept.
-            max_tokens: most tokens to generate. None: the server's default. 0: only feed the prompt.
+            max_tokens: most tokens to generate. None: the server's default. 0: only feed the
+                prompt.
             temperature: 0 is greedy.
             seed: one seed, prompt and model give one answer. None: the session's generator goes on,
                 or the server draws a seed and reports it in `finished`.

@@ -1,4 +1,4 @@
-"""What a failed call raises: one class per kind of failure, with the server's reason and details."""
+"""What a failed call raises: one class per kind of failure, with the server's details."""
 
 import contextlib
 from typing import Dict, Iterator, List, Optional, Tuple
