@@ -160,9 +160,27 @@ uint64_t GenerateCall::ChooseSeed() const {
 }
 
 bool GenerateCall::Writable() {
-  absl::MutexLock lock(&mutex_);
-  paused_ = !broken_ && pending_tokens_ + written_tokens_ >= environment_->limits.max_unwritten_tokens;
-  return !paused_;
+  const absl::Time now = environment_->clock->Now();
+  bool stalled = false;
+  bool paused;
+  {
+    absl::MutexLock lock(&mutex_);
+    const bool was_paused = paused_;
+    paused =
+        !broken_ && pending_tokens_ + written_tokens_ >= environment_->limits.max_unwritten_tokens;
+    paused_ = paused;
+    if (!paused || !was_paused) {
+      paused_since_ = now;
+    } else if (!stalled_ && now - paused_since_ > environment_->limits.stall) {
+      stalled = stalled_ = true;
+    }
+  }
+  if (stalled) {
+    environment_->log->warn("cancelling a call whose client does not read: request_id={}",
+                            ForLog(request_.request_id()));
+    context_->TryCancel();  // comes back as OnCancel
+  }
+  return !paused;
 }
 
 scheduler::RequestObserver::Verdict GenerateCall::OnToken(const kernels::SampledToken& token) {
@@ -187,8 +205,8 @@ void GenerateCall::OnFinish(scheduler::RequestResult result) {
     result.status = MakeError(v1::ERROR_REASON_NON_FINITE,
                               "the model's logits are not finite; nothing was stored");
   }
-  const bool commit = turn_.has_value() && result.state.has_value() &&
-                      (result.status.ok() || generated);
+  const bool commit =
+      turn_.has_value() && result.state.has_value() && (result.status.ok() || generated);
   if (!commit) {
     std::optional<v1::GenerateResponse> finished;
     if (result.status.ok()) finished = MakeFinished(result);
@@ -356,9 +374,8 @@ void GenerateCall::OnDone() {
 
 void GenerateCall::LogEnd(const absl::Status& status) const {
   if (status.ok() || absl::IsCancelled(status)) return;
-  const auto level = absl::IsInternal(status) || absl::IsDataLoss(status)
-                         ? spdlog::level::err
-                         : spdlog::level::info;
+  const auto level = absl::IsInternal(status) || absl::IsDataLoss(status) ? spdlog::level::err
+                                                                          : spdlog::level::info;
   environment_->log->log(level, "Generate refused or failed: {} request_id={} session={} after {}",
                          ForLog(status.ToString()), ForLog(request_.request_id()),
                          ForLog(request_.session()),

@@ -1,13 +1,14 @@
 // One Generate call, from its request to its last message.
 //
 //   1. Start (gRPC's thread) hands the call to an I/O thread; nothing waits.
-//   2. Prepare (I/O thread): check fields, begin the session's turn, find the model, restore the state,
-//      encode the prompt, submit to the scheduler.
+//   2. Prepare (I/O thread): check fields, begin the session's turn, find the model, restore the
+//      state, encode the prompt, submit to the scheduler.
 //   3. OnToken (scheduler's thread): tokens become text in a pending event; Pump writes it when the
 //      stream is free. Tokens that pile up meanwhile share one event; too many pause the sequence.
 //   4. OnFinish (scheduler's thread): with a session, Commit on an I/O thread.
 //   5. End: what is pending, then the Finished message or the failed status; OnDone.
-// Cancel, deadline and a vanished client all come in as OnCancel, which ends step 3 within one step.
+// Cancel, deadline and a vanished client all come in as OnCancel, which ends step 3 within one
+// step.
 #ifndef REPRISE_SERVICE_GENERATE_CALL_H_
 #define REPRISE_SERVICE_GENERATE_CALL_H_
 
@@ -33,8 +34,8 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                            public scheduler::RequestObserver,
                            public std::enable_shared_from_this<GenerateCall> {
  public:
-  // Takes care of itself: lives until gRPC is done with it and nobody else holds it. The request comes
-  // unparsed, so that a malformed one is answered with a reason.
+  // Takes care of itself: lives until gRPC is done with it and nobody else holds it. The request
+  // comes unparsed, so that a malformed one is answered with a reason.
   static GenerateCall* Start(Environment* environment, grpc::CallbackServerContext* context,
                              const grpc::ByteBuffer* request);
 
@@ -60,7 +61,8 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   v1::GenerateResponse MakeFinished(const scheduler::RequestResult& result);
   // Ends the call with a last message or a failed status; the first end counts.
   void End(absl::Status status, std::optional<v1::GenerateResponse> finished);
-  // Writes what is pending, or the end, if the stream is free. No lock is held while gRPC is called.
+  // Writes what is pending, or the end, if the stream is free. No lock is held while gRPC is
+  // called.
   void Pump() ABSL_LOCKS_EXCLUDED(mutex_);
   void LogEnd(const absl::Status& status) const;
 
@@ -88,8 +90,10 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   int pending_tokens_ ABSL_GUARDED_BY(mutex_) = 0;  // in pending_
   int written_tokens_ ABSL_GUARDED_BY(mutex_) = 0;  // in the write in progress
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool broken_ ABSL_GUARDED_BY(mutex_) = false;     // nothing more can be written
-  bool paused_ ABSL_GUARDED_BY(mutex_) = false;     // the scheduler was told to wait
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;  // nothing more can be written
+  bool paused_ ABSL_GUARDED_BY(mutex_) = false;  // the scheduler was told to wait
+  absl::Time paused_since_ ABSL_GUARDED_BY(mutex_);
+  bool stalled_ ABSL_GUARDED_BY(mutex_) = false;    // paused for too long: cancelled
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;      // the end is known
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;  // and on its way to gRPC
   absl::Status status_ ABSL_GUARDED_BY(mutex_);

@@ -88,7 +88,8 @@ void CheckOutput(const v1::OutputOptions& output, FieldViolations* violations) {
 
 void CheckId(const std::string& field, int32_t id, int vocab_size, FieldViolations* violations) {
   if (id >= 0 && id < vocab_size) return;
-  violations->Add(field, absl::StrCat("must be a token id from 0 to ", vocab_size - 1, ", is ", id));
+  violations->Add(field,
+                  absl::StrCat("must be a token id from 0 to ", vocab_size - 1, ", is ", id));
 }
 
 }  // namespace
@@ -156,8 +157,7 @@ absl::StatusOr<std::vector<int32_t>> EncodePrompt(const v1::GenerateRequest& req
     }
     const std::string& text = request.text();
     if (const size_t bad = models::FindInvalidUtf8(text); bad != std::string::npos) {
-      return MakeError(v1::ERROR_REASON_INVALID_UTF8,
-                       absl::StrCat("text: not UTF-8 at byte ", bad),
+      return MakeError(v1::ERROR_REASON_INVALID_UTF8, absl::StrCat("text: not UTF-8 at byte ", bad),
                        {{"field", "text"}, {"offset", absl::StrCat(bad)}});
     }
     models::EncodeOptions options;
@@ -168,11 +168,11 @@ absl::StatusOr<std::vector<int32_t>> EncodePrompt(const v1::GenerateRequest& req
   }
   const auto tokens = static_cast<int64_t>(prompt.size());
   if (tokens > limits.max_prompt_tokens) {
-    return MakeError(v1::ERROR_REASON_PROMPT_TOO_LONG,
-                     absl::StrCat("the prompt has ", tokens, " tokens; at most ",
-                                  limits.max_prompt_tokens, " are accepted"),
-                     {{"tokens", absl::StrCat(tokens)},
-                      {"limit", absl::StrCat(limits.max_prompt_tokens)}});
+    return MakeError(
+        v1::ERROR_REASON_PROMPT_TOO_LONG,
+        absl::StrCat("the prompt has ", tokens, " tokens; at most ", limits.max_prompt_tokens,
+                     " are accepted"),
+        {{"tokens", absl::StrCat(tokens)}, {"limit", absl::StrCat(limits.max_prompt_tokens)}});
   }
   if (request.output().prompt_logprobs() &&
       tokens * (1 + request.output().top_logprobs()) > kMaxPromptLogprobEntries) {

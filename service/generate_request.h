@@ -20,8 +20,8 @@ absl::Status CheckFields(const v1::GenerateRequest& request, const RequestLimits
 // Token ids against the model's vocabulary.
 absl::Status CheckVocabulary(const v1::GenerateRequest& request, const ServedModel& model);
 
-// The prompt as tokens. `continues`: the session has tokens already. PROMPT_TOO_LONG, EMPTY_SEQUENCE,
-// INVALID_UTF8, or INVALID_FIELD for text without a tokenizer.
+// The prompt as tokens. `continues`: the session has tokens already. PROMPT_TOO_LONG,
+// EMPTY_SEQUENCE, INVALID_UTF8, or INVALID_FIELD for text without a tokenizer.
 absl::StatusOr<std::vector<int32_t>> EncodePrompt(const v1::GenerateRequest& request,
                                                   const ServedModel& model,
                                                   const RequestLimits& limits, bool continues);

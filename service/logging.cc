@@ -19,8 +19,8 @@ class JsonFormatter final : public spdlog::formatter {
  public:
   void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
     const nlohmann::ordered_json line = {
-        {"time", absl::FormatTime(absl::RFC3339_full, absl::FromChrono(message.time),
-                                  absl::UTCTimeZone())},
+        {"time",
+         absl::FormatTime(absl::RFC3339_full, absl::FromChrono(message.time), absl::UTCTimeZone())},
         {"level", std::string(spdlog::level::to_string_view(message.level).data())},
         {"message", std::string(message.payload.data(), message.payload.size())}};
     const std::string text =
@@ -35,8 +35,8 @@ class JsonFormatter final : public spdlog::formatter {
 }  // namespace
 
 std::shared_ptr<spdlog::logger> MakeLogger(const LogSettings& settings) {
-  auto logger = std::make_shared<spdlog::logger>(
-      "reprised", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  auto logger = std::make_shared<spdlog::logger>("reprised",
+                                                 std::make_shared<spdlog::sinks::stderr_sink_mt>());
   if (settings.format == "json") {
     logger->set_formatter(std::make_unique<JsonFormatter>());
   } else {

@@ -1,5 +1,5 @@
-// Log lines on standard error. Logged are startup facts, changes of state, refusals and failures, once,
-// where they are decided; never prompts, texts or tokens.
+// Log lines on standard error. Logged are startup facts, changes of state, refusals and failures,
+// once, where they are decided; never prompts, texts or tokens.
 #ifndef REPRISE_SERVICE_LOGGING_H_
 #define REPRISE_SERVICE_LOGGING_H_
 

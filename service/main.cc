@@ -21,7 +21,8 @@ int Fail(const absl::Status& status, int code) {
 
 int main(int argc, char** argv) {
   using namespace reprise::service;
-  const auto flags = ParseServerFlags(argc, argv, [](const char* name) { return std::getenv(name); });
+  const auto flags =
+      ParseServerFlags(argc, argv, [](const char* name) { return std::getenv(name); });
   if (!flags.ok()) return Fail(flags.status(), kUsageError);
   if (!flags->print.empty()) {
     std::fputs(flags->print.c_str(), stdout);

@@ -81,9 +81,8 @@ absl::StatusOr<v1::DetokenizeResponse> RunDetokenize(const Environment& environm
     }
   }
   v1::DetokenizeResponse response;
-  ASSIGN_OR_RETURN(*response.mutable_text(),
-                   tokenizer->Decode(absl::MakeConstSpan(request.ids().data(),
-                                                         request.ids_size())));
+  ASSIGN_OR_RETURN(*response.mutable_text(), tokenizer->Decode(absl::MakeConstSpan(
+                                                 request.ids().data(), request.ids_size())));
   return response;
 }
 
@@ -93,8 +92,8 @@ grpc::ServerUnaryReactor* ModelService::ListModels(Context* context, const Buffe
                                                    Buffer* out) {
   return ServeUnary<v1::ListModelsRequest>(
       environment_, context, in, out,
-      [this](const std::string&, const v1::ListModelsRequest&)
-          -> absl::StatusOr<v1::ListModelsResponse> {
+      [this](const std::string&,
+             const v1::ListModelsRequest&) -> absl::StatusOr<v1::ListModelsResponse> {
         v1::ListModelsResponse response;
         for (const auto& model : environment_->models->models()) {
           *response.add_models() = DescribeModel(*model, environment_->limits);

@@ -16,9 +16,10 @@ constexpr char kSnapshotForm[] = "must be \"sessions/{id}/snapshots/{id}\"";
 constexpr char kEitherForm[] = "must be \"sessions/{id}\" or \"sessions/{id}/snapshots/{id}\"";
 
 bool IsSnapshotId(std::string_view id) {
-  return !id.empty() && id.size() <= kMaxSnapshotId && std::all_of(id.begin(), id.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
-  });
+  return !id.empty() && id.size() <= kMaxSnapshotId &&
+         std::all_of(id.begin(), id.end(), [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+         });
 }
 
 // False when `name` is neither form.

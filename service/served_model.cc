@@ -10,24 +10,24 @@
 namespace reprise::service {
 namespace {
 
-// Scoring keeps the logits of whole chunks; this many rows at most, since a row is a vocabulary wide.
+// Scoring keeps the logits of whole chunks; this many rows at most, since a row is a vocabulary
+// wide.
 constexpr int kLogitRows = 64;
 // No conversation gets there; a number beyond is a damaged or hostile snapshot.
 constexpr int64_t kMaxPosition = int64_t{1} << 53;
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(std::string name,
-                                                        std::unique_ptr<models::HybridModel> model,
-                                                        std::unique_ptr<models::Tokenizer> tokenizer,
-                                                        const kernels::Context& context,
-                                                        const Clock* clock,
-                                                        const ComputeSettings& settings) {
-  // Token ids must mean the same on both sides; a model may have padding rows behind the tokenizer's.
+absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
+    std::string name, std::unique_ptr<models::HybridModel> model,
+    std::unique_ptr<models::Tokenizer> tokenizer, const kernels::Context& context,
+    const Clock* clock, const ComputeSettings& settings) {
+  // Token ids must mean the same on both sides; a model may have padding rows behind the
+  // tokenizer's.
   if (tokenizer != nullptr && tokenizer->vocab_size() > model->info().vocab_size) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("model ", name, ": its tokenizer has ", tokenizer->vocab_size(),
-                     " tokens, the model ", model->info().vocab_size));
+    return absl::InvalidArgumentError(absl::StrCat("model ", name, ": its tokenizer has ",
+                                                   tokenizer->vocab_size(), " tokens, the model ",
+                                                   model->info().vocab_size));
   }
   scheduler::SchedulerOptions options;
   options.num_slots = settings.slots;
@@ -40,17 +40,16 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(std::string name,
 
   auto served = std::make_unique<ServedModel>();
   served->name = name;
-  served->identity = {
-      .model_id = name,
-      .weights_fingerprint = model->info().weights_fingerprint,
-      .tokenizer_fingerprint = tokenizer == nullptr ? "" : tokenizer->fingerprint(),
-      .layout_digest = model->state_layout().Digest(),
-      .numerics_id = models::NumericsId(context.device)};
+  served->identity = {.model_id = name,
+                      .weights_fingerprint = model->info().weights_fingerprint,
+                      .tokenizer_fingerprint = tokenizer == nullptr ? "" : tokenizer->fingerprint(),
+                      .layout_digest = model->state_layout().Digest(),
+                      .numerics_id = models::NumericsId(context.device)};
   served->device = context.device;
   served->model = std::move(model);
   served->tokenizer = std::move(tokenizer);
-  ASSIGN_OR_RETURN(auto loop, scheduler::Scheduler::Create(served->model.get(), context, clock,
-                                                           options));
+  ASSIGN_OR_RETURN(auto loop,
+                   scheduler::Scheduler::Create(served->model.get(), context, clock, options));
   served->scheduler = std::make_unique<scheduler::SchedulerThread>(std::move(loop));
   return served;
 }
@@ -60,8 +59,8 @@ absl::StatusOr<scheduler::SessionLegs> RestoreChecked(const ServedModel& model,
   ASSIGN_OR_RETURN(scheduler::SessionLegs legs,
                    scheduler::RestoreSnapshot(model.identity, model.layout(), snapshot));
   const scheduler::SequenceState& sequence = legs.sequence;
-  if (sequence.position > kMaxPosition || !sequence.pending.has_value() ||
-      *sequence.pending < 0 || *sequence.pending >= model.vocab_size()) {
+  if (sequence.position > kMaxPosition || !sequence.pending.has_value() || *sequence.pending < 0 ||
+      *sequence.pending >= model.vocab_size()) {
     return MakeError(v1::ERROR_REASON_CORRUPT_SNAPSHOT,
                      "the snapshot's position or pending token is impossible");
   }

@@ -33,12 +33,10 @@ struct ServedModel {
 };
 
 // Wraps a model and starts its scheduler thread. `clock` and the context's pool are borrowed.
-absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(std::string name,
-                                                        std::unique_ptr<models::HybridModel> model,
-                                                        std::unique_ptr<models::Tokenizer> tokenizer,
-                                                        const kernels::Context& context,
-                                                        const Clock* clock,
-                                                        const ComputeSettings& settings);
+absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
+    std::string name, std::unique_ptr<models::HybridModel> model,
+    std::unique_ptr<models::Tokenizer> tokenizer, const kernels::Context& context,
+    const Clock* clock, const ComputeSettings& settings);
 
 // scheduler::RestoreSnapshot, and what it cannot know: that the pending token is one of the
 // vocabulary. The snapshot may come from anyone.
@@ -51,8 +49,8 @@ class ModelRegistry {
   explicit ModelRegistry(std::vector<std::unique_ptr<ServedModel>> models)
       : models_(std::move(models)) {}
 
-  // The model of that name, or the only one if `name` is empty. MODEL_NOT_FOUND; INVALID_FIELD about
-  // `field` when the name is empty and there are several.
+  // The model of that name, or the only one if `name` is empty. MODEL_NOT_FOUND; INVALID_FIELD
+  // about `field` when the name is empty and there are several.
   absl::StatusOr<ServedModel*> Find(std::string_view name, std::string_view field) const;
   const std::vector<std::unique_ptr<ServedModel>>& models() const { return models_; }
   // Of the largest state.

@@ -1,8 +1,9 @@
 // service: the wire. The gRPC services of proto/reprise/v1, their server and its life.
 //
-// A call comes in on one of gRPC's threads, which never waits: it goes to the I/O pool (worker_pool.h) for
-// parsing, checking and the store, and from there, for Generate, to the scheduler's thread of its model
-// (generate_call.h has the life of one call). Nothing holds a thread per stream.
+// A call comes in on one of gRPC's threads, which never waits: it goes to the I/O pool
+// (worker_pool.h) for parsing, checking and the store, and from there, for Generate, to the
+// scheduler's thread of its model (generate_call.h has the life of one call). Nothing holds a
+// thread per stream.
 //
 //   ASSIGN_OR_RETURN(auto server, Server::Create(options));  // loads, opens, listens
 //   ... server->port() ...
@@ -42,8 +43,9 @@ class Server {
   ~Server();
 
   int port() const;
-  // Says NOT_SERVING, refuses new calls, lets running ones go on until options.wire.drain has passed,
-  // ends the rest with what they have (sessions are committed), and closes. Blocks. Once only.
+  // Says NOT_SERVING, refuses new calls, lets running ones go on until options.wire.drain has
+  // passed, ends the rest with what they have (sessions are committed), and closes. Blocks. Once
+  // only.
   void Drain();
 
  private:

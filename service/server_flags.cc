@@ -1,7 +1,6 @@
 #include "service/server_flags.h"
 
 #include <CLI/CLI.hpp>
-
 #include <algorithm>
 #include <cctype>
 #include <fstream>
@@ -96,8 +95,8 @@ absl::Status SetStore(const std::string& text, ServerOptions* options) {
 absl::Status SetListen(const std::string& text, ServerOptions* options) {
   const size_t colon = text.rfind(':');
   int port;
-  if (colon == std::string::npos || colon == 0 || !absl::SimpleAtoi(text.substr(colon + 1), &port) ||
-      port < 0 || port > 65535) {
+  if (colon == std::string::npos || colon == 0 ||
+      !absl::SimpleAtoi(text.substr(colon + 1), &port) || port < 0 || port > 65535) {
     return NotAllowed();
   }
   options->wire.listen = text;
@@ -141,7 +140,8 @@ std::vector<FlagSpec> MakeFlags() {
        Integer(&O::compute, &ComputeSettings::threads, 0, 256)},
       {"slots", "32", "an integer from 1 to 65536", "sequences that run at once, per model", false,
        Integer(&O::compute, &ComputeSettings::slots, 1, 65536)},
-      {"step-tokens", "256", "an integer from 1 to 65536, at least --slots and --prefill-chunk-tokens",
+      {"step-tokens", "256",
+       "an integer from 1 to 65536, at least --slots and --prefill-chunk-tokens",
        "tokens of one step over all sequences", false,
        Integer(&O::compute, &ComputeSettings::step_tokens, 1, 65536)},
       {"prefill-chunk-tokens", "128", "an integer from 1 to 65536",
@@ -164,6 +164,9 @@ std::vector<FlagSpec> MakeFlags() {
       {"max-unwritten-tokens", "64", "an integer from 1 to 65536",
        "tokens that wait for a slow reader before its sequence pauses", false,
        Integer(&O::limits, &RequestLimits::max_unwritten_tokens, 1, 65536)},
+      {"stall-seconds", "300", "a number from 0 to 86400, 0 = for ever",
+       "how long a sequence waits for a client that does not read before it is cancelled", false,
+       Seconds(&O::limits, &RequestLimits::stall, 86400, true)},
       {"drain-seconds", "30", "a number from 0 to 86400",
        "how long running requests may go on after SIGTERM", false,
        Seconds(&O::wire, &WireSettings::drain, 86400, false)},
@@ -231,15 +234,15 @@ absl::Status CheckTogether(const ServerOptions& options) {
     return absl::InvalidArgumentError("--model: at least one is needed");
   }
   if (options.compute.step_tokens < options.compute.slots) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--step-tokens: ", options.compute.step_tokens, " is not allowed; allowed: at least --slots (",
-        options.compute.slots, "), so that each sequence can move in each step"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--step-tokens: ", options.compute.step_tokens,
+                     " is not allowed; allowed: at least --slots (", options.compute.slots,
+                     "), so that each sequence can move in each step"));
   }
   if (options.compute.prefill_chunk_tokens > options.compute.step_tokens) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--prefill-chunk-tokens: ", options.compute.prefill_chunk_tokens,
-                     " is not allowed; allowed: at most --step-tokens (",
-                     options.compute.step_tokens, ")"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--prefill-chunk-tokens: ", options.compute.prefill_chunk_tokens,
+        " is not allowed; allowed: at most --step-tokens (", options.compute.step_tokens, ")"));
   }
   if (options.limits.default_max_tokens > options.limits.max_tokens) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -272,8 +275,7 @@ std::string EnvironmentName(const std::string& flag) {
 }
 
 absl::StatusOr<ParsedFlags> ParseServerFlags(
-    int argc, const char* const* argv,
-    const std::function<const char*(const char*)>& environment) {
+    int argc, const char* const* argv, const std::function<const char*(const char*)>& environment) {
   CLI::App app("reprised: serves hybrid recurrent language models over gRPC", "reprised");
   Values command_line;
   std::string config_path;

@@ -34,12 +34,11 @@ struct ParsedFlags {
   std::string print;  // not empty: print this and exit with 0 (--help, --version)
 };
 
-// The command line wins over the environment, and that over the config file (--config FILE, lines of
-// `key = value` with the flags' names). INVALID_ARGUMENT names where the value came from, the key, the
-// value and what is allowed.
+// The command line wins over the environment, and that over the config file (--config FILE, lines
+// of `key = value` with the flags' names). INVALID_ARGUMENT names where the value came from, the
+// key, the value and what is allowed.
 absl::StatusOr<ParsedFlags> ParseServerFlags(
-    int argc, const char* const* argv,
-    const std::function<const char*(const char*)>& environment);
+    int argc, const char* const* argv, const std::function<const char*(const char*)>& environment);
 
 }  // namespace reprise::service
 

@@ -30,10 +30,11 @@ absl::StatusOr<std::unique_ptr<state_store::SessionStore>> OpenStore(const Store
   auto opened = state_store::OpenDiskStore(disk);
   if (!opened.ok()) return Prefixed(opened.status(), absl::StrCat("--store disk:", settings.path));
   const state_store::RecoveryReport& report = opened->report;
-  log->info("store: disk {}, {} log records, {} bytes of a torn tail cut, {} orphan chunks and {} "
-            "temporary files removed",
-            settings.path, report.records, report.cut_bytes, report.orphan_chunks,
-            report.temporary_files);
+  log->info(
+      "store: disk {}, {} log records, {} bytes of a torn tail cut, {} orphan chunks and {} "
+      "temporary files removed",
+      settings.path, report.records, report.cut_bytes, report.orphan_chunks,
+      report.temporary_files);
   for (const std::string& note : report.notes) log->warn("store: {}", note);
   return std::move(opened->store);
 }
@@ -57,17 +58,19 @@ absl::StatusOr<ServerParts> LoadParts(const ServerOptions& options, const Clock*
     load.max_rows = options.compute.step_tokens;
     auto loaded = models::LoadModel(source.directory, load);
     if (!loaded.ok()) {
-      return Prefixed(loaded.status(), absl::StrCat("--model ", source.name, "=", source.directory));
+      return Prefixed(loaded.status(),
+                      absl::StrCat("--model ", source.name, "=", source.directory));
     }
     ASSIGN_OR_RETURN(auto served,
                      ServeModel(source.name, std::move(loaded->model), std::move(loaded->tokenizer),
                                 context, clock, options.compute));
     const models::ModelInfo& info = served->model->info();
-    log->info("model {}: {} with {} parameters in {}, {} bytes of weights, {} bytes of state per "
-              "sequence, {} slots, weights {}, loaded in {}",
-              source.name, info.architecture, info.num_parameters, info.dtype, info.weight_bytes,
-              served->layout().bytes(), options.compute.slots, info.weights_fingerprint,
-              absl::FormatDuration(clock->Now() - start));
+    log->info(
+        "model {}: {} with {} parameters in {}, {} bytes of weights, {} bytes of state per "
+        "sequence, {} slots, weights {}, loaded in {}",
+        source.name, info.architecture, info.num_parameters, info.dtype, info.weight_bytes,
+        served->layout().bytes(), options.compute.slots, info.weights_fingerprint,
+        absl::FormatDuration(clock->Now() - start));
     parts.models.push_back(std::move(served));
   }
   return parts;

@@ -1,5 +1,5 @@
-// What a server can be told, grouped by component. server_flags.cc has the table of names, ranges and
-// meanings from which command line, environment, config file and help come.
+// What a server can be told, grouped by component. server_flags.cc has the table of names, ranges
+// and meanings from which command line, environment, config file and help come.
 #ifndef REPRISE_SERVICE_SERVER_OPTIONS_H_
 #define REPRISE_SERVICE_SERVER_OPTIONS_H_
 
@@ -38,7 +38,8 @@ struct RequestLimits {
   int32_t max_tokens = 65536;
   int32_t default_max_tokens = 1024;
   absl::Duration default_session_ttl = absl::InfiniteDuration();
-  int max_unwritten_tokens = 64;  // per stream; more pause the sequence
+  int max_unwritten_tokens = 64;              // per stream; more pause the sequence
+  absl::Duration stall = absl::Seconds(300);  // a sequence paused for longer is cancelled
 };
 
 struct WireSettings {

@@ -21,8 +21,8 @@ constexpr int64_t kMaxDurationSeconds = 315'576'000'000;
 void SetTime(absl::Time time, google::protobuf::Timestamp* timestamp) {
   const int64_t nanos = absl::ToUnixNanos(time);
   timestamp->set_seconds(absl::ToUnixSeconds(time));
-  timestamp->set_nanos(static_cast<int32_t>((nanos % 1'000'000'000 + 1'000'000'000) %
-                                            1'000'000'000));
+  timestamp->set_nanos(
+      static_cast<int32_t>((nanos % 1'000'000'000 + 1'000'000'000) % 1'000'000'000));
 }
 
 }  // namespace
@@ -98,8 +98,8 @@ absl::Duration ReadTtl(const google::protobuf::Duration& ttl, const std::string&
       ttl.nanos() < 1'000'000'000 && (ttl.seconds() > 0 || ttl.nanos() > 0)) {
     return absl::Seconds(ttl.seconds()) + absl::Nanoseconds(ttl.nanos());
   }
-  violations->Add(field, absl::StrCat("must be a duration above 0 and at most ",
-                                      kMaxDurationSeconds, " s"));
+  violations->Add(
+      field, absl::StrCat("must be a duration above 0 and at most ", kMaxDurationSeconds, " s"));
   return absl::Seconds(1);
 }
 
@@ -131,7 +131,8 @@ absl::StatusOr<state_store::NewSessionOptions> ReadNewSession(
   return options;
 }
 
-absl::StatusOr<state_store::PageRequest> ReadPage(int32_t page_size, const std::string& page_token) {
+absl::StatusOr<state_store::PageRequest> ReadPage(int32_t page_size,
+                                                  const std::string& page_token) {
   FieldViolations violations;
   if (page_size < 0 || page_size > kMaxPageSize) {
     violations.Add("page_size", absl::StrCat("must be between 0 and ", kMaxPageSize));

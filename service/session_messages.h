@@ -20,9 +20,9 @@ v1::Snapshot DescribeSnapshot(const std::string& session_id,
                               const state_store::SnapshotInfo& snapshot);
 
 // Of CreateSession, and of what imports and forks share with it. One status names every violation.
-absl::StatusOr<state_store::NewSessionOptions> ReadNewSession(const v1::CreateSessionRequest& request,
-                                                              const Environment& environment,
-                                                              const std::string& path_prefix = "");
+absl::StatusOr<state_store::NewSessionOptions> ReadNewSession(
+    const v1::CreateSessionRequest& request, const Environment& environment,
+    const std::string& path_prefix = "");
 
 void CheckLabels(const google::protobuf::Map<std::string, std::string>& labels,
                  const std::string& field, FieldViolations* violations);

@@ -19,7 +19,8 @@ namespace {
 using google::protobuf::Empty;
 using state_store::SessionStore;
 
-// A rewind of "whatever the version is now" may race with a turn's commit; so often it is tried again.
+// A rewind of "whatever the version is now" may race with a turn's commit; so often it is tried
+// again.
 constexpr int kRewindAttempts = 8;
 constexpr size_t kMaxRequestId = 128;
 
@@ -60,8 +61,8 @@ absl::StatusOr<v1::Session> Update(SessionStore* store, const std::string& tenan
       CheckLabels(request.labels(), "labels", &violations);
       update.labels.emplace(request.labels().begin(), request.labels().end());
     } else if (path == "ttl") {
-      update.ttl = request.has_ttl() ? ReadTtl(request.ttl(), "ttl", &violations)
-                                     : absl::InfiniteDuration();
+      update.ttl =
+          request.has_ttl() ? ReadTtl(request.ttl(), "ttl", &violations) : absl::InfiniteDuration();
     } else {
       violations.Add("update_mask", "may name \"labels\" and \"ttl\" only");
     }
@@ -106,8 +107,7 @@ absl::StatusOr<v1::Session> Rewind(SessionStore* store, const std::string& tenan
       if (!session.ok()) return WithResource(session.status(), "session", request.name());
       version = session->version;
     }
-    auto session =
-        store->Rewind(tenant, id, snapshot.snapshot_id, version, request.request_id());
+    auto session = store->Rewind(tenant, id, snapshot.snapshot_id, version, request.request_id());
     const bool moved = ReasonOf(session.status()) == v1::ERROR_REASON_VERSION_MISMATCH;
     if (moved && request.session_version() == 0 && attempt < kRewindAttempts) continue;
     return Described(store, session, request.name());
@@ -120,8 +120,9 @@ absl::StatusOr<v1::Snapshot> Described(const absl::StatusOr<state_store::Snapsho
   return DescribeSnapshot(session_id, *snapshot);
 }
 
-absl::StatusOr<v1::ListSnapshotsResponse> ListSnapshotsOf(
-    SessionStore* store, const std::string& tenant, const v1::ListSnapshotsRequest& request) {
+absl::StatusOr<v1::ListSnapshotsResponse> ListSnapshotsOf(SessionStore* store,
+                                                          const std::string& tenant,
+                                                          const v1::ListSnapshotsRequest& request) {
   ASSIGN_OR_RETURN(const std::string id, ParseSessionName(request.session(), "session"));
   ASSIGN_OR_RETURN(const auto page, ReadPage(request.page_size(), request.page_token()));
   auto snapshots = store->ListSnapshots(tenant, id, page);
@@ -144,8 +145,7 @@ absl::StatusOr<Empty> Done(absl::Status status, const char* type, const std::str
 grpc::ServerUnaryReactor* SessionService::CreateSession(Context* context, const Buffer* in,
                                                         Buffer* out) {
   return ServeUnary<v1::CreateSessionRequest>(
-      environment_, context, in, out,
-      [this](const std::string& tenant, const auto& request) {
+      environment_, context, in, out, [this](const std::string& tenant, const auto& request) {
         return Create(*environment_, tenant, request);
       });
 }
@@ -164,8 +164,7 @@ grpc::ServerUnaryReactor* SessionService::GetSession(Context* context, const Buf
 grpc::ServerUnaryReactor* SessionService::ListSessions(Context* context, const Buffer* in,
                                                        Buffer* out) {
   return ServeUnary<v1::ListSessionsRequest>(
-      environment_, context, in, out,
-      [this](const std::string& tenant, const auto& request) {
+      environment_, context, in, out, [this](const std::string& tenant, const auto& request) {
         return List(environment_->store, tenant, request);
       });
 }
@@ -173,8 +172,7 @@ grpc::ServerUnaryReactor* SessionService::ListSessions(Context* context, const B
 grpc::ServerUnaryReactor* SessionService::UpdateSession(Context* context, const Buffer* in,
                                                         Buffer* out) {
   return ServeUnary<v1::UpdateSessionRequest>(
-      environment_, context, in, out,
-      [this](const std::string& tenant, const auto& request) {
+      environment_, context, in, out, [this](const std::string& tenant, const auto& request) {
         return Update(environment_->store, tenant, request);
       });
 }
@@ -191,18 +189,16 @@ grpc::ServerUnaryReactor* SessionService::DeleteSession(Context* context, const 
 
 grpc::ServerUnaryReactor* SessionService::ForkSession(Context* context, const Buffer* in,
                                                       Buffer* out) {
-  return ServeUnary<v1::ForkSessionRequest>(
-      environment_, context, in, out,
-      [this](const std::string& tenant, const auto& request) {
-        return Fork(*environment_, tenant, request);
-      });
+  return ServeUnary<v1::ForkSessionRequest>(environment_, context, in, out,
+                                            [this](const std::string& tenant, const auto& request) {
+                                              return Fork(*environment_, tenant, request);
+                                            });
 }
 
 grpc::ServerUnaryReactor* SessionService::RewindSession(Context* context, const Buffer* in,
                                                         Buffer* out) {
   return ServeUnary<v1::RewindSessionRequest>(
-      environment_, context, in, out,
-      [this](const std::string& tenant, const auto& request) {
+      environment_, context, in, out, [this](const std::string& tenant, const auto& request) {
         return Rewind(environment_->store, tenant, request);
       });
 }
@@ -232,8 +228,7 @@ grpc::ServerUnaryReactor* SessionService::GetSnapshot(Context* context, const Bu
 grpc::ServerUnaryReactor* SessionService::ListSnapshots(Context* context, const Buffer* in,
                                                         Buffer* out) {
   return ServeUnary<v1::ListSnapshotsRequest>(
-      environment_, context, in, out,
-      [this](const std::string& tenant, const auto& request) {
+      environment_, context, in, out, [this](const std::string& tenant, const auto& request) {
         return ListSnapshotsOf(environment_->store, tenant, request);
       });
 }

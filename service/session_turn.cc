@@ -12,8 +12,9 @@
 namespace reprise::service {
 namespace {
 
-// Leg of a snapshot that names the turn which made it: "session id, tokens of the turn, request id",
-// separated by newlines. Frozen: it is in snapshots. A fork shares its parent's snapshots, hence the id.
+// Leg of a snapshot that names the turn which made it: "session id, tokens of the turn, request
+// id", separated by newlines. Frozen: it is in snapshots. A fork shares its parent's snapshots,
+// hence the id.
 constexpr char kTurnLeg[] = "turn";
 
 std::string TurnLeg(const std::string& session_id, int64_t committed_tokens,
@@ -71,30 +72,28 @@ absl::StatusOr<SessionTurn> SessionTurn::Begin(Environment* environment, const s
     if (turn.already_committed_.has_value()) return turn;
   }
   if (request.session_version() != 0 && request.session_version() != turn.session_.version) {
-    return WithResource(
-        MakeError(v1::ERROR_REASON_VERSION_MISMATCH,
-                  absl::StrCat("the session has version ", turn.session_.version, ", not ",
-                               request.session_version()),
-                  {{"expected", absl::StrCat(request.session_version())},
-                   {"found", absl::StrCat(turn.session_.version)}}),
-        "session", request.session());
+    return WithResource(MakeError(v1::ERROR_REASON_VERSION_MISMATCH,
+                                  absl::StrCat("the session has version ", turn.session_.version,
+                                               ", not ", request.session_version()),
+                                  {{"expected", absl::StrCat(request.session_version())},
+                                   {"found", absl::StrCat(turn.session_.version)}}),
+                        "session", request.session());
   }
   return turn;
 }
 
 absl::Status SessionTurn::Restore(const ServedModel& model) {
   if (!session_.model_id.empty() && session_.model_id != model.name) {
-    return WithResource(MakeError(v1::ERROR_REASON_FINGERPRINT_MISMATCH,
-                                  "the session belongs to another model",
-                                  {{"field", "model"},
-                                   {"expected", session_.model_id},
-                                   {"found", model.name}}),
-                        "session", MakeSessionName(session_.id));
+    return WithResource(
+        MakeError(v1::ERROR_REASON_FINGERPRINT_MISMATCH, "the session belongs to another model",
+                  {{"field", "model"}, {"expected", session_.model_id}, {"found", model.name}}),
+        "session", MakeSessionName(session_.id));
   }
   if (session_.head_snapshot_id.empty()) return absl::OkStatus();
   const absl::Time start = environment_->clock->Now();
   // By id, not "the head": another server may have moved that since Begin.
-  auto snapshot = environment_->store->ReadSnapshot(tenant_, session_.id, session_.head_snapshot_id);
+  auto snapshot =
+      environment_->store->ReadSnapshot(tenant_, session_.id, session_.head_snapshot_id);
   const std::string name = MakeSnapshotName(session_.id, session_.head_snapshot_id);
   if (!snapshot.ok()) return WithResource(snapshot.status(), "snapshot", name);
   auto legs = RestoreChecked(model, *snapshot);
@@ -110,8 +109,8 @@ absl::StatusOr<v1::TurnCommit> SessionTurn::Commit(const ServedModel& model, End
   const int64_t committed = static_cast<int64_t>(end.prompt.size() + end.generated.size());
   if (end.state.token_count() != tokens_before_ + committed) {
     return MakeError(v1::ERROR_REASON_INTERNAL,
-                     absl::StrCat("the state is at token ", end.state.token_count(), ", the turn at ",
-                                  tokens_before_ + committed, ": not stored"));
+                     absl::StrCat("the state is at token ", end.state.token_count(),
+                                  ", the turn at ", tokens_before_ + committed, ": not stored"));
   }
   legs_.sequence = std::move(end.state);
   legs_.seed = end.seed;
@@ -124,8 +123,8 @@ absl::StatusOr<v1::TurnCommit> SessionTurn::Commit(const ServedModel& model, End
   state_store::CommitOptions options;
   options.durability = durability_;
   options.request_id = request_id_;
-  auto session = environment_->store->PutAndCommit(tenant_, session_.id, session_.version, snapshot,
-                                                   options);
+  auto session =
+      environment_->store->PutAndCommit(tenant_, session_.id, session_.version, snapshot, options);
   if (!session.ok()) {
     return WithResource(session.status(), "session", MakeSessionName(session_.id));
   }

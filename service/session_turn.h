@@ -46,8 +46,8 @@ class SessionTurn {
   // Stores the new state as the session's head, by compare-and-set on the version that Begin saw.
   // INTERNAL, and nothing is stored, when state and tokens do not agree.
   absl::StatusOr<v1::TurnCommit> Commit(const ServedModel& model, End end);
-  // No turn of the session is running here any more. Called when the call is over, so that a client that
-  // has seen the end may start the next turn at once.
+  // No turn of the session is running here any more. Called when the call is over, so that a client
+  // that has seen the end may start the next turn at once.
   void Release() { guard_ = BusySessions::Guard(); }
 
  private:

@@ -1,7 +1,7 @@
 // Snapshots as streams: one file out in pieces, or in.
 //
-// Either way the whole file is in memory for a moment (it is one sequence's state, of fixed size), so that no
-// thread and no lock of the store ever waits for a client.
+// Either way the whole file is in memory for a moment (it is one sequence's state, of fixed size),
+// so that no thread and no lock of the store ever waits for a client.
 #ifndef REPRISE_SERVICE_SNAPSHOT_TRANSFER_H_
 #define REPRISE_SERVICE_SNAPSHOT_TRANSFER_H_
 
@@ -17,7 +17,8 @@
 
 namespace reprise::service {
 
-// Reads the snapshot on an I/O thread, then writes piece after piece as fast as the client takes them.
+// Reads the snapshot on an I/O thread, then writes piece after piece as fast as the client takes
+// them.
 class ExportCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                          public std::enable_shared_from_this<ExportCall> {
  public:
@@ -40,8 +41,9 @@ class ExportCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   grpc::ByteBuffer piece_;
 };
 
-// Collects the pieces up to a cap that follows from the served models, then, on an I/O thread, checks the
-// whole file in a store of its own, checks it against the model, and only then stores it.
+// Collects the pieces up to a cap that follows from the served models, then, on an I/O thread,
+// checks the whole file in a store of its own, checks it against the model, and only then stores
+// it.
 class ImportCall final : public grpc::ServerReadReactor<grpc::ByteBuffer>,
                          public std::enable_shared_from_this<ImportCall> {
  public:

@@ -43,12 +43,10 @@ absl::Status WithErrorInfo(const absl::Status& status) {
   }
   absl::Status described = MakeError(ReasonOf(status), "", metadata);
   absl::Status result(status.code(), status.message());
-  described.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
-    result.SetPayload(url, payload);
-  });
-  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
-    result.SetPayload(url, payload);
-  });
+  described.ForEachPayload(
+      [&](absl::string_view url, const absl::Cord& payload) { result.SetPayload(url, payload); });
+  status.ForEachPayload(
+      [&](absl::string_view url, const absl::Cord& payload) { result.SetPayload(url, payload); });
   return result;
 }
 

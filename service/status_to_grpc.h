@@ -8,9 +8,9 @@
 
 namespace reprise::service {
 
-// The same code, a message of bounded length in valid UTF-8, and as details a google.rpc.Status with
-// ErrorInfo (always), and BadRequest, ResourceInfo and RetryInfo where they say something. Details stay
-// well below the 8 KiB that clients accept as trailing metadata.
+// The same code, a message of bounded length in valid UTF-8, and as details a google.rpc.Status
+// with ErrorInfo (always), and BadRequest, ResourceInfo and RetryInfo where they say something.
+// Details stay well below the 8 KiB that clients accept as trailing metadata.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
 }  // namespace reprise::service

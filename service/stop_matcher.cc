@@ -27,8 +27,7 @@ std::string StopMatcher::Feed(std::string_view text) {
       while (k > 0 && pattern.text[k] != byte) k = pattern.fallback[k - 1];
       if (pattern.text[k] == byte) ++k;
       pattern.length = k;
-      if (k == pattern.text.size() &&
-          (!matched() || k > patterns_[matched_].text.size())) {
+      if (k == pattern.text.size() && (!matched() || k > patterns_[matched_].text.size())) {
         matched_ = static_cast<int>(p);
       }
     }

@@ -10,8 +10,8 @@ namespace reprise::service {
 
 // Holds back text that may be the beginning of a stop string, and only that. What comes out does
 // not depend on how the text was cut into pieces: the stop string that is complete first wins, the
-// longest if several end at one byte. Runs one Knuth-Morris-Pratt automaton per stop string, so a byte
-// costs the same whatever came before. Not thread-safe.
+// longest if several end at one byte. Runs one Knuth-Morris-Pratt automaton per stop string, so a
+// byte costs the same whatever came before. Not thread-safe.
 class StopMatcher {
  public:
   explicit StopMatcher(std::vector<std::string> stops);  // none of them empty

@@ -1,4 +1,5 @@
-// From sampled tokens to the events of a stream: text out of tokens, stop strings, log-probabilities.
+// From sampled tokens to the events of a stream: text out of tokens, stop strings,
+// log-probabilities.
 #ifndef REPRISE_SERVICE_TOKEN_STREAM_H_
 #define REPRISE_SERVICE_TOKEN_STREAM_H_
 
@@ -30,7 +31,8 @@ class TokenStream {
   // Goes on in the middle of a character, where the session's last answer stopped.
   absl::Status Resume(const std::string& detokenizer_state);
 
-  // Appends the token, its text and what was asked for to `event`. True when a stop string is complete.
+  // Appends the token, its text and what was asked for to `event`. True when a stop string is
+  // complete.
   bool Append(const kernels::SampledToken& token, v1::Tokens* event);
   // The text that is left at the end: none after a stop string.
   std::string Finish();

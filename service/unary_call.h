@@ -17,8 +17,8 @@
 
 namespace reprise::service {
 
-// Parses `in`, runs serve(tenant, request) -> absl::StatusOr<Response> on an I/O thread and finishes the
-// call.
+// Parses `in`, runs serve(tenant, request) -> absl::StatusOr<Response> on an I/O thread and
+// finishes the call.
 template <typename Request, typename Serve>
 grpc::ServerUnaryReactor* ServeUnary(Environment* environment, grpc::CallbackServerContext* context,
                                      const grpc::ByteBuffer* in, grpc::ByteBuffer* out,

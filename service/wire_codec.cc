@@ -56,8 +56,7 @@ absl::Status ExplainUnparsed(grpc::ByteBuffer bytes, const Descriptor& type) {
   // A message without fields takes any well-formed bytes and shows them as unknown fields.
   google::protobuf::Empty fields;
   if (grpc::SerializationTraits<google::protobuf::Empty>::Deserialize(&bytes, &fields).ok()) {
-    const auto bad =
-        FindBadString(fields.GetReflection()->GetUnknownFields(fields), type, "", 0);
+    const auto bad = FindBadString(fields.GetReflection()->GetUnknownFields(fields), type, "", 0);
     if (bad.has_value()) {
       return MakeError(v1::ERROR_REASON_INVALID_UTF8,
                        absl::StrCat(bad->field, ": not UTF-8 at byte ", bad->offset),

@@ -1,5 +1,5 @@
-// Messages from and to the bytes that gRPC hands over. The services take requests unparsed, because gRPC
-// answers one that does not parse (a string that is not UTF-8, say) with UNIMPLEMENTED.
+// Messages from and to the bytes that gRPC hands over. The services take requests unparsed, because
+// gRPC answers one that does not parse (a string that is not UTF-8, say) with UNIMPLEMENTED.
 #ifndef REPRISE_SERVICE_WIRE_CODEC_H_
 #define REPRISE_SERVICE_WIRE_CODEC_H_
 

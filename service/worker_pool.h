@@ -1,5 +1,5 @@
-// Threads for work that blocks: store calls, encoding long prompts. gRPC's threads and the scheduler's
-// never wait for a disk.
+// Threads for work that blocks: store calls, encoding long prompts. gRPC's threads and the
+// scheduler's never wait for a disk.
 #ifndef REPRISE_SERVICE_WORKER_POOL_H_
 #define REPRISE_SERVICE_WORKER_POOL_H_
 
@@ -13,7 +13,8 @@
 
 namespace reprise::service {
 
-// Admitted work first, then new work in order of arrival. Thread-safe. A task must not wait for another task.
+// Admitted work first, then new work in order of arrival. Thread-safe. A task must not wait for
+// another task.
 class WorkerPool {
  public:
   // `threads` >= 1; `max_queued`: tasks that TryRun lets wait.

@@ -37,8 +37,10 @@ struct Case {
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-#define CASE(field, statement) \
-  Case { field, [](v1::GenerateRequest* r) { statement; } }
+#define CASE(field, statement)                       \
+  Case {                                             \
+    field, [](v1::GenerateRequest* r) { statement; } \
+  }
 
 TEST(GenerateRequestTest, DefaultsAreLegal) { EXPECT_TRUE(Violations(Base()).empty()); }
 
@@ -65,44 +67,41 @@ TEST(GenerateRequestTest, LegalEdgesAreAccepted) {
 
 TEST(GenerateRequestTest, EachFieldIsNamedWhenItIsWrong) {
   const std::vector<Case> cases = {
-      CASE("model", r->set_model(std::string(129, 'm'))),
-      CASE("session", r->set_session("sessions/../x")),
-      CASE("session_version", r->set_session_version(3)),
-      CASE("request_id", r->set_request_id(std::string(129, 'x'))),
-      CASE("add_bos", r->mutable_tokens()->add_ids(1); r->set_add_bos(true)),
-      CASE("durability", r->set_durability(static_cast<v1::Durability>(7))),
-      CASE("sampling.temperature", r->mutable_sampling()->set_temperature(-0.1f)),
-      CASE("sampling.temperature", r->mutable_sampling()->set_temperature(kNan)),
-      CASE("sampling.temperature", r->mutable_sampling()->set_temperature(kInfinity)),
-      CASE("sampling.top_k", r->mutable_sampling()->set_top_k(-1)),
-      CASE("sampling.top_p", r->mutable_sampling()->set_top_p(0)),
-      CASE("sampling.top_p", r->mutable_sampling()->set_top_p(1.01f)),
-      CASE("sampling.top_p", r->mutable_sampling()->set_top_p(kNan)),
-      CASE("sampling.min_p", r->mutable_sampling()->set_min_p(-1)),
-      CASE("sampling.min_p", r->mutable_sampling()->set_min_p(kNan)),
-      CASE("sampling.repetition_penalty", r->mutable_sampling()->set_repetition_penalty(0)),
-      CASE("sampling.repetition_penalty", r->mutable_sampling()->set_repetition_penalty(kNan)),
-      CASE("sampling.presence_penalty", r->mutable_sampling()->set_presence_penalty(10.5f)),
-      CASE("sampling.presence_penalty", r->mutable_sampling()->set_presence_penalty(kNan)),
-      CASE("sampling.frequency_penalty", r->mutable_sampling()->set_frequency_penalty(-kInfinity)),
-      CASE("sampling.logit_bias[5]", (*r->mutable_sampling()->mutable_logit_bias())[5] = 1001),
-      CASE("sampling.logit_bias[5]", (*r->mutable_sampling()->mutable_logit_bias())[5] = kNan),
-      CASE("sampling.logit_bias",
-           for (int i = 0; i < 1025; ++i)(*r->mutable_sampling()->mutable_logit_bias())[i] = 1),
-      CASE("stop.max_tokens", r->mutable_stop()->set_max_tokens(-1)),
-      CASE("stop.max_tokens",
-           r->mutable_stop()->set_max_tokens(std::numeric_limits<int32_t>::max())),
-      CASE("stop.max_tokens",
-           r->mutable_stop()->set_max_tokens(std::numeric_limits<int32_t>::min())),
-      CASE("stop.stop_strings[0]", r->mutable_stop()->add_stop_strings("")),
-      CASE("stop.stop_strings[0]", r->mutable_stop()->add_stop_strings(std::string(257, 's'))),
-      CASE("stop.stop_strings[0]", r->mutable_stop()->add_stop_strings("\xC3")),
-      CASE("stop.stop_strings",
-           for (int i = 0; i < 17; ++i) r->mutable_stop()->add_stop_strings("s")),
-      CASE("stop.stop_tokens",
-           for (int i = 0; i < 65; ++i) r->mutable_stop()->add_stop_tokens(i)),
-      CASE("output.top_logprobs", r->mutable_output()->set_top_logprobs(21)),
-      CASE("output.top_logprobs", r->mutable_output()->set_top_logprobs(-1)),
+    CASE("model", r->set_model(std::string(129, 'm'))),
+    CASE("session", r->set_session("sessions/../x")),
+    CASE("session_version", r->set_session_version(3)),
+    CASE("request_id", r->set_request_id(std::string(129, 'x'))),
+    CASE("add_bos", r->mutable_tokens()->add_ids(1); r->set_add_bos(true)),
+    CASE("durability", r->set_durability(static_cast<v1::Durability>(7))),
+    CASE("sampling.temperature", r->mutable_sampling()->set_temperature(-0.1f)),
+    CASE("sampling.temperature", r->mutable_sampling()->set_temperature(kNan)),
+    CASE("sampling.temperature", r->mutable_sampling()->set_temperature(kInfinity)),
+    CASE("sampling.top_k", r->mutable_sampling()->set_top_k(-1)),
+    CASE("sampling.top_p", r->mutable_sampling()->set_top_p(0)),
+    CASE("sampling.top_p", r->mutable_sampling()->set_top_p(1.01f)),
+    CASE("sampling.top_p", r->mutable_sampling()->set_top_p(kNan)),
+    CASE("sampling.min_p", r->mutable_sampling()->set_min_p(-1)),
+    CASE("sampling.min_p", r->mutable_sampling()->set_min_p(kNan)),
+    CASE("sampling.repetition_penalty", r->mutable_sampling()->set_repetition_penalty(0)),
+    CASE("sampling.repetition_penalty", r->mutable_sampling()->set_repetition_penalty(kNan)),
+    CASE("sampling.presence_penalty", r->mutable_sampling()->set_presence_penalty(10.5f)),
+    CASE("sampling.presence_penalty", r->mutable_sampling()->set_presence_penalty(kNan)),
+    CASE("sampling.frequency_penalty", r->mutable_sampling()->set_frequency_penalty(-kInfinity)),
+    CASE("sampling.logit_bias[5]", (*r->mutable_sampling()->mutable_logit_bias())[5] = 1001),
+    CASE("sampling.logit_bias[5]", (*r->mutable_sampling()->mutable_logit_bias())[5] = kNan),
+    CASE("sampling.logit_bias",
+         for (int i = 0; i < 1025; ++i)(*r->mutable_sampling()->mutable_logit_bias())[i] = 1),
+    CASE("stop.max_tokens", r->mutable_stop()->set_max_tokens(-1)),
+    CASE("stop.max_tokens", r->mutable_stop()->set_max_tokens(std::numeric_limits<int32_t>::max())),
+    CASE("stop.max_tokens", r->mutable_stop()->set_max_tokens(std::numeric_limits<int32_t>::min())),
+    CASE("stop.stop_strings[0]", r->mutable_stop()->add_stop_strings("")),
+    CASE("stop.stop_strings[0]", r->mutable_stop()->add_stop_strings(std::string(257, 's'))),
+    CASE("stop.stop_strings[0]", r->mutable_stop()->add_stop_strings("\xC3")),
+    CASE("stop.stop_strings",
+         for (int i = 0; i < 17; ++i) r->mutable_stop()->add_stop_strings("s")),
+    CASE("stop.stop_tokens", for (int i = 0; i < 65; ++i) r->mutable_stop()->add_stop_tokens(i)),
+    CASE("output.top_logprobs", r->mutable_output()->set_top_logprobs(21)),
+    CASE("output.top_logprobs", r->mutable_output()->set_top_logprobs(-1)),
   };
   for (const Case& c : cases) {
     v1::GenerateRequest request = Base();

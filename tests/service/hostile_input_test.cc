@@ -100,7 +100,8 @@ TEST(HostileInputTest, TextThatIsNotUtf8IsFoundWhereverItIs) {
     EXPECT_EQ(ErrorInfoIn(status).metadata().at("field"), field);
     EXPECT_EQ(ErrorInfoIn(status).metadata().at("offset"), offset);
   };
-  // Field 2 of a GenerateRequest is the text, field 9 the stop conditions, whose field 2 is repeated.
+  // Field 2 of a GenerateRequest is the text, field 9 the stop conditions, whose field 2 is
+  // repeated.
   expect(SendRaw(server, kGenerate, "\x12\x04hi\xC3\x28"), "text", "2");
   expect(SendRaw(server, kGenerate, "\x4A\x06\x12\x01x\x12\x01\xFF"), "stop.stop_strings[1]", "0");
   expect(SendRaw(server, "/reprise.v1.ModelService/Tokenize", "\x12\x01\xFF"), "text", "0");
@@ -108,8 +109,8 @@ TEST(HostileInputTest, TextThatIsNotUtf8IsFoundWhereverItIs) {
 
 TEST(HostileInputTest, BytesThatAreNoMessage) {
   TestServer server;
-  for (const std::string& bytes : {std::string("\xFF\xFF\xFF"), std::string("\x12\x7F", 2),
-                                   std::string(1000, '\xFF')}) {
+  for (const std::string& bytes :
+       {std::string("\xFF\xFF\xFF"), std::string("\x12\x7F", 2), std::string(1000, '\xFF')}) {
     for (const std::string& method :
          {std::string(kGenerate), std::string("/reprise.v1.SessionService/CreateSession"),
           std::string("/reprise.v1.SessionService/ExportSnapshot"),

@@ -41,8 +41,7 @@ TEST(InterruptionTest, ACancelledTurnCommitsWhatWasGeneratedAndFreesItsSlot) {
   TestServer server;
   const std::string session = server.NewSession("chat").name();
   grpc::ClientContext context;
-  auto reader =
-      server.generation().Generate(&context, TurnRequest(session, Bytes("go"), 1 << 20));
+  auto reader = server.generation().Generate(&context, TurnRequest(session, Bytes("go"), 1 << 20));
   v1::GenerateResponse response;
   ASSERT_TRUE(reader->Read(&response));
   context.TryCancel();
@@ -87,8 +86,7 @@ TEST(InterruptionTest, ADeadlineEndsTheSequenceAndTheTurnIsCommitted) {
   const std::string session = server.NewSession("chat").name();
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(300));
-  auto reader =
-      server.generation().Generate(&context, TurnRequest(session, Bytes("go"), 1 << 20));
+  auto reader = server.generation().Generate(&context, TurnRequest(session, Bytes("go"), 1 << 20));
   const Answer answer = testing::ReadAll(reader.get());
   EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   ASSERT_TRUE(server.AwaitIdle());
@@ -151,6 +149,20 @@ TEST(InterruptionTest, AReaderThatIsGoneWhilePausedFreesItsSlot) {
   EXPECT_TRUE(server.AwaitIdle());
 }
 
+TEST(InterruptionTest, AReaderThatNeverReadsIsCancelledInTheEnd) {
+  auto options = TestServer::SmallOptions();
+  options.server.limits.stall = absl::Milliseconds(100);
+  TestServer server(options);
+  const std::string session = server.NewSession("chat").name();
+  v1::GenerateRequest big = TurnRequest(session, Bytes("slow"), 1 << 20);
+  big.mutable_output()->set_top_logprobs(20);
+  grpc::ClientContext context;
+  auto reader = server.generation().Generate(&context, big);
+  ASSERT_TRUE(AwaitVersion(server, session, 2)) << "its turn is committed";
+  ASSERT_TRUE(server.AwaitIdle());
+  EXPECT_EQ(testing::ReadAll(reader.get()).status.error_code(), grpc::StatusCode::CANCELLED);
+}
+
 TEST(InterruptionTest, AFullQueueRefusesAtOnce) {
   auto options = TestServer::SmallOptions();
   options.server.compute.slots = 1;
@@ -194,9 +206,8 @@ TEST(InterruptionTest, ManyCallsCancelledAtAnyMomentLeaveNothingBehind) {
       for (int round = 0; round < 12; ++round) {
         grpc::ClientContext context;
         auto reader = server.generation().Generate(
-            &context,
-            TurnRequest(absl::StrCat("sessions/s", t), Bytes(std::string(1 + 7 * round, 'x')),
-                        1 << 20));
+            &context, TurnRequest(absl::StrCat("sessions/s", t),
+                                  Bytes(std::string(1 + 7 * round, 'x')), 1 << 20));
         v1::GenerateResponse response;
         for (int reads = 0; reads < round % 4; ++reads) reader->Read(&response);
         context.TryCancel();

@@ -30,7 +30,8 @@ class Process {
     pid_ = fork();
     if (pid_ != 0) return;
     std::vector<char*> argv = {const_cast<char*>(REPRISED_BINARY)};
-    for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+    for (const std::string& argument : arguments)
+      argv.push_back(const_cast<char*>(argument.c_str()));
     argv.push_back(nullptr);
     execv(REPRISED_BINARY, argv.data());
     _exit(127);

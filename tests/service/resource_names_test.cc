@@ -17,7 +17,8 @@ TEST(ResourceNamesTest, NamesRoundTrip) {
 
 TEST(ResourceNamesTest, EitherFormIsToldApart) {
   EXPECT_EQ(ParseSessionOrSnapshotName("sessions/a", "source").value().snapshot_id, "");
-  EXPECT_EQ(ParseSessionOrSnapshotName("sessions/a/snapshots/b", "source").value().snapshot_id, "b");
+  EXPECT_EQ(ParseSessionOrSnapshotName("sessions/a/snapshots/b", "source").value().snapshot_id,
+            "b");
 }
 
 TEST(ResourceNamesTest, OtherFormsAreRefused) {

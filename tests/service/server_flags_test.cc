@@ -90,6 +90,7 @@ TEST(ServerFlagsTest, TheStructsDefaultsAreTheTables) {
   EXPECT_EQ(options.limits.default_max_tokens, defaults.limits.default_max_tokens);
   EXPECT_EQ(options.limits.default_session_ttl, defaults.limits.default_session_ttl);
   EXPECT_EQ(options.limits.max_unwritten_tokens, defaults.limits.max_unwritten_tokens);
+  EXPECT_EQ(options.limits.stall, defaults.limits.stall);
   EXPECT_EQ(options.log.level, defaults.log.level);
   EXPECT_EQ(options.log.format, defaults.log.format);
 }
@@ -108,7 +109,8 @@ TEST(ServerFlagsTest, ModelsAreNamedOrNamedAfterTheirFolder) {
 }
 
 TEST(ServerFlagsTest, TheCommandLineWinsOverTheEnvironmentAndThatOverTheFile) {
-  ConfigFile file("slots = 3\nstep-tokens = 200\nmodel = [\"a=/x\", \"b=/y\"]\nstore = \"disk:/s\"\n");
+  ConfigFile file(
+      "slots = 3\nstep-tokens = 200\nmodel = [\"a=/x\", \"b=/y\"]\nstore = \"disk:/s\"\n");
   const auto parsed = Parse({"--config", file.path(), "--slots", "5"},
                             {{"REPRISE_SLOTS", "4"}, {"REPRISE_STEP_TOKENS", "150"}});
   ASSERT_TRUE(parsed.ok()) << parsed.status();
@@ -145,13 +147,27 @@ TEST(ServerFlagsTest, UnknownKeysAreRefusedEverywhere) {
 
 TEST(ServerFlagsTest, ValuesOutOfRangeAreRefused) {
   const std::vector<std::vector<std::string>> cases = {
-      {"--listen", "127.0.0.1"},     {"--listen", ":7420"},         {"--listen", "h:65536"},
-      {"--listen", "h:x"},           {"--store", "disk:"},          {"--store", "tape"},
-      {"--store-max-bytes", "-1"},   {"--store-max-bytes", "1e9"},  {"--threads", "257"},
-      {"--step-tokens", "70000"},    {"--slots", "1.5"},            {"--slots", ""},
-      {"--max-prompt-tokens", "0"},  {"--max-tokens", "2147483648"}, {"--session-ttl", "-1"},
-      {"--session-ttl", "nan"},      {"--drain-seconds", "inf"},    {"--reflection", "yes"},
-      {"--max-message-bytes", "10"}, {"--log-format", "xml"},       {"--sweep-seconds", "0"},
+      {"--listen", "127.0.0.1"},
+      {"--listen", ":7420"},
+      {"--listen", "h:65536"},
+      {"--listen", "h:x"},
+      {"--store", "disk:"},
+      {"--store", "tape"},
+      {"--store-max-bytes", "-1"},
+      {"--store-max-bytes", "1e9"},
+      {"--threads", "257"},
+      {"--step-tokens", "70000"},
+      {"--slots", "1.5"},
+      {"--slots", ""},
+      {"--max-prompt-tokens", "0"},
+      {"--max-tokens", "2147483648"},
+      {"--session-ttl", "-1"},
+      {"--session-ttl", "nan"},
+      {"--drain-seconds", "inf"},
+      {"--reflection", "yes"},
+      {"--max-message-bytes", "10"},
+      {"--log-format", "xml"},
+      {"--sweep-seconds", "0"},
       {"--max-concurrent-streams", "99999999999999999999"},
   };
   for (const auto& extra : cases) {

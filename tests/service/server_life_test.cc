@@ -14,10 +14,10 @@
 namespace reprise::service {
 namespace {
 
-using ::testing::HasSubstr;
-using ::testing::Not;
 using testing::Answer;
 using testing::ByteTokenizer;
+using ::testing::HasSubstr;
+using ::testing::Not;
 using testing::RawAnswer;
 using testing::RawCall;
 using testing::ReasonIn;
@@ -76,8 +76,7 @@ TEST(ServerLifeTest, ReflectionListsTheServicesUnlessItIsOff) {
 
 TEST(ServerLifeTest, ThePortIsWrittenOnceTheServerAcceptsCalls) {
   auto options = TestServer::SmallOptions();
-  options.server.wire.port_file =
-      ::testing::TempDir() + "reprise-port-" + std::to_string(getpid());
+  options.server.wire.port_file = ::testing::TempDir() + "reprise-port-" + std::to_string(getpid());
   TestServer server(options);
   int port = 0;
   std::ifstream(options.server.wire.port_file) >> port;

@@ -10,9 +10,9 @@
 namespace reprise::service {
 namespace {
 
-using ::testing::ElementsAre;
 using testing::Answer;
 using testing::ByteTokenizer;
+using ::testing::ElementsAre;
 using testing::FieldsIn;
 using testing::ReasonIn;
 using testing::TestServer;

@@ -113,8 +113,7 @@ TEST(TransferTest, ATamperedFileIsRefusedAndLeavesNothing) {
     const grpc::Status status = Import(server, file.substr(0, size), "bad", &session);
     EXPECT_EQ(status.error_code(), grpc::StatusCode::DATA_LOSS) << size;
   }
-  EXPECT_EQ(Import(server, file + "x", "bad", &session).error_code(),
-            grpc::StatusCode::DATA_LOSS);
+  EXPECT_EQ(Import(server, file + "x", "bad", &session).error_code(), grpc::StatusCode::DATA_LOSS);
   grpc::ClientContext context;
   v1::ListSessionsResponse list;
   ASSERT_TRUE(server.sessions().ListSessions(&context, {}, &list).ok());

@@ -1,5 +1,5 @@
-// A call with bytes instead of messages: for requests that no stub would send, and for services whose
-// protos are not in the tree.
+// A call with bytes instead of messages: for requests that no stub would send, and for services
+// whose protos are not in the tree.
 #ifndef REPRISE_TESTS_SERVICE_TESTING_RAW_CALL_H_
 #define REPRISE_TESTS_SERVICE_TESTING_RAW_CALL_H_
 

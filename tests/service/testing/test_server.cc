@@ -171,8 +171,7 @@ TestServer::TestServer(const Options& options) : oracle_(PuppetOptions(options.s
       return absl::OkStatus();
     };
     puppet->nan_token = options.nan_token;
-    auto model =
-        std::make_unique<RenamedModel>(std::move(puppet), options.weights_fingerprint);
+    auto model = std::make_unique<RenamedModel>(std::move(puppet), options.weights_fingerprint);
     parts.models.push_back(
         ServeModel(name, std::move(model),
                    options.tokenizer ? std::make_unique<ByteTokenizer>() : nullptr, context,

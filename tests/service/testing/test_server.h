@@ -70,12 +70,12 @@ class TestServer {
  public:
   struct Options {
     ServerOptions server;
-    std::string weights_fingerprint;      // empty = the puppet's own
+    std::string weights_fingerprint;  // empty = the puppet's own
     std::vector<std::string> models = {"puppet"};
     bool tokenizer = true;
-    int32_t nan_token = -1;               // feeding it spoils the logits
+    int32_t nan_token = -1;  // feeding it spoils the logits
     int state_words = 16;
-    std::string disk;                     // empty = memory
+    std::string disk;  // empty = memory
   };
   static Options SmallOptions();
 
