@@ -1,0 +1,62 @@
+// The names of everything that the store keeps in Redis. T is the tenant, escaped; S a session.
+//
+//   <prefix>s:{T:S}    hash    one session: record, manifests, remembered requests, lease
+//   <prefix>c:{T:D}    hash    one chunk, D its digest: bytes, header, pins
+//   <prefix>i:{T}      zset    the tenant's session ids, all with score 0: paged by name
+//   <prefix>x:{T}      zset    sessions that expire, by a time not after their expiry
+//   (microseconds) <prefix>q:{T}      hash    request ids of creations, forks and imports
+//   <prefix>b:{T}      string  bytes of the tenant's chunks, where a cap is set
+//   <prefix>tenants    set     T
+//
+// The part in braces alone decides the slot in a cluster, and every script touches one key, so
+// slots may be moved at any time. No key carries a Redis expiry: under a volatile-* policy nothing
+// of ours can be evicted.
+#ifndef REPRISE_STATE_STORE_REDIS_KEYS_H_
+#define REPRISE_STATE_STORE_REDIS_KEYS_H_
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "base/hash.h"
+
+namespace reprise::state_store::redis {
+
+// Bytes other than [A-Za-z0-9_.-] as %XX, so that no name can hold a brace or a colon.
+std::string EscapeTenant(std::string_view tenant);
+std::optional<std::string> UnescapeTenant(std::string_view escaped);
+
+// Thread-safe: immutable.
+class Keys {
+ public:
+  // `prefix` holds no brace.
+  explicit Keys(std::string prefix) : prefix_(std::move(prefix)) {}
+
+  std::string Session(std::string_view tenant, std::string_view session_id) const;
+  std::string Chunk(std::string_view tenant, const Sha256Digest& digest) const;
+  std::string Index(std::string_view tenant) const { return OfTenant("i:{", tenant); }
+  std::string Expiry(std::string_view tenant) const { return OfTenant("x:{", tenant); }
+  std::string Creations(std::string_view tenant) const { return OfTenant("q:{", tenant); }
+  std::string Bytes(std::string_view tenant) const { return OfTenant("b:{", tenant); }
+  std::string Tenants() const { return prefix_ + "tenants"; }
+
+  // For SCAN.
+  std::string SessionPattern() const { return Pattern("s:"); }
+  std::string ChunkPattern() const { return Pattern("c:"); }
+  // Tenant and session id, or tenant and the digest's hex; nullopt for a key that is none of ours.
+  std::optional<std::pair<std::string, std::string>> ParseSession(std::string_view key) const;
+  std::optional<std::pair<std::string, std::string>> ParseChunk(std::string_view key) const;
+
+ private:
+  std::string OfTenant(std::string_view kind, std::string_view tenant) const;
+  std::string Pattern(std::string_view kind) const;
+  std::optional<std::pair<std::string, std::string>> Parse(std::string_view kind,
+                                                           std::string_view key) const;
+
+  const std::string prefix_;
+};
+
+}  // namespace reprise::state_store::redis
+
+#endif  // REPRISE_STATE_STORE_REDIS_KEYS_H_

@@ -1,0 +1,86 @@
+// StoreImpl: leases.
+#include "absl/strings/numbers.h"
+#include "base/status_macros.h"
+#include "state_store/internal/cat.h"
+#include "state_store/internal/validate.h"
+#include "state_store/redis/error.h"
+#include "state_store/redis/store_impl.h"
+#include "state_store/redis/store_scripts.h"
+
+namespace reprise::state_store::redis {
+namespace {
+
+constexpr size_t kMaxOwnerBytes = 256;
+
+absl::StatusOr<Lease> ReadLease(const Answer& answer, std::string_view session_id,
+                                std::string owner) {
+  RETURN_IF_ERROR(answer.reply.status());
+  ASSIGN_OR_RETURN(const auto* reply, answer.reply->Array("lease", 1));
+  const std::string& word = reply->front().text;
+  if (word == "absent") {
+    return MakeStoreError(StoreError::kSessionNotFound, Cat("no session \"", session_id, "\""));
+  }
+  if (word == "fenced") {
+    return MakeStoreError(StoreError::kVersionMismatch,
+                          Cat("the lease on session ", session_id, " is lost"));
+  }
+  if (word == "leased") {
+    return MakeStoreError(StoreError::kVersionMismatch,
+                          Cat("session ", session_id, " is leased to \"",
+                              reply->size() > 1 ? (*reply)[1].text : "", "\""));
+  }
+  Lease lease;
+  lease.owner = std::move(owner);
+  if (word == "released") return lease;
+  int64_t until = 0;
+  if (reply->size() < 2 || !absl::SimpleAtoi((*reply)[1].text, &until)) {
+    return MakeRedisError(RedisError::kProtocol, Outcome::kUnknown, "lease: strange answer");
+  }
+  lease.token = word;
+  lease.until = absl::FromUnixMicros(until);
+  return lease;
+}
+
+absl::Status CheckLength(absl::Duration length) {
+  if (length >= absl::Milliseconds(1) && length <= absl::Hours(24)) return absl::OkStatus();
+  return MakeStoreError(StoreError::kInvalidArgument, "a lease takes from 1 ms to 24 h");
+}
+
+}  // namespace
+
+absl::StatusOr<Lease> StoreImpl::AcquireLease(std::string_view tenant, std::string_view session_id,
+                                              std::string_view owner, absl::Duration length) {
+  RETURN_IF_ERROR(ValidateTenant(tenant));
+  RETURN_IF_ERROR(CheckLength(length));
+  if (owner.empty() || owner.size() > kMaxOwnerBytes) {
+    return MakeStoreError(StoreError::kInvalidArgument, "owner is empty or too long");
+  }
+  return ReadLease(
+      client_->Run(Eval(kLease, keys_.Session(tenant, session_id),
+                        {"acquire", std::string(owner), Cat(absl::ToInt64Microseconds(length))}),
+                   NewDeadline()),
+      session_id, std::string(owner));
+}
+
+absl::StatusOr<Lease> StoreImpl::RenewLease(std::string_view tenant, std::string_view session_id,
+                                            const Lease& lease, absl::Duration length) {
+  RETURN_IF_ERROR(ValidateTenant(tenant));
+  RETURN_IF_ERROR(CheckLength(length));
+  return ReadLease(
+      client_->Run(Eval(kLease, keys_.Session(tenant, session_id),
+                        {"renew", lease.token, Cat(absl::ToInt64Microseconds(length))}),
+                   NewDeadline()),
+      session_id, lease.owner);
+}
+
+absl::Status StoreImpl::ReleaseLease(std::string_view tenant, std::string_view session_id,
+                                     const Lease& lease) {
+  RETURN_IF_ERROR(ValidateTenant(tenant));
+  return ReadLease(
+             client_->Run(Eval(kLease, keys_.Session(tenant, session_id), {"release", lease.token}),
+                          NewDeadline()),
+             session_id, lease.owner)
+      .status();
+}
+
+}  // namespace reprise::state_store::redis

@@ -1,0 +1,420 @@
+#include "state_store/redis/redis_store.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "base/status_macros.h"
+#include "state_store/internal/cat.h"
+#include "state_store/internal/local_store.h"
+#include "state_store/internal/validate.h"
+#include "state_store/redis/error.h"
+#include "state_store/redis/store_impl.h"
+#include "state_store/redis/store_scripts.h"
+
+namespace reprise::state_store::redis {
+namespace {
+
+constexpr int kPinAttempts = 3;
+
+absl::Status CheckOptions(const RedisStoreOptions& options) {
+  const auto refuse = [](std::string_view what) {
+    return MakeStoreError(StoreError::kInvalidArgument, Cat("Redis store option ", what));
+  };
+  RETURN_IF_ERROR(ValidateStoreOptions(options.store));
+  if (options.key_prefix.find_first_of("{}") != std::string::npos) return refuse("key_prefix");
+  if (options.operation_timeout <= absl::ZeroDuration()) return refuse("operation_timeout");
+  if (options.sync_replicas < 0 || options.sync_replicas > 16) return refuse("sync_replicas");
+  if (options.sync_timeout <= absl::ZeroDuration()) return refuse("sync_timeout");
+  if (options.pin_grace <= absl::ZeroDuration()) return refuse("pin_grace");
+  if (options.cluster_release_delay < absl::ZeroDuration()) return refuse("cluster_release_delay");
+  return absl::OkStatus();
+}
+
+absl::Status CheckPayloads(const Snapshot& snapshot) {
+  const std::vector<SnapshotPart>& parts = snapshot.manifest.parts;
+  if (parts.size() != snapshot.payloads.size()) {
+    return MakeStoreError(
+        StoreError::kInvalidArgument,
+        Cat("snapshot has ", parts.size(), " parts but ", snapshot.payloads.size(), " payloads"));
+  }
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (parts[i].byte_length != snapshot.payloads[i].size()) {
+      return MakeStoreError(StoreError::kInvalidArgument,
+                            Cat("part \"", parts[i].name, "\" says ", parts[i].byte_length,
+                                " bytes, its payload has ", snapshot.payloads[i].size()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string NewToken() { return MakeFreshId(); }
+
+absl::StatusOr<std::unique_ptr<RedisStore>> RedisStore::Create(const RedisStoreOptions& options) {
+  RETURN_IF_ERROR(CheckOptions(options));
+  ASSIGN_OR_RETURN(const Address address, ParseAddress(options.client.url));
+  ASSIGN_OR_RETURN(std::unique_ptr<Client> client, Client::Create(options.client));
+  return std::make_unique<StoreImpl>(options, std::move(client),
+                                     address.topology == Topology::kCluster);
+}
+
+StoreImpl::StoreImpl(const RedisStoreOptions& options, std::unique_ptr<Client> client,
+                     bool is_cluster)
+    : options_(options),
+      page_key_(options.store.page_token_key.empty() ? MakeFreshId()
+                                                     : options.store.page_token_key),
+      keys_(options.key_prefix),
+      client_(std::move(client)),
+      chunks_(*client_, keys_, options_.store),
+      release_delay_(is_cluster ? options.cluster_release_delay : absl::ZeroDuration()) {}
+
+// What still waits to be let go of is found by CollectGarbage.
+StoreImpl::~StoreImpl() = default;
+
+absl::Time StoreImpl::Now() const {
+  // Whole microseconds, so that what is returned now equals what is read back later.
+  return absl::FromUnixMicros(absl::ToUnixMicros(options_.store.clock()));
+}
+
+CommitRequest StoreImpl::MakeRequest(std::string_view tenant, std::string_view session_id,
+                                     uint64_t expected_version, std::string_view request_id) const {
+  return {tenant, session_id, expected_version, request_id, options_.store.request_ids_per_session,
+          Now()};
+}
+
+absl::StatusOr<ApplyResult> StoreImpl::Apply(std::string_view tenant, std::string_view session_id,
+                                             const Change& change, Deadline deadline,
+                                             Replication* replication) {
+  const std::string key = keys_.Session(tenant, session_id);
+  const int64_t longest = absl::ToInt64Microseconds(options_.pin_grace / 4);
+  std::vector<std::string> arguments = {change.expected_rev,
+                                        change.new_rev,
+                                        change.replace ? "replace" : "update",
+                                        Cat(change.oldest_pin),
+                                        Cat(longest),
+                                        change.token,
+                                        Cat(change.fields.deletes.size())};
+  for (const std::string& field : change.fields.deletes) arguments.push_back(field);
+  for (const auto& [field, value] : change.fields.sets) {
+    arguments.push_back(field);
+    arguments.push_back(value);
+  }
+  const Answer answer =
+      client_->Run(Eval(kApplySession, key, std::move(arguments)), deadline, replication);
+  RETURN_IF_ERROR(answer.reply.status());
+  ASSIGN_OR_RETURN(const auto* reply, answer.reply->Array("apply_session", 1));
+  ApplyResult result;
+  result.unsure = answer.unsure;
+  const std::string& word = reply->front().text;
+  if (word == "ok" || word == "same") {
+    for (size_t i = 1; i + 1 < reply->size(); i += 2) {
+      // What cannot be read cannot be unpinned here; CollectGarbage needs no manifest for that.
+      const std::string& field = (*reply)[i].text;
+      const auto bytes = Unseal(key, field, (*reply)[i + 1].text, StoreError::kCorruptManifest);
+      if (!bytes.ok()) continue;
+      auto manifest = DecodeManifest(*bytes);
+      if (!manifest.ok()) continue;
+      std::shared_ptr<const SnapshotManifest>& place = result.let_go[manifest->snapshot_id];
+      place = std::make_shared<const SnapshotManifest>(*std::move(manifest));
+    }
+    return result;
+  }
+  if (word == "conflict") {
+    result.what = Applied::kConflict;
+    result.gone = reply->size() > 1 && (*reply)[1].text.empty();
+    return result;
+  }
+  if (word == "stale") {
+    result.what = Applied::kStalePins;
+    return result;
+  }
+  if (word == "leased") {
+    const std::string owner = reply->size() > 1 ? (*reply)[1].text : "";
+    return MakeStoreError(StoreError::kVersionMismatch,
+                          Cat("session ", session_id, " is leased to \"", owner, "\""));
+  }
+  if (word == "fenced") {
+    return MakeStoreError(StoreError::kVersionMismatch,
+                          Cat("the lease on session ", session_id, " is lost"));
+  }
+  return MakeRedisError(RedisError::kProtocol, Outcome::kUnknown, "apply_session: strange answer");
+}
+
+absl::StatusOr<Session> StoreImpl::Mutate(std::string_view tenant, std::string_view session_id,
+                                          const Wanted& wanted, const Planner& planner,
+                                          std::string_view pin, const Change& change,
+                                          Deadline deadline, Replication* replication,
+                                          bool* stale_pins) {
+  ReleaseDue(/*all=*/false);
+  const std::string key = keys_.Session(tenant, session_id);
+  bool unsure = false;
+  for (;;) {
+    ASSIGN_OR_RETURN(const Loaded loaded, Load(tenant, session_id, wanted, deadline));
+    SessionIndex index;
+    if (loaded.exists) {
+      RETURN_IF_ERROR(AddToIndex(loaded.record, loaded.manifests, loaded.requests, index));
+    }
+    absl::StatusOr<Plan> plan = planner(index);
+    if (plan.ok() && plan->mutation.ops.empty()) return std::move(plan->session);
+    if (unsure) {
+      // Our change may have been carried out, and then been followed by another's.
+      return MakeRedisError(RedisError::kClosed, Outcome::kUnknown,
+                            Cat("an answer about session ", session_id, " was lost"));
+    }
+    RETURN_IF_ERROR(plan.status());
+
+    SessionRecord record = loaded.record;
+    Change next = change;
+    next.expected_rev = loaded.rev;
+    ASSIGN_OR_RETURN(next.fields, ApplyToRecord(plan->mutation, key, pin, record));
+    const bool erases =
+        std::any_of(plan->mutation.ops.begin(), plan->mutation.ops.end(),
+                    [](const Op& op) { return std::holds_alternative<EraseSession>(op); });
+    std::vector<SnapshotRow> dropped = next.fields.dropped;
+    if (erases) {
+      next.fields = FieldChanges{};
+      dropped = loaded.record.snapshots;
+    } else {
+      next.new_rev = NewToken();
+    }
+    ASSIGN_OR_RETURN(const ApplyResult result,
+                     Apply(tenant, session_id, next, deadline, replication));
+    if (result.what == Applied::kDone ||
+        (erases && result.what == Applied::kConflict && result.gone && result.unsure)) {
+      if (replication == nullptr || CheckReplicas(*replication).ok()) {
+        LetGo(tenant, session_id, dropped, result.let_go, deadline);
+      }
+      return std::move(plan->session);
+    }
+    if (result.what == Applied::kStalePins) {
+      if (stale_pins != nullptr) *stale_pins = true;
+      return MakeRedisError(RedisError::kUnready, Outcome::kNotDone, "pins have grown too old");
+    }
+    unsure = unsure || result.unsure;
+    if (TimeLeft(deadline) == absl::ZeroDuration()) {
+      return MakeRedisError(RedisError::kTimeout, unsure ? Outcome::kUnknown : Outcome::kNotDone,
+                            Cat("session ", session_id, " kept changing"));
+    }
+  }
+}
+
+void StoreImpl::LetGo(std::string_view tenant, std::string_view session_id,
+                      const std::vector<SnapshotRow>& rows, const Manifests& manifests,
+                      Deadline deadline) {
+  for (const SnapshotRow& row : rows) {
+    const auto manifest = manifests.find(row.id);
+    if (manifest == manifests.end()) continue;
+    if (release_delay_ == absl::ZeroDuration()) {
+      chunks_.Unpin({tenant, session_id, row.pin, deadline}, *manifest->second);
+      continue;
+    }
+    absl::MutexLock lock(&mu_);
+    releases_.push_back({DeadlineAfter(release_delay_), std::string(tenant),
+                         std::string(session_id), row.pin, manifest->second});
+  }
+}
+
+void StoreImpl::ReleaseDue(bool all) {
+  for (;;) {
+    Release release;
+    {
+      absl::MutexLock lock(&mu_);
+      if (releases_.empty() || (!all && TimeLeft(releases_.front().due) > absl::ZeroDuration())) {
+        return;
+      }
+      release = std::move(releases_.front());
+      releases_.pop_front();
+    }
+    chunks_.Unpin({release.tenant, release.session_id, release.pin, NewDeadline()},
+                  *release.manifest);
+  }
+}
+
+Replication StoreImpl::SyncReplication(bool sync) const {
+  const int replicas = sync ? options_.sync_replicas : 0;
+  return {replicas, options_.sync_timeout, replicas};
+}
+
+absl::Status StoreImpl::CheckReplicas(const Replication& replication) const {
+  if (replication.reached >= replication.replicas) return absl::OkStatus();
+  return MakeRedisError(RedisError::kUnready, Outcome::kUnknown,
+                        Cat("the master has it, but of ", replication.replicas, " replicas only ",
+                            replication.reached));
+}
+
+absl::Status StoreImpl::WaitForReplicas(std::string_view tenant, std::string_view session_id,
+                                        Deadline deadline) {
+  if (options_.sync_replicas == 0) return absl::OkStatus();
+  // WAIT counts what its own connection wrote, so something has to be written.
+  const std::string key = keys_.Session(tenant, session_id);
+  Replication replication = SyncReplication(true);
+  const Answer answer =
+      client_->Run({.arguments = {"HINCRBY", key, "synced", "1"}, .tail = {}, .key = key}, deadline,
+                   &replication);
+  RETURN_IF_ERROR(answer.reply.status());
+  return CheckReplicas(replication);
+}
+
+absl::StatusOr<Session> StoreImpl::Commit(std::string_view tenant, std::string_view session_id,
+                                          uint64_t expected_version, const Snapshot& snapshot,
+                                          const CommitOptions& options, std::string token) {
+  RETURN_IF_ERROR(ValidateTenant(tenant));
+  RETURN_IF_ERROR(ValidateNewManifest(snapshot.manifest));
+  RETURN_IF_ERROR(CheckPayloads(snapshot));
+  const Deadline deadline = NewDeadline();
+  CommitRequest request = MakeRequest(tenant, session_id, expected_version, options.request_id);
+  const bool sync = options.durability == Durability::kSync;
+  Wanted wanted;
+  if (!options.request_id.empty()) {
+    wanted.request = {RequestKind::kCommit, options.request_id};
+  }
+  auto manifest = std::make_shared<SnapshotManifest>(snapshot.manifest);
+  {
+    // Before any byte is written: the loser of a race, and a repeat, should cost nothing.
+    ASSIGN_OR_RETURN(const Loaded loaded, Load(tenant, session_id, wanted, deadline));
+    SessionIndex index;
+    if (loaded.exists) {
+      RETURN_IF_ERROR(AddToIndex(loaded.record, loaded.manifests, loaded.requests, index));
+    }
+    ASSIGN_OR_RETURN(Plan check,
+                     PlanCommit(index, request, manifest->model_id, nullptr, options.keep));
+    if (check.session.version != 0) {
+      if (sync) RETURN_IF_ERROR(WaitForReplicas(tenant, session_id, deadline));
+      return std::move(check.session);
+    }
+    manifest->parent_snapshot_id = loaded.record.session.head_snapshot_id;
+  }
+  manifest->format_version = kManifestVersion;
+  manifest->snapshot_id = MakeFreshId();
+  manifest->tenant = tenant;
+  manifest->created_at = request.now;
+
+  for (int attempt = 1;; ++attempt) {
+    const std::string pin = NewToken();
+    const PinScope scope{tenant, session_id, pin, deadline};
+    Replication replication = SyncReplication(sync);
+    bool stale_pins = false;
+    absl::StatusOr<Session> result = [&]() -> absl::StatusOr<Session> {
+      Change change;
+      change.token = token;
+      Replication chunk_replication = replication;
+      ASSIGN_OR_RETURN(change.oldest_pin, chunks_.Store(scope, snapshot.payloads, manifest->parts,
+                                                        &chunk_replication));
+      RETURN_IF_ERROR(CheckReplicas(chunk_replication));
+      // If the version still fits, so does parent_snapshot_id: the head moves with it only.
+      return Mutate(
+          tenant, session_id, wanted,
+          [&](const SessionIndex& index) {
+            request.now = Now();
+            return PlanCommit(index, request, manifest->model_id, manifest, options.keep);
+          },
+          pin, change, deadline, &replication, &stale_pins);
+    }();
+    if (result.ok()) {
+      RETURN_IF_ERROR(CheckReplicas(replication));
+      if (result->head_snapshot_id != manifest->snapshot_id) {
+        // A repeat whose first try was finished meanwhile by another call.
+        chunks_.Unpin(scope, *manifest);
+        if (sync) RETURN_IF_ERROR(WaitForReplicas(tenant, session_id, deadline));
+      }
+      return result;
+    }
+    // In doubt the pins stay: a manifest that names the chunks may be there.
+    if (GetOutcome(result.status()) == Outcome::kNotDone) chunks_.Unpin(scope, *manifest);
+    if (!stale_pins || attempt == kPinAttempts) return result;
+  }
+}
+
+absl::StatusOr<Session> StoreImpl::PutAndCommit(std::string_view tenant,
+                                                std::string_view session_id,
+                                                uint64_t expected_version, const Snapshot& snapshot,
+                                                const CommitOptions& options) {
+  return Commit(tenant, session_id, expected_version, snapshot, options, "");
+}
+
+absl::StatusOr<Session> StoreImpl::PutAndCommitLeased(
+    std::string_view tenant, std::string_view session_id, uint64_t expected_version,
+    const Snapshot& snapshot, const CommitOptions& options, const Lease& lease) {
+  if (lease.token.empty()) {
+    return MakeStoreError(StoreError::kInvalidArgument, "the lease has no token");
+  }
+  return Commit(tenant, session_id, expected_version, snapshot, options, lease.token);
+}
+
+absl::StatusOr<Session> StoreImpl::Rewind(std::string_view tenant, std::string_view session_id,
+                                          std::string_view snapshot_id, uint64_t expected_version,
+                                          std::string_view request_id) {
+  RETURN_IF_ERROR(ValidateTenant(tenant));
+  CommitRequest request = MakeRequest(tenant, session_id, expected_version, request_id);
+  Wanted wanted;
+  wanted.head = snapshot_id.empty();
+  if (!snapshot_id.empty()) wanted.snapshots = {std::string(snapshot_id)};
+  if (!request_id.empty()) wanted.request = {RequestKind::kRewind, std::string(request_id)};
+  return Mutate(
+      tenant, session_id, wanted,
+      [&](const SessionIndex& index) { return PlanRewind(index, request, snapshot_id); }, "",
+      Change{}, NewDeadline());
+}
+
+absl::StatusOr<Session> StoreImpl::UpdateSession(std::string_view tenant,
+                                                 std::string_view session_id,
+                                                 const SessionUpdate& update) {
+  RETURN_IF_ERROR(ValidateTenant(tenant));
+  const Deadline deadline = NewDeadline();
+  const absl::Time now = Now();
+  if (update.ttl.has_value() && *update.ttl < absl::InfiniteDuration()) {
+    // Before the change: a session that expires must be on the list of those.
+    RETURN_IF_ERROR(AddToLists(tenant, session_id, now + *update.ttl, deadline));
+  }
+  absl::StatusOr<Session> session = Mutate(
+      tenant, session_id, Wanted{},
+      [&](const SessionIndex& index) { return PlanUpdate(index, tenant, session_id, update, now); },
+      "", Change{}, deadline);
+  if (absl::IsNotFound(session.status())) {
+    RemoveFromLists(tenant, session_id, deadline).IgnoreError();
+  }
+  return session;
+}
+
+absl::Status StoreImpl::DeleteSession(std::string_view tenant, std::string_view session_id) {
+  RETURN_IF_ERROR(ValidateTenant(tenant));
+  const Deadline deadline = NewDeadline();
+  RETURN_IF_ERROR(
+      Mutate(
+          tenant, session_id, Wanted{},
+          [&](const SessionIndex& index) { return PlanDelete(index, tenant, session_id); }, "",
+          Change{}, deadline)
+          .status());
+  // A list that still names it does no harm; SweepExpired and CollectGarbage take it off.
+  RemoveFromLists(tenant, session_id, deadline).IgnoreError();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SnapshotInfo> StoreImpl::CreateSnapshot(std::string_view tenant,
+                                                       std::string_view session_id) {
+  RETURN_IF_ERROR(ValidateTenant(tenant));
+  ASSIGN_OR_RETURN(const Session session, Mutate(
+                                              tenant, session_id, Wanted{},
+                                              [&](const SessionIndex& index) {
+                                                return PlanRetainHead(index, tenant, session_id,
+                                                                      Now());
+                                              },
+                                              "", Change{}, NewDeadline()));
+  return GetSnapshot(tenant, session_id, session.head_snapshot_id);
+}
+
+absl::Status StoreImpl::DeleteSnapshot(std::string_view tenant, std::string_view session_id,
+                                       std::string_view snapshot_id) {
+  RETURN_IF_ERROR(ValidateTenant(tenant));
+  return Mutate(
+             tenant, session_id, Wanted{},
+             [&](const SessionIndex& index) {
+               return PlanDeleteSnapshot(index, tenant, session_id, snapshot_id, Now());
+             },
+             "", Change{}, NewDeadline())
+      .status();
+}
+
+}  // namespace reprise::state_store::redis

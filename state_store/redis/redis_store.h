@@ -1,0 +1,91 @@
+// Sessions in Redis: one server, a master behind sentinels, or a cluster; shared by any number of
+// replicas of the service. docs/durability.md says what may be lost when.
+//
+//   ASSIGN_OR_RETURN(auto store, RedisStore::Create({.client = {.url = "redis://10.0.0.1"}}));
+//
+// keys.h has the layout, record.h the session's hash, chunk_table.h the chunks and their pins.
+// All operations of SessionStore are planned by the same functions as in the embedded stores, on
+// the session's record, and take effect by one script on the session's key: a compare-and-set on a
+// revision that changes with everything that the session undergoes. A call that loses the race for
+// the revision plans again, so the session's version alone decides who is aborted.
+#ifndef REPRISE_STATE_STORE_REDIS_REDIS_STORE_H_
+#define REPRISE_STATE_STORE_REDIS_REDIS_STORE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "state_store/redis/client.h"
+#include "state_store/session_store.h"
+#include "state_store/store_options.h"
+
+namespace reprise::state_store::redis {
+
+struct RedisStoreOptions {
+  ClientOptions client{};
+  // max_stored_bytes is a cap per tenant here. Expiry of sessions goes by `clock`, of leases and
+  // pins by the servers' clocks.
+  StoreOptions store{};
+  std::string key_prefix =
+      "reprise:1:";  // of all keys, without braces; the 1 is the layout's version
+  // Of one call with all its tries, > 0. Past it: UNAVAILABLE or DEADLINE_EXCEEDED.
+  absl::Duration operation_timeout = absl::Seconds(15);
+  // kSync commits return when so many replicas have them, 0..16; 0: when the master has.
+  int sync_replicas = 0;
+  absl::Duration sync_timeout = absl::Seconds(2);  // > 0; too few by then: UNAVAILABLE
+  // A pin that no manifest names is garbage after this; a commit that takes longer than a quarter
+  // of it pins again. > 0, and far above the difference between servers' clocks.
+  absl::Duration pin_grace = absl::Hours(1);
+  // In a cluster, what a session lets go of is kept so long: a failover may bring the session back
+  // without bringing back its chunks. On one replication stream the order protects it. >= 0.
+  absl::Duration cluster_release_delay = absl::Minutes(1);
+};
+
+// The right to commit to a session, until it runs out by the server's clock.
+struct Lease {
+  std::string owner;
+  std::string token;  // grows with each acquisition; decimal
+  absl::Time until;   // by the server's clock: for logs, not for decisions
+};
+
+struct GarbageReport {
+  int64_t chunks_seen = 0;
+  int64_t pins_dropped = 0;
+  int64_t index_repairs = 0;
+};
+
+// Thread-safe; calls block.
+class RedisStore : public SessionStore {
+ public:
+  // INVALID_ARGUMENT names the option. Connects to nothing yet.
+  static absl::StatusOr<std::unique_ptr<RedisStore>> Create(const RedisStoreOptions& options);
+
+  // Leases keep two replicas from working on one session in vain; what keeps them from both moving
+  // it is the version. While a lease runs, all changes of the session need its token. ABORTED
+  // (kVersionMismatch) if somebody else holds it, or the lease was lost.
+  virtual absl::StatusOr<Lease> AcquireLease(std::string_view tenant, std::string_view session_id,
+                                             std::string_view owner, absl::Duration length) = 0;
+  virtual absl::StatusOr<Lease> RenewLease(std::string_view tenant, std::string_view session_id,
+                                           const Lease& lease, absl::Duration length) = 0;
+  virtual absl::Status ReleaseLease(std::string_view tenant, std::string_view session_id,
+                                    const Lease& lease) = 0;
+  // PutAndCommit by the holder of a lease: also ABORTED once the lease has run out or passed on.
+  virtual absl::StatusOr<Session> PutAndCommitLeased(
+      std::string_view tenant, std::string_view session_id, uint64_t expected_version,
+      const Snapshot& snapshot, const CommitOptions& options, const Lease& lease) = 0;
+
+  // Walks over all keys: drops pins that no manifest names and that are older than pin_grace, and
+  // mends the tenants' lists of sessions. Any number of replicas may do so at any time.
+  virtual absl::StatusOr<GarbageReport> CollectGarbage() = 0;
+
+  // Connections idle or in use, and in use alone.
+  virtual std::pair<int, int> ConnectionCounts() const = 0;
+};
+
+}  // namespace reprise::state_store::redis
+
+#endif  // REPRISE_STATE_STORE_REDIS_REDIS_STORE_H_

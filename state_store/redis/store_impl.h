@@ -1,0 +1,209 @@
+// RedisStore as it is. redis_store.cc has the changes, store_reads.cc the reads, store_create.cc
+// what makes sessions, store_sweep.cc the upkeep.
+#ifndef REPRISE_STATE_STORE_REDIS_STORE_IMPL_H_
+#define REPRISE_STATE_STORE_REDIS_STORE_IMPL_H_
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "state_store/internal/session_plan.h"
+#include "state_store/redis/chunk_table.h"
+#include "state_store/redis/keys.h"
+#include "state_store/redis/record.h"
+#include "state_store/redis/redis_store.h"
+
+namespace reprise::state_store::redis {
+
+// Which of a session's fields a call needs beside the record.
+struct Wanted {
+  bool head = false;  // the head's manifest
+  std::vector<std::string> snapshots{};
+  std::optional<std::pair<RequestKind, std::string>> request{};
+  bool creation = false;
+};
+
+// A session as it was at one moment.
+struct Loaded {
+  bool exists = false;
+  std::string rev{};
+  SessionRecord record{};
+  Manifests manifests{};
+  Requests requests{};
+  std::optional<Session> creation{};
+};
+
+// One compare-and-set of a session's record.
+struct Change {
+  std::string expected_rev{};
+  std::string new_rev{};  // empty: delete
+  bool replace = false;
+  uint64_t oldest_pin = 0;
+  std::string token{};
+  FieldChanges fields{};
+};
+
+enum class Applied { kDone, kConflict, kStalePins };
+
+struct ApplyResult {
+  Applied what = Applied::kDone;
+  bool unsure = false;  // an earlier try of the same change may have been carried out
+  bool gone = false;    // with kConflict: there is no such session now
+  Manifests let_go{};
+};
+
+class StoreImpl final : public RedisStore {
+ public:
+  StoreImpl(const RedisStoreOptions& options, std::unique_ptr<Client> client, bool is_cluster);
+  ~StoreImpl() override;
+
+  absl::StatusOr<Session> CreateSession(std::string_view tenant,
+                                        const NewSessionOptions& options) override;
+  absl::StatusOr<Session> GetSession(std::string_view tenant, std::string_view session_id) override;
+  absl::StatusOr<SessionPage> ListSessions(std::string_view tenant,
+                                           const PageRequest& page) override;
+  absl::StatusOr<Session> UpdateSession(std::string_view tenant, std::string_view session_id,
+                                        const SessionUpdate& update) override;
+  absl::Status DeleteSession(std::string_view tenant, std::string_view session_id) override;
+  absl::StatusOr<Session> PutAndCommit(std::string_view tenant, std::string_view session_id,
+                                       uint64_t expected_version, const Snapshot& snapshot,
+                                       const CommitOptions& options) override;
+  absl::StatusOr<SnapshotInfo> CreateSnapshot(std::string_view tenant,
+                                              std::string_view session_id) override;
+  absl::StatusOr<SnapshotInfo> GetSnapshot(std::string_view tenant, std::string_view session_id,
+                                           std::string_view snapshot_id) override;
+  absl::StatusOr<Snapshot> ReadSnapshot(std::string_view tenant, std::string_view session_id,
+                                        std::string_view snapshot_id) override;
+  absl::StatusOr<SnapshotPage> ListSnapshots(std::string_view tenant, std::string_view session_id,
+                                             const PageRequest& page) override;
+  absl::Status DeleteSnapshot(std::string_view tenant, std::string_view session_id,
+                              std::string_view snapshot_id) override;
+  absl::StatusOr<Session> Fork(std::string_view tenant, const ForkSource& source,
+                               const NewSessionOptions& options) override;
+  absl::StatusOr<Session> Rewind(std::string_view tenant, std::string_view session_id,
+                                 std::string_view snapshot_id, uint64_t expected_version,
+                                 std::string_view request_id) override;
+  absl::Status ExportSnapshot(std::string_view tenant, std::string_view session_id,
+                              std::string_view snapshot_id, ByteSink& sink) override;
+  absl::StatusOr<Session> ImportSnapshot(std::string_view tenant, const NewSessionOptions& options,
+                                         ByteSource& source) override;
+  absl::StatusOr<StoreStats> Stats(std::string_view tenant) override;
+  absl::StatusOr<int64_t> SweepExpired(absl::Time now) override;
+  absl::Status CheckIntegrity() override;
+
+  absl::StatusOr<Lease> AcquireLease(std::string_view tenant, std::string_view session_id,
+                                     std::string_view owner, absl::Duration length) override;
+  absl::StatusOr<Lease> RenewLease(std::string_view tenant, std::string_view session_id,
+                                   const Lease& lease, absl::Duration length) override;
+  absl::Status ReleaseLease(std::string_view tenant, std::string_view session_id,
+                            const Lease& lease) override;
+  absl::StatusOr<Session> PutAndCommitLeased(std::string_view tenant, std::string_view session_id,
+                                             uint64_t expected_version, const Snapshot& snapshot,
+                                             const CommitOptions& options,
+                                             const Lease& lease) override;
+  absl::StatusOr<GarbageReport> CollectGarbage() override;
+  std::pair<int, int> ConnectionCounts() const override { return client_->ConnectionCounts(); }
+
+ private:
+  using Planner = std::function<absl::StatusOr<Plan>(const SessionIndex&)>;
+  struct Creation;
+  struct Claim;
+  struct Walk;
+  struct Release {
+    Deadline due;
+    std::string tenant, session_id, pin;
+    std::shared_ptr<const SnapshotManifest> manifest;
+  };
+
+  absl::Time Now() const;
+  Deadline NewDeadline() const { return DeadlineAfter(options_.operation_timeout); }
+  CommitRequest MakeRequest(std::string_view tenant, std::string_view session_id,
+                            uint64_t expected_version, std::string_view request_id) const;
+
+  // DATA_LOSS (kCorruptIndex, kCorruptManifest) for damaged fields.
+  absl::StatusOr<Loaded> Load(std::string_view tenant, std::string_view session_id,
+                              const Wanted& wanted, Deadline deadline);
+  absl::Status ReadFields(std::string_view key, const std::vector<std::string>& fields,
+                          const std::vector<Reply>& values, Loaded& loaded) const;
+  // With the manifest of `snapshot_id`, or of the head if that is empty; NOT_FOUND and so on as the
+  // planners say, and the index that they look at.
+  absl::StatusOr<Loaded> LoadVisible(std::string_view tenant, std::string_view session_id,
+                                     std::string_view snapshot_id, Deadline deadline,
+                                     SnapshotInfo* info);
+
+  absl::StatusOr<ApplyResult> Apply(std::string_view tenant, std::string_view session_id,
+                                    const Change& change, Deadline deadline,
+                                    Replication* replication);
+  // Loads, plans and applies until the revision holds. `change` brings pins and token.
+  absl::StatusOr<Session> Mutate(std::string_view tenant, std::string_view session_id,
+                                 const Wanted& wanted, const Planner& planner, std::string_view pin,
+                                 const Change& change, Deadline deadline,
+                                 Replication* replication = nullptr, bool* stale_pins = nullptr);
+  absl::StatusOr<Session> Commit(std::string_view tenant, std::string_view session_id,
+                                 uint64_t expected_version, const Snapshot& snapshot,
+                                 const CommitOptions& options, std::string token);
+  // For a repeated request with kSync: its answer counts only once the replicas have it too.
+  absl::Status WaitForReplicas(std::string_view tenant, std::string_view session_id,
+                               Deadline deadline);
+  Replication SyncReplication(bool sync) const;
+  absl::Status CheckReplicas(const Replication& replication) const;
+
+  // What a session does not name any more.
+  void LetGo(std::string_view tenant, std::string_view session_id,
+             const std::vector<SnapshotRow>& rows, const Manifests& manifests, Deadline deadline);
+  void ReleaseDue(bool all);
+
+  // Makes a session: see store_create.cc.
+  absl::StatusOr<Session> Make(Creation& creation);
+  absl::StatusOr<Session> TryMake(Creation& creation, Claim& claim);
+  absl::StatusOr<std::optional<Session>> ReadClaim(const Creation& creation, Claim& claim);
+  absl::StatusOr<bool> TakeClaim(const Creation& creation, Claim& claim);
+  void FinishClaim(const Creation& creation, Claim& claim, const Session* result);
+
+  // The tenants' lists: see store_sweep.cc.
+  absl::Status AddToLists(std::string_view tenant, std::string_view session_id, absl::Time expires,
+                          Deadline deadline);
+  absl::Status RemoveFromLists(std::string_view tenant, std::string_view session_id,
+                               Deadline deadline);
+  absl::StatusOr<std::vector<std::string>> ListedAfter(std::string_view tenant,
+                                                       std::string_view after, size_t count,
+                                                       Deadline deadline);
+  absl::StatusOr<std::vector<std::string>> Tenants(Deadline deadline);
+  absl::StatusOr<int64_t> SweepTenant(const std::string& tenant, absl::Time now);
+  absl::Status ForgetCreations(const std::string& tenant, absl::Time before);
+  absl::StatusOr<std::optional<Plan>> EraseIfExpired(std::string_view tenant,
+                                                     std::string_view session_id, absl::Time now);
+  // All keys of a pattern, in no order, each maybe more than once.
+  absl::Status Scan(const std::string& pattern,
+                    const std::function<absl::Status(const std::vector<std::string>&)>& visit);
+  absl::Status LoadAll(std::string_view key, Loaded& loaded, Deadline deadline);
+  absl::Status WalkSessions(Walk& walk);
+  absl::Status CheckChunks(const std::vector<std::string>& keys, Walk& walk);
+  absl::Status CollectPins(const std::vector<std::string>& keys,
+                           std::map<std::string, std::vector<std::string>>& held,
+                           GarbageReport& report);
+
+  const RedisStoreOptions options_;
+  const std::string page_key_;
+  const Keys keys_;
+  const std::unique_ptr<Client> client_;
+  ChunkTable chunks_;
+  const absl::Duration release_delay_;
+  absl::Mutex mu_;
+  std::deque<Release> releases_ ABSL_GUARDED_BY(mu_);  // by due
+};
+
+// 32 hexadecimal digits nobody else has: revisions, pins, uids.
+std::string NewToken();
+
+}  // namespace reprise::state_store::redis
+
+#endif  // REPRISE_STATE_STORE_REDIS_STORE_IMPL_H_

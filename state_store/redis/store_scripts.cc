@@ -1,0 +1,170 @@
+#include "state_store/redis/store_scripts.h"
+
+namespace reprise::state_store::redis {
+
+const Script kReadSession("read_session", R"lua(
+local out = {}
+for i, field in ipairs(ARGV) do
+  if field == '@head' then
+    local head = redis.call('HGET', KEYS[1], 'head')
+    field = 'm:' .. (head or '')
+  end
+  out[i] = redis.call('HGET', KEYS[1], field)
+end
+return out
+)lua");
+
+const Script kApplySession("apply_session", R"lua(
+local expected, new, mode = ARGV[1], ARGV[2], ARGV[3]
+local oldest, longest, token = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local rev = redis.call('HGET', KEYS[1], 'rev') or ''
+if rev == new and new ~= '' then return {'same'} end
+if rev ~= expected then return {'conflict', rev} end
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+if oldest > 0 and now - oldest > longest then return {'stale'} end
+if rev ~= '' then
+  local lease = redis.call('HMGET', KEYS[1], 'lease_token', 'lease_until', 'lease_owner')
+  local held = lease[1] and tonumber(lease[2]) > now
+  if token ~= '' and not (held and lease[1] == token) then return {'fenced'} end
+  if token == '' and held then return {'leased', lease[3]} end
+elseif token ~= '' then
+  return {'fenced'}
+end
+local out = {'ok'}
+local function keep(field, value)
+  out[#out + 1] = field
+  out[#out + 1] = value
+end
+if new == '' or mode == 'replace' then
+  local all = redis.call('HGETALL', KEYS[1])
+  for i = 1, #all, 2 do
+    if string.sub(all[i], 1, 2) == 'm:' then keep(all[i], all[i + 1]) end
+  end
+  redis.call('DEL', KEYS[1])
+  if new == '' then return out end
+end
+local deletes = tonumber(ARGV[7])
+for i = 8, 7 + deletes do
+  if string.sub(ARGV[i], 1, 2) == 'm:' then
+    local value = redis.call('HGET', KEYS[1], ARGV[i])
+    if value then keep(ARGV[i], value) end
+  end
+end
+-- Deletions first: a script that has begun to write is not stopped by maxmemory, so letting go of
+-- a snapshot works in a full server, and a change that only adds fails before it has begun.
+for i = 8, 7 + deletes do redis.call('HDEL', KEYS[1], ARGV[i]) end
+for i = 8 + deletes, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('HSET', KEYS[1], 'rev', new)
+return out
+)lua");
+
+// A token is above all that this session, or one of the same name before it, ever gave out.
+const Script kLease("lease", R"lua(
+if redis.call('HEXISTS', KEYS[1], 'rev') == 0 then return {'absent'} end
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local lease = redis.call('HMGET', KEYS[1], 'lease_token', 'lease_until', 'lease_owner')
+local held = lease[1] and tonumber(lease[2]) > now
+if ARGV[1] == 'acquire' then
+  if held and lease[3] ~= ARGV[2] then return {'leased', lease[3], lease[2]} end
+  local token = string.format('%.0f', math.max(tonumber(lease[1] or 0) + 1, now))
+  local till = string.format('%.0f', now + tonumber(ARGV[3]))
+  redis.call('HSET', KEYS[1], 'lease_token', token, 'lease_until', till, 'lease_owner', ARGV[2])
+  return {token, till}
+end
+if not lease[1] or lease[1] ~= ARGV[2] then return {'fenced'} end
+if ARGV[1] == 'renew' then
+  local till = string.format('%.0f', now + tonumber(ARGV[3]))
+  redis.call('HSET', KEYS[1], 'lease_until', till)
+  return {lease[1], till}
+end
+redis.call('HSET', KEYS[1], 'lease_until', '0')
+return {'released'}
+)lua");
+
+// A header ends its third number with the length of the stored bytes: see chunk_table.cc.
+const Script kPinChunk("pin_chunk", R"lua(
+local time = redis.call('TIME')
+local stamp = string.format('%.0f', time[1] * 1000000 + time[2])
+local chunk = redis.call('HMGET', KEYS[1], 'h', 'bad')
+if not chunk[1] then return {0, '', stamp} end
+local length = tonumber(string.match(chunk[1], '^1 %d+ %d+ (%d+) ') or -1)
+if chunk[2] or redis.call('HSTRLEN', KEYS[1], 'd') ~= length then
+  return {0, chunk[1], stamp}
+end
+redis.call('HSET', KEYS[1], 'p:' .. ARGV[1], stamp .. ' ' .. ARGV[2])
+return {1, chunk[1], stamp}
+)lua");
+
+const Script kPutChunk("put_chunk", R"lua(
+local time = redis.call('TIME')
+local stamp = string.format('%.0f', time[1] * 1000000 + time[2])
+local chunk = redis.call('HMGET', KEYS[1], 'h', 'bad')
+local old, pin, owner = chunk[1], 'p:' .. ARGV[1], stamp .. ' ' .. ARGV[2]
+local before = redis.call('HSTRLEN', KEYS[1], 'd')
+if old and old ~= ARGV[4] then
+  local length = tonumber(string.match(old, '^1 %d+ %d+ (%d+) ') or -1)
+  if not chunk[2] and before == length then
+    redis.call('HSET', KEYS[1], pin, owner)
+    return {1, old, stamp, 0}
+  end
+  if old ~= ARGV[3] then return {0, old} end
+end
+redis.call('HSET', KEYS[1], 'h', ARGV[3], 'd', ARGV[5], pin, owner)
+redis.call('HDEL', KEYS[1], 'bad')
+return {1, ARGV[3], stamp, #ARGV[5] - before}
+)lua");
+
+const Script kUnpinChunk("unpin_chunk", R"lua(
+local pin = 'p:' .. ARGV[1]
+if ARGV[2] ~= '' and redis.call('HGET', KEYS[1], pin) ~= ARGV[2] then return {0} end
+redis.call('HDEL', KEYS[1], pin)
+local others = redis.call('HLEN', KEYS[1])
+for _, field in ipairs({'h', 'd', 'bad'}) do
+  others = others - redis.call('HEXISTS', KEYS[1], field)
+end
+if others > 0 then return {0} end
+local freed = redis.call('HSTRLEN', KEYS[1], 'd')
+redis.call('DEL', KEYS[1])
+return {freed}
+)lua");
+
+const Script kCondemnChunk("condemn_chunk", R"lua(
+if redis.call('HGET', KEYS[1], 'h') == ARGV[1] then redis.call('HSET', KEYS[1], 'bad', '1') end
+return {}
+)lua");
+
+const Script kInspectChunk("inspect_chunk", R"lua(
+local time = redis.call('TIME')
+local out = {redis.call('HGET', KEYS[1], 'h') or '', redis.call('HSTRLEN', KEYS[1], 'd'),
+             string.format('%.0f', time[1] * 1000000 + time[2])}
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  if string.sub(field, 1, 2) == 'p:' then
+    out[#out + 1] = string.sub(field, 3)
+    out[#out + 1] = redis.call('HGET', KEYS[1], field)
+  end
+end
+return out
+)lua");
+
+const Script kCompareAndSetField("compare_and_set_field", R"lua(
+local value = redis.call('HGET', KEYS[1], ARGV[1]) or ''
+if value == ARGV[3] then return {1, value} end
+if value ~= ARGV[2] then return {0, value} end
+if ARGV[3] == '' then
+  redis.call('HDEL', KEYS[1], ARGV[1])
+else
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+end
+return {1, ARGV[3]}
+)lua");
+
+const Script kReserveBytes("reserve_bytes", R"lua(
+local used = tonumber(redis.call('GET', KEYS[1]) or 0) + tonumber(ARGV[1])
+if tonumber(ARGV[1]) > 0 and used > tonumber(ARGV[2]) then return {0, used} end
+redis.call('SET', KEYS[1], string.format('%.0f', math.max(used, 0)))
+return {1}
+)lua");
+
+}  // namespace reprise::state_store::redis

@@ -1,0 +1,58 @@
+// The scripts of the store. Each touches one key and, but for kReserveBytes, may run twice: see
+// script.h.
+#ifndef REPRISE_STATE_STORE_REDIS_STORE_SCRIPTS_H_
+#define REPRISE_STATE_STORE_REDIS_STORE_SCRIPTS_H_
+
+#include "state_store/redis/script.h"
+
+namespace reprise::state_store::redis {
+
+// Session: fields by name, where "@head" is the manifest of the head. Like HMGET.
+extern const Script kReadSession;
+
+// Session: compare-and-set of the whole record, the one way that a session changes.
+//   ARGV: expected rev ("": absent), new rev ("": delete), mode ("update" or "replace"),
+//         oldest pin (microseconds, 0: none), longest age of a pin, fencing token ("": none),
+//         number of fields to delete, those fields, then field and value of each to set
+//   -> {"ok", field, value, ...} with the manifests that the session let go of
+//   -> {"same"} this very change is there already
+//   -> {"conflict", rev}, {"stale"} pins too old, {"leased", owner}, {"fenced"}
+extern const Script kApplySession;
+
+// Session: a lease, on the server's clock.
+//   ARGV: "acquire", owner, length in microseconds -> {token, until} or {"leased", owner, until}
+//         "renew", token, length -> {token, until} or {"fenced"}
+//         "release", token -> {"released"} or {"fenced"}
+//   -> {"absent"} if there is no such session
+extern const Script kLease;
+
+// Chunk: a pin, if the bytes are there.
+//   ARGV: pin, session id -> {1 if they are, header or "", stamp}
+extern const Script kPinChunk;
+
+// Chunk: bytes with a pin. Bytes that are there and sound stay.
+//   ARGV: pin, session id, header, header that may be replaced or "", bytes
+//   -> {1, header, stamp, bytes added}, or {0, header} if there are others that must not be
+//   replaced
+extern const Script kPutChunk;
+
+// Chunk: ARGV: pin, value that it must have or "" -> {bytes freed}
+extern const Script kUnpinChunk;
+
+// Chunk: marks the bytes as bad, so that the next writer brings them again. ARGV: header -> {}
+extern const Script kCondemnChunk;
+
+// Chunk: -> {header, length of the bytes, now, pin, value, ...}
+extern const Script kInspectChunk;
+
+// Any hash: compare-and-set of one field. ARGV: field, expected or "", new or ""
+//   -> {1, new} or {0, what is there}
+extern const Script kCompareAndSetField;
+
+// Counter: ARGV: amount to add, cap -> {1} or {0, count}. Run twice it counts twice: the count is
+// of a cap, and CollectGarbage sets it right.
+extern const Script kReserveBytes;
+
+}  // namespace reprise::state_store::redis
+
+#endif  // REPRISE_STATE_STORE_REDIS_STORE_SCRIPTS_H_
