@@ -60,6 +60,8 @@ struct Client::Try {
   std::vector<size_t> pending{};                      // to be tried again
   std::vector<std::optional<Endpoint>> ask_target{};  // per command: where ASK sends it once
   bool delay = false;                                 // something is out of order: do not rush
+  std::set<const Script*> unknown{};                  // to some server in this try
+  std::set<const Script*> load{};                     // unknown in the try before
 };
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ClientOptions& options) {
@@ -109,15 +111,16 @@ void Client::Settle(const Command& command, size_t index, const Endpoint& server
                     absl::StatusOr<Reply> reply, Try& state) {
   Answer& answer = state.answers[index];
   answer.reply = std::move(reply);
-  state.ask_target[index].reset();
   if (answer.reply.ok()) return;
   const absl::Status& status = answer.reply.status();
+  // Whom ASK sent us to may have to be told the script first.
+  if (GetRedisError(status) != RedisError::kNoScript) state.ask_target[index].reset();
   answer.unsure = answer.unsure || GetOutcome(status) == Outcome::kUnknown;
   if (!IsTransient(status)) return;
   state.pending.push_back(index);
   switch (GetRedisError(status)) {
     case RedisError::kNoScript:
-      return;  // loaded by now
+      return;  // it goes along the next time
     case RedisError::kMoved: {
       const auto redirection =
           ParseRedirection({status.message().data(), status.message().size()}, server);
@@ -140,7 +143,9 @@ void Client::RunAtServer(const std::vector<Command>& commands, const Endpoint& s
     for (const size_t i : indices) Settle(commands[i], i, server, connection.status(), state);
     return;
   }
+  // Scripts go in front of the commands that need them: between two calls they might be flushed.
   std::vector<Arguments> pipeline;
+  for (const Script* script : state.load) pipeline.push_back({"SCRIPT", "LOAD", script->source()});
   for (const size_t i : indices) {
     if (state.ask_target[i].has_value()) pipeline.push_back({"ASKING"});
     pipeline.push_back(commands[i].View());
@@ -156,15 +161,14 @@ void Client::RunAtServer(const std::vector<Command>& commands, const Endpoint& s
   }
   std::vector<absl::StatusOr<Reply>> replies = (*connection)->Pipeline(pipeline, deadline);
 
-  std::set<const Script*> unknown;
-  size_t next = 0;
+  size_t next = state.load.size();
   bool wrote = false;
   for (const size_t i : indices) {
     if (state.ask_target[i].has_value()) ++next;
     absl::StatusOr<Reply>& reply = replies[next++];
     wrote = wrote || reply.ok();
     if (commands[i].script != nullptr && GetRedisError(reply.status()) == RedisError::kNoScript) {
-      unknown.insert(commands[i].script);
+      state.unknown.insert(commands[i].script);
     }
     Settle(commands[i], i, server, std::move(reply), state);
   }
@@ -172,12 +176,6 @@ void Client::RunAtServer(const std::vector<Command>& commands, const Endpoint& s
     const absl::StatusOr<Reply>& waited = replies.back();
     const int reached = waited.ok() ? static_cast<int>(waited->integer) : 0;
     state.replication->reached = std::min(state.replication->reached, reached);
-  }
-  for (const Script* script : unknown) {
-    // If this fails, the next try of the command will say why.
-    if (!(*connection)->Call({"SCRIPT", "LOAD", script->source()}, deadline).ok()) {
-      state.delay = true;
-    }
   }
 }
 
@@ -196,6 +194,7 @@ std::vector<Answer> Client::Run(const std::vector<Command>& commands, Deadline d
     std::vector<size_t> pending = std::exchange(state.pending, {});
     std::sort(pending.begin(), pending.end());
     state.delay = false;
+    state.load = std::exchange(state.unknown, {});
     for (const size_t i : pending) {
       if (state.ask_target[i].has_value()) {
         by_server[*state.ask_target[i]].push_back(i);

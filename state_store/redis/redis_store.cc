@@ -352,10 +352,12 @@ absl::StatusOr<Session> StoreImpl::Rewind(std::string_view tenant, std::string_v
   wanted.head = snapshot_id.empty();
   if (!snapshot_id.empty()) wanted.snapshots = {std::string(snapshot_id)};
   if (!request_id.empty()) wanted.request = {RequestKind::kRewind, std::string(request_id)};
+  Change change;
+  change.token = "";
   return Mutate(
       tenant, session_id, wanted,
       [&](const SessionIndex& index) { return PlanRewind(index, request, snapshot_id); }, "",
-      Change{}, NewDeadline());
+      change, NewDeadline());
 }
 
 absl::StatusOr<Session> StoreImpl::UpdateSession(std::string_view tenant,
@@ -381,15 +383,33 @@ absl::StatusOr<Session> StoreImpl::UpdateSession(std::string_view tenant,
 absl::Status StoreImpl::DeleteSession(std::string_view tenant, std::string_view session_id) {
   RETURN_IF_ERROR(ValidateTenant(tenant));
   const Deadline deadline = NewDeadline();
-  RETURN_IF_ERROR(
+  absl::Status erased =
       Mutate(
           tenant, session_id, Wanted{},
           [&](const SessionIndex& index) { return PlanDelete(index, tenant, session_id); }, "",
           Change{}, deadline)
-          .status());
+          .status();
+  // One that cannot be read can still be deleted.
+  if (absl::IsDataLoss(erased)) erased = EraseDamaged(tenant, session_id, deadline);
+  RETURN_IF_ERROR(erased);
   // A list that still names it does no harm; SweepExpired and CollectGarbage take it off.
   RemoveFromLists(tenant, session_id, deadline).IgnoreError();
   return absl::OkStatus();
+}
+
+absl::Status StoreImpl::EraseDamaged(std::string_view tenant, std::string_view session_id,
+                                     Deadline deadline) {
+  const std::string key = keys_.Session(tenant, session_id);
+  const Answer rev =
+      client_->Run({.arguments = {"HGET", key, "rev"}, .tail = {}, .key = key}, deadline);
+  RETURN_IF_ERROR(rev.reply.status());
+  Change change;
+  change.expected_rev = rev.reply->text;
+  // Its pins are not known for sure: they are left to CollectGarbage.
+  ASSIGN_OR_RETURN(const ApplyResult result, Apply(tenant, session_id, change, deadline, nullptr));
+  if (result.what == Applied::kDone || result.gone) return absl::OkStatus();
+  return MakeRedisError(RedisError::kUnready, Outcome::kNotDone,
+                        Cat("session ", session_id, " is being changed"));
 }
 
 absl::StatusOr<SnapshotInfo> StoreImpl::CreateSnapshot(std::string_view tenant,

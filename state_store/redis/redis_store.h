@@ -65,8 +65,8 @@ class RedisStore : public SessionStore {
   static absl::StatusOr<std::unique_ptr<RedisStore>> Create(const RedisStoreOptions& options);
 
   // Leases keep two replicas from working on one session in vain; what keeps them from both moving
-  // it is the version. While a lease runs, all changes of the session need its token. ABORTED
-  // (kVersionMismatch) if somebody else holds it, or the lease was lost.
+  // it is the version. While a lease runs, its holder alone commits, and nobody rewinds; others get
+  // ABORTED (kVersionMismatch), and so does a holder who lost it.
   virtual absl::StatusOr<Lease> AcquireLease(std::string_view tenant, std::string_view session_id,
                                              std::string_view owner, absl::Duration length) = 0;
   virtual absl::StatusOr<Lease> RenewLease(std::string_view tenant, std::string_view session_id,

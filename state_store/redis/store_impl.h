@@ -47,7 +47,8 @@ struct Change {
   std::string new_rev{};  // empty: delete
   bool replace = false;
   uint64_t oldest_pin = 0;
-  std::string token{};
+  std::string token =
+      "*";  // of a lease; empty: moves the session without one; "*": does not move it
   FieldChanges fields{};
 };
 
@@ -156,6 +157,9 @@ class StoreImpl final : public RedisStore {
   Replication SyncReplication(bool sync) const;
   absl::Status CheckReplicas(const Replication& replication) const;
 
+  absl::Status EraseDamaged(std::string_view tenant, std::string_view session_id,
+                            Deadline deadline);
+
   // What a session does not name any more.
   void LetGo(std::string_view tenant, std::string_view session_id,
              const std::vector<SnapshotRow>& rows, const Manifests& manifests, Deadline deadline);
@@ -179,8 +183,6 @@ class StoreImpl final : public RedisStore {
   absl::StatusOr<std::vector<std::string>> Tenants(Deadline deadline);
   absl::StatusOr<int64_t> SweepTenant(const std::string& tenant, absl::Time now);
   absl::Status ForgetCreations(const std::string& tenant, absl::Time before);
-  absl::StatusOr<std::optional<Plan>> EraseIfExpired(std::string_view tenant,
-                                                     std::string_view session_id, absl::Time now);
   // All keys of a pattern, in no order, each maybe more than once.
   absl::Status Scan(const std::string& pattern,
                     const std::function<absl::Status(const std::vector<std::string>&)>& visit);
@@ -189,7 +191,8 @@ class StoreImpl final : public RedisStore {
   absl::Status CheckChunks(const std::vector<std::string>& keys, Walk& walk);
   absl::Status CollectPins(const std::vector<std::string>& keys,
                            std::map<std::string, std::vector<std::string>>& held,
-                           GarbageReport& report);
+                           std::map<std::string, uint64_t>& bytes, GarbageReport& report);
+  absl::Status RepairLists(GarbageReport& report);
 
   const RedisStoreOptions options_;
   const std::string page_key_;

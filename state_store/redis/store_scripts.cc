@@ -23,13 +23,11 @@ if rev ~= expected then return {'conflict', rev} end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 if oldest > 0 and now - oldest > longest then return {'stale'} end
-if rev ~= '' then
+if token ~= '*' then
   local lease = redis.call('HMGET', KEYS[1], 'lease_token', 'lease_until', 'lease_owner')
   local held = lease[1] and tonumber(lease[2]) > now
   if token ~= '' and not (held and lease[1] == token) then return {'fenced'} end
   if token == '' and held then return {'leased', lease[3]} end
-elseif token ~= '' then
-  return {'fenced'}
 end
 local out = {'ok'}
 local function keep(field, value)

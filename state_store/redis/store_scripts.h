@@ -12,7 +12,8 @@ extern const Script kReadSession;
 
 // Session: compare-and-set of the whole record, the one way that a session changes.
 //   ARGV: expected rev ("": absent), new rev ("": delete), mode ("update" or "replace"),
-//         oldest pin (microseconds, 0: none), longest age of a pin, fencing token ("": none),
+//         oldest pin (microseconds, 0: none), longest age of a pin, fencing token ("": none,
+//         "*": a change that leases do not guard),
 //         number of fields to delete, those fields, then field and value of each to set
 //   -> {"ok", field, value, ...} with the manifests that the session let go of
 //   -> {"same"} this very change is there already

@@ -14,6 +14,7 @@ namespace reprise::state_store::redis {
 namespace {
 
 constexpr size_t kBatch = 256;
+constexpr absl::Duration kDamagedRetry = absl::Hours(1);
 
 Command Plain(std::vector<std::string> arguments) {
   std::string key = arguments[1];
@@ -101,30 +102,29 @@ absl::StatusOr<int64_t> StoreImpl::SweepTenant(const std::string& tenant, absl::
     for (const std::string& id : ids) {
       bool erased = false;
       Session session;
-      const absl::Status status = Mutate(
-                                      tenant, id, Wanted{},
-                                      [&](const SessionIndex& index) -> absl::StatusOr<Plan> {
-                                        // Someone may have given it more time, or deleted it.
-                                        erased = false;
-                                        session = Session{};
-                                        const SessionEntry* entry = index.FindSession(tenant, id);
-                                        if (entry == nullptr) return Plan{};
-                                        session = entry->session;
-                                        if (session.expires > now) return Plan{};
-                                        erased = true;
-                                        return PlanDelete(index, tenant, id);
-                                      },
-                                      "", Change{}, deadline)
-                                      .status();
-      // The holder of a lease is at work on it; its commit will find it expired.
-      if (GetStoreError(status) != StoreError::kVersionMismatch) RETURN_IF_ERROR(status);
-      if (session.version == 0 || (erased && status.ok())) {
+      const auto erase_if_expired = [&](const SessionIndex& index) -> absl::StatusOr<Plan> {
+        // Someone may have given it more time, or deleted it.
+        erased = false;
+        session = Session{};
+        const SessionEntry* entry = index.FindSession(tenant, id);
+        if (entry == nullptr) return Plan{};
+        session = entry->session;
+        if (session.expires > now) return Plan{};
+        erased = true;
+        return PlanDelete(index, tenant, id);
+      };
+      const absl::Status status =
+          Mutate(tenant, id, Wanted{}, erase_if_expired, "", Change{}, deadline).status();
+      // One that cannot be read must not keep the others from being swept.
+      if (absl::IsDataLoss(status)) session.expires = now + kDamagedRetry;
+      if (!absl::IsDataLoss(status)) RETURN_IF_ERROR(status);
+      if (status.ok() && (erased || session.version == 0)) {
         swept += erased;
         RETURN_IF_ERROR(RemoveFromLists(tenant, id, deadline));
         continue;
       }
-      // Its score was early: up to the truth, or out of the way for a leased one.
-      const absl::Time next = std::max(session.expires, now + absl::Seconds(1));
+      // Its score was early, or it is damaged.
+      const absl::Time next = session.expires;
       const Command move =
           next == absl::InfiniteFuture()
               ? Plain({"ZREM", keys_.Expiry(tenant), id})
@@ -328,7 +328,7 @@ absl::Status StoreImpl::CheckIntegrity() {
 
 absl::Status StoreImpl::CollectPins(const std::vector<std::string>& keys,
                                     std::map<std::string, std::vector<std::string>>& held,
-                                    GarbageReport& report) {
+                                    std::map<std::string, uint64_t>& bytes, GarbageReport& report) {
   const Deadline deadline = NewDeadline();
   const uint64_t grace = static_cast<uint64_t>(absl::ToInt64Microseconds(options_.pin_grace));
   std::vector<Command> commands;
@@ -342,6 +342,7 @@ absl::Status StoreImpl::CollectPins(const std::vector<std::string>& keys,
     uint64_t now = 0;
     if (!name.has_value() || !absl::SimpleAtoi((*fields)[2].text, &now)) continue;
     ++report.chunks_seen;
+    bytes[name->first] += static_cast<uint64_t>((*fields)[1].integer);
     for (size_t p = 3; p + 1 < fields->size(); p += 2) {
       const std::string& pin = (*fields)[p].text;
       const std::string& value = (*fields)[p + 1].text;
@@ -361,9 +362,12 @@ absl::Status StoreImpl::CollectPins(const std::vector<std::string>& keys,
         return std::find(it->second.begin(), it->second.end(), pin) != it->second.end();
       };
       if (it == held.end() || !holds()) {
-        ASSIGN_OR_RETURN(const Loaded loaded, Load(name->first, id, Wanted{}, deadline));
+        const absl::StatusOr<Loaded> loaded = Load(name->first, id, Wanted{}, deadline);
+        // Who cannot be read may hold anything.
+        if (absl::IsDataLoss(loaded.status())) continue;
+        RETURN_IF_ERROR(loaded.status());
         std::vector<std::string> pins;
-        for (const SnapshotRow& row : loaded.record.snapshots) pins.push_back(row.pin);
+        for (const SnapshotRow& row : loaded->record.snapshots) pins.push_back(row.pin);
         it = held.insert_or_assign(session_key, std::move(pins)).first;
       }
       if (holds()) continue;
@@ -377,29 +381,23 @@ absl::Status StoreImpl::CollectPins(const std::vector<std::string>& keys,
   return absl::OkStatus();
 }
 
-absl::StatusOr<GarbageReport> StoreImpl::CollectGarbage() {
-  ReleaseDue(/*all=*/false);
-  GarbageReport report;
-  std::map<std::string, std::vector<std::string>> held;  // pins, by session key
-  RETURN_IF_ERROR(Scan(keys_.ChunkPattern(), [&](const std::vector<std::string>& keys) {
-    return CollectPins(keys, held, report);
-  }));
-  // Every session is listed, and what is listed is there.
-  RETURN_IF_ERROR(
-      Scan(keys_.SessionPattern(), [&](const std::vector<std::string>& keys) -> absl::Status {
-        std::vector<Command> commands;
-        for (const std::string& key : keys) {
-          const auto name = keys_.ParseSession(key);
-          if (!name.has_value()) continue;
-          commands.push_back(Plain({"SADD", keys_.Tenants(), EscapeTenant(name->first)}));
-          commands.push_back(Plain({"ZADD", keys_.Index(name->first), "0", name->second}));
-        }
-        for (const Answer& answer : client_->Run(commands, NewDeadline())) {
-          RETURN_IF_ERROR(answer.reply.status());
-          report.index_repairs += answer.reply->integer;
-        }
-        return absl::OkStatus();
-      }));
+// Every session is listed, and what is listed is there.
+absl::Status StoreImpl::RepairLists(GarbageReport& report) {
+  const auto list = [&](const std::vector<std::string>& keys) -> absl::Status {
+    std::vector<Command> commands;
+    for (const std::string& key : keys) {
+      const auto name = keys_.ParseSession(key);
+      if (!name.has_value()) continue;
+      commands.push_back(Plain({"SADD", keys_.Tenants(), EscapeTenant(name->first)}));
+      commands.push_back(Plain({"ZADD", keys_.Index(name->first), "0", name->second}));
+    }
+    for (const Answer& answer : client_->Run(commands, NewDeadline())) {
+      RETURN_IF_ERROR(answer.reply.status());
+      report.index_repairs += answer.reply->integer;
+    }
+    return absl::OkStatus();
+  };
+  RETURN_IF_ERROR(Scan(keys_.SessionPattern(), list));
   ASSIGN_OR_RETURN(const std::vector<std::string> tenants, Tenants(NewDeadline()));
   for (const std::string& tenant : tenants) {
     std::string after;
@@ -420,6 +418,26 @@ absl::StatusOr<GarbageReport> StoreImpl::CollectGarbage() {
         RETURN_IF_ERROR(RemoveFromLists(tenant, ids[i], deadline));
         ++report.index_repairs;
       }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<GarbageReport> StoreImpl::CollectGarbage() {
+  ReleaseDue(/*all=*/false);
+  GarbageReport report;
+  std::map<std::string, std::vector<std::string>> held;  // pins, by session key
+  std::map<std::string, uint64_t> bytes;                 // by tenant
+  const auto collect = [&](const std::vector<std::string>& keys) {
+    return CollectPins(keys, held, bytes, report);
+  };
+  RETURN_IF_ERROR(Scan(keys_.ChunkPattern(), collect));
+  RETURN_IF_ERROR(RepairLists(report));
+  if (options_.store.max_stored_bytes != 0) {
+    // As good as a walk over a moving store can be; what it dropped counts until the next one.
+    for (const auto& [tenant, sum] : bytes) {
+      RETURN_IF_ERROR(client_->Run(Plain({"SET", keys_.Bytes(tenant), Cat(sum)}), NewDeadline())
+                          .reply.status());
     }
   }
   return report;

@@ -1,0 +1,335 @@
+// What the Redis store does beyond the contract of all stores: leases, durability, garbage, access
+// rights, many replicas of the service.
+#include "state_store/redis/redis_store.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "state_store/redis/error.h"
+#include "state_store/redis/keys.h"
+#include "state_store/redis/store_scripts.h"
+#include "tests/state_store/redis/store_test_util.h"
+#include "tests/testing/redis_server.h"
+
+namespace reprise::state_store::redis {
+namespace {
+
+using testing::RedisServer;
+using testing::WaitUntil;
+
+TEST(RedisStore, RefusesBadOptions) {
+  const auto refused = [](auto change) {
+    RedisStoreOptions options = OptionsFor("redis://127.0.0.1:1");
+    change(options);
+    return RedisStore::Create(options).status().code() == absl::StatusCode::kInvalidArgument;
+  };
+  using O = RedisStoreOptions;
+  EXPECT_TRUE(refused([](O& o) { o.client.url = ""; }));
+  EXPECT_TRUE(refused([](O& o) { o.store.chunk_bytes = 0; }));
+  EXPECT_TRUE(refused([](O& o) { o.key_prefix = "{a}"; }));
+  EXPECT_TRUE(refused([](O& o) { o.operation_timeout = absl::ZeroDuration(); }));
+  EXPECT_TRUE(refused([](O& o) { o.sync_replicas = -1; }));
+  EXPECT_TRUE(refused([](O& o) { o.sync_timeout = absl::ZeroDuration(); }));
+  EXPECT_TRUE(refused([](O& o) { o.pin_grace = absl::ZeroDuration(); }));
+  EXPECT_TRUE(refused([](O& o) { o.cluster_release_delay = -absl::Seconds(1); }));
+  EXPECT_FALSE(refused([](O&) {}));
+}
+
+TEST(RedisStore, TwoReplicasShareSessions) {
+  RedisServer server;
+  const auto a = OpenStore(server.url()), b = OpenStore(server.url());
+  const Session made = a->CreateSession("t", {.id = "s"}).value();
+  const Session moved = a->PutAndCommit("t", "s", made.version, MakeTestSnapshot(1), {}).value();
+  EXPECT_EQ(b->GetSession("t", "s").value(), moved);
+  ExpectSoundHead(*b, "s");
+  // Both resume it: the second to commit is aborted and loses nothing.
+  EXPECT_TRUE(b->PutAndCommit("t", "s", moved.version, MakeTestSnapshot(2), {}).ok());
+  EXPECT_EQ(
+      GetStoreError(a->PutAndCommit("t", "s", moved.version, MakeTestSnapshot(3), {}).status()),
+      StoreError::kVersionMismatch);
+  ExpectSoundHead(*a, "s");
+  EXPECT_EQ(a->GetSession("t", "s")->position, 3u);
+  EXPECT_EQ(a->CheckIntegrity(), absl::OkStatus());
+}
+
+TEST(RedisStore, ConcurrentCreationsWithOneRequestIdMakeOneSession) {
+  RedisServer server;
+  const auto store = OpenStore(server.url());
+  std::vector<std::thread> threads;
+  std::vector<absl::StatusOr<Session>> made(8, absl::UnknownError(""));
+  for (size_t i = 0; i < made.size(); ++i) {
+    threads.emplace_back([&, i] { made[i] = store->CreateSession("t", {.request_id = "r"}); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const auto& session : made) {
+    ASSERT_TRUE(session.ok()) << session.status();
+    EXPECT_EQ(*session, *made[0]);
+  }
+  EXPECT_EQ(store->ListSessions("t", {})->sessions.size(), 1u);
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+}
+
+TEST(Leases, OneHolderCommitsAndTheOthersAreAborted) {
+  RedisServer server;
+  const auto store = OpenStore(server.url());
+  Session session = store->CreateSession("t", {.id = "s"}).value();
+  const auto mine = store->AcquireLease("t", "s", "replica-1", absl::Hours(1));
+  ASSERT_TRUE(mine.ok()) << mine.status();
+  EXPECT_EQ(GetStoreError(store->AcquireLease("t", "s", "replica-2", absl::Hours(1)).status()),
+            StoreError::kVersionMismatch);
+  const auto blocked = store->PutAndCommit("t", "s", session.version, MakeTestSnapshot(1), {});
+  EXPECT_EQ(GetStoreError(blocked.status()), StoreError::kVersionMismatch) << blocked.status();
+  EXPECT_NE(std::string(blocked.status().message()).find("replica-1"), std::string::npos);
+  session =
+      store->PutAndCommitLeased("t", "s", session.version, MakeTestSnapshot(1), {}, *mine).value();
+  EXPECT_TRUE(store->UpdateSession("t", "s", {.labels = Labels{{"a", "b"}}}).ok());
+  EXPECT_TRUE(store->RenewLease("t", "s", *mine, absl::Hours(1)).ok());
+  EXPECT_TRUE(store->ReleaseLease("t", "s", *mine).ok());
+  // Released: its token is worth nothing, and the next one is higher.
+  EXPECT_EQ(GetStoreError(
+                store->PutAndCommitLeased("t", "s", session.version, MakeTestSnapshot(2), {}, *mine)
+                    .status()),
+            StoreError::kVersionMismatch);
+  session = store->PutAndCommit("t", "s", session.version, MakeTestSnapshot(2), {}).value();
+  const auto next = store->AcquireLease("t", "s", "replica-2", absl::Hours(1));
+  ASSERT_TRUE(next.ok());
+  EXPECT_GT(std::stoull(next->token), std::stoull(mine->token));
+  EXPECT_FALSE(store->RenewLease("t", "s", *mine, absl::Hours(1)).ok());
+  EXPECT_FALSE(store->ReleaseLease("t", "s", *mine).ok());
+  EXPECT_EQ(GetStoreError(store->AcquireLease("t", "none", "r", absl::Hours(1)).status()),
+            StoreError::kSessionNotFound);
+  for (const absl::Duration bad : {absl::ZeroDuration(), absl::InfiniteDuration()}) {
+    EXPECT_FALSE(store->AcquireLease("t", "s", "r", bad).ok());
+  }
+  EXPECT_FALSE(store->AcquireLease("t", "s", "", absl::Hours(1)).ok());
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+}
+
+TEST(Leases, RunOutByTheServersClockAndFenceOffWhoWasPaused) {
+  RedisServer server;
+  RedisStoreOptions options = OptionsFor(server.url());
+  // The client's clock stands still: it has no say.
+  FakeClock clock;
+  options.store.clock = clock.AsFunction();
+  const auto store = OpenStore(options);
+  const Session session = store->CreateSession("t", {.id = "s"}).value();
+  const auto paused = store->AcquireLease("t", "s", "replica-1", absl::Milliseconds(1));
+  ASSERT_TRUE(paused.ok());
+  absl::StatusOr<Lease> taken = absl::UnknownError("");
+  EXPECT_TRUE(WaitUntil([&] {
+    taken = store->AcquireLease("t", "s", "replica-2", absl::Hours(1));
+    return taken.ok();
+  }));
+  const auto late =
+      store->PutAndCommitLeased("t", "s", session.version, MakeTestSnapshot(1), {}, *paused);
+  EXPECT_EQ(GetStoreError(late.status()), StoreError::kVersionMismatch) << late.status();
+  EXPECT_TRUE(
+      store->PutAndCommitLeased("t", "s", session.version, MakeTestSnapshot(2), {}, *taken).ok());
+  // A session of the same name, made anew, gives out higher tokens than the one before.
+  ASSERT_TRUE(store->DeleteSession("t", "s").ok());
+  ASSERT_TRUE(store->CreateSession("t", {.id = "s"}).ok());
+  const auto fresh = store->AcquireLease("t", "s", "replica-3", absl::Hours(1));
+  ASSERT_TRUE(fresh.ok());
+  EXPECT_GT(std::stoull(fresh->token), std::stoull(taken->token));
+}
+
+TEST(Durability, SyncWaitsForReplicasAndSaysIfThereAreTooFew) {
+  RedisServer master;
+  RedisStoreOptions options = OptionsFor(master.url());
+  options.sync_replicas = 1;
+  options.sync_timeout = absl::Milliseconds(100);
+  const auto impatient = OpenStore(options);
+  const Session session = impatient->CreateSession("t", {.id = "s"}).value();
+  // Without chunks nothing is refused before the commit itself.
+  Snapshot small = MakeTestSnapshot(1);
+  small.manifest.parts.clear();
+  small.payloads.clear();
+  const CommitOptions sync{.durability = Durability::kSync, .request_id = "r"};
+  const auto alone = impatient->PutAndCommit("t", "s", session.version, small, sync);
+  EXPECT_EQ(alone.status().code(), absl::StatusCode::kUnavailable) << alone.status();
+  EXPECT_EQ(GetOutcome(alone.status()), Outcome::kUnknown);
+  EXPECT_EQ(impatient->GetSession("t", "s")->version, 2u) << "the master has it";
+  // A repeat is not an answer either while the replica is missing.
+  EXPECT_FALSE(impatient->PutAndCommit("t", "s", session.version, small, sync).ok());
+  // With chunks it is refused before anything is committed, and leaves nothing behind.
+  const auto refused =
+      impatient->PutAndCommit("t", "s", 2, MakeTestSnapshot(2), {.durability = Durability::kSync});
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(impatient->GetSession("t", "s")->version, 2u);
+  EXPECT_TRUE(impatient->PutAndCommit("t", "s", 2, small, {.durability = Durability::kAsync}).ok());
+
+  RedisServer replica({.arguments = {"--replicaof", "127.0.0.1 " + std::to_string(master.port())}});
+  EXPECT_TRUE(WaitUntil([&] { return replica.Info("master_link_status") == "up"; }));
+  options.sync_timeout = absl::Minutes(1);
+  const auto patient = OpenStore(options);
+  const auto repeat = patient->PutAndCommit("t", "s", session.version, small, sync);
+  ASSERT_TRUE(repeat.ok()) << repeat.status();
+  EXPECT_EQ(repeat->version, 2u);
+  const auto moved =
+      patient->PutAndCommit("t", "s", 3, MakeTestSnapshot(5), {.durability = Durability::kSync});
+  ASSERT_TRUE(moved.ok()) << moved.status();
+  // What was acknowledged is on the replica, whole.
+  master.Kill();
+  replica.Do({"REPLICAOF", "NO", "ONE"});
+  const auto after = OpenStore(replica.url());
+  EXPECT_EQ(after->GetSession("t", "s").value(), *moved);
+  ExpectSoundHead(*after, "s");
+  CollectAll(OptionsFor(replica.url()));
+  EXPECT_EQ(after->CheckIntegrity(), absl::OkStatus());
+}
+
+TEST(Garbage, PinsWithoutAManifestGoAndOthersStay) {
+  RedisServer server;
+  const RedisStoreOptions options = OptionsFor(server.url());
+  const auto store = OpenStore(options);
+  const Session session = store->CreateSession("t", {.id = "s"}).value();
+  ASSERT_TRUE(store->PutAndCommit("t", "s", session.version, MakeTestSnapshot(1), {}).ok());
+  ASSERT_TRUE(store->Fork("t", {"s"}, {.id = "f"}).ok());
+  // As a writer leaves it that dies between its chunks and its commit: pins on chunks that are
+  // there, and a chunk of its own.
+  const auto snapshot = store->GetSnapshot("t", "s", "");
+  const std::string shared =
+      Keys(options.key_prefix).Chunk("t", snapshot->manifest.parts[0].chunks[0].digest);
+  server.Do({"HSET", shared, "p:dead", "1000 s"});
+  const std::string own = options.key_prefix + "c:{t:" + std::string(64, 'f') + "}";
+  server.Do({"HSET", own, "h", "1 0 3 3 0 0", "d", "abc", "p:dead", "1000 gone"});
+  EXPECT_FALSE(store->CheckIntegrity().ok());
+  // The grace counts from the stamp; these are old, and one that is not stays.
+  server.Do({"HSET", own, "p:young", server.Do({"TIME"}).elements[0].text + "000000 gone"});
+  GarbageReport report = store->CollectGarbage().value();
+  EXPECT_EQ(report.pins_dropped, 2);
+  EXPECT_EQ(server.Do({"EXISTS", own}).integer, 1);
+  EXPECT_TRUE(WaitUntil([&] { return CollectAll(options).pins_dropped == 1; }));
+  EXPECT_EQ(server.Do({"EXISTS", own}).integer, 0);
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+  ExpectSoundHead(*store, "f");
+  // A pin that cannot be read is not dropped.
+  server.Do({"HSET", shared, "p:odd", "?"});
+  EXPECT_EQ(CollectAll(options).pins_dropped, 0);
+}
+
+TEST(Garbage, ListsAreMended) {
+  RedisServer server;
+  const RedisStoreOptions options = OptionsFor(server.url());
+  const auto store = OpenStore(options);
+  for (const auto* id : {"a", "b", "c"}) ASSERT_TRUE(store->CreateSession("t", {.id = id}).ok());
+  const Keys keys(options.key_prefix);
+  server.Do({"ZREM", keys.Index("t"), "b"});
+  server.Do({"ZADD", keys.Index("t"), "0", "ghost"});
+  server.Do({"DEL", keys.Tenants()});
+  EXPECT_EQ(store->ListSessions("t", {})->sessions.size(), 2u) << "a ghost is no session";
+  EXPECT_FALSE(store->CheckIntegrity().ok());
+  EXPECT_GT(store->CollectGarbage()->index_repairs, 0);
+  EXPECT_EQ(store->ListSessions("t", {})->sessions.size(), 3u);
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+}
+
+TEST(Garbage, ACommitWithOldPinsIsRefusedByTheServer) {
+  // What makes it safe to drop old pins: who set them can no longer name the chunks.
+  RedisServer server;
+  auto client = Client::Create({.url = server.url()}).value();
+  const Deadline patient = DeadlineAfter(absl::Minutes(1));
+  const auto apply = [&](const std::string& stamp, const std::string& rev) {
+    const Answer answer = client->Run(
+        Eval(kApplySession, "k", {"", rev, "update", stamp, "900000000", "*", "0", "f", "v"}),
+        patient);
+    return answer.reply.ok() ? answer.reply->elements[0].text
+                             : std::string(answer.reply.status().message());
+  };
+  EXPECT_EQ(apply("1", "rev-1"), "stale");
+  EXPECT_EQ(server.Do({"EXISTS", "k"}).integer, 0);
+  const std::string now = server.Do({"TIME"}).elements[0].text + "000000";
+  EXPECT_EQ(apply(now, "rev-1"), "ok");
+  EXPECT_EQ(apply(now, "rev-1"), "same") << "run twice, it has happened once";
+  EXPECT_EQ(apply(now, "rev-2"), "conflict");
+}
+
+TEST(Garbage, RunsBesideWritersThatForkAndDelete) {
+  RedisServer server;
+  RedisStoreOptions options = OptionsFor(server.url());
+  // So short that pins of commits in progress come under suspicion.
+  options.pin_grace = absl::Milliseconds(40);
+  const auto store = OpenStore(options);
+  // A call that took longer than its pins lived is UNAVAILABLE and has done nothing.
+  const auto until_done = [](const auto& call) {
+    auto result = call();
+    while (absl::IsUnavailable(result.status())) result = call();
+    return result;
+  };
+  const Session root = store->CreateSession("t", {.id = "root"}).value();
+  ASSERT_TRUE(until_done([&] {
+                return store->PutAndCommit("t", "root", root.version, MakeTestSnapshot(7), {});
+              }).ok());
+  std::atomic<bool> stop = false;
+  std::thread collector([&] {
+    const auto other = OpenStore(options);
+    while (!stop) EXPECT_TRUE(other->CollectGarbage().ok());
+  });
+  std::vector<std::thread> writers;
+  for (int t = 0; t < 4; ++t) {
+    writers.emplace_back([&, t] {
+      const std::string id = "f" + std::to_string(t);
+      for (int i = 0; i < 60; ++i) {
+        const auto fork = until_done([&] { return store->Fork("t", {"root"}, {.id = id}); });
+        ASSERT_TRUE(fork.ok()) << fork.status();
+        const auto moved = until_done([&] {
+          return store->PutAndCommit("t", id, fork->version, MakeTestSnapshot(i % 3), {});
+        });
+        ASSERT_TRUE(moved.ok()) << moved.status();
+        ExpectSoundHead(*store, id);
+        ASSERT_TRUE(store->DeleteSession("t", id).ok());
+      }
+    });
+  }
+  for (std::thread& writer : writers) writer.join();
+  stop = true;
+  collector.join();
+  ExpectSoundHead(*store, "root");
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+}
+
+TEST(Access, TheRightsThatTheDocumentsNameAreEnough) {
+  RedisServer server(
+      {.arguments = {
+           "--user",    "reprise",      "on",       ">pw",     "resetchannels",  "~reprise:1:*",
+           "+evalsha",  "+script|load", "+hget",    "+hmget",  "+hset",          "+hdel",
+           "+hexists",  "+hlen",        "+hstrlen", "+hkeys",  "+hgetall",       "+hscan",
+           "+hincrby",  "+del",         "+exists",  "+get",    "+set",           "+sadd",
+           "+smembers", "+zadd",        "+zrem",    "+zrange", "+scan",          "+time",
+           "+wait",     "+ping",        "+select",  "+role",   "+cluster|slots", "+asking"}});
+  const std::string at = "@127.0.0.1:" + std::to_string(server.port());
+  const auto store = OpenStore("redis://reprise:pw" + at);
+  const Session session = store->CreateSession("t", {.id = "s", .request_id = "r"}).value();
+  ASSERT_TRUE(store->PutAndCommit("t", "s", session.version, MakeTestSnapshot(1), {}).ok());
+  ASSERT_TRUE(store->Fork("t", {"s"}, {.id = "f", .ttl = absl::Hours(1)}).ok());
+  ExpectSoundHead(*store, "f");
+  EXPECT_TRUE(store->AcquireLease("t", "s", "o", absl::Seconds(1)).ok());
+  EXPECT_TRUE(store->CollectGarbage().ok());
+  EXPECT_EQ(store->SweepExpired(absl::Now() + absl::Hours(2)).value(), 1);
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+  // And no more than that: another prefix is out of reach.
+  RedisStoreOptions other = OptionsFor("redis://reprise:pw" + at);
+  other.key_prefix = "elsewhere:";
+  EXPECT_EQ(OpenStore(other)->GetSession("t", "s").status().code(),
+            absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(OpenStore("redis://reprise:wrong" + at)->GetSession("t", "s").status().code(),
+            absl::StatusCode::kUnauthenticated);
+}
+
+TEST(RedisStore, WorksOverTls) {
+  RedisServer server({.tls = true});
+  RedisStoreOptions options = OptionsFor(server.url());
+  options.client.tls.ca_file = server.ca_file();
+  const auto store = OpenStore(options);
+  const Session session = store->CreateSession("t", {.id = "s"}).value();
+  Snapshot snapshot = MakeTestSnapshot(1, 3'000'000);
+  ASSERT_TRUE(store->PutAndCommit("t", "s", session.version, snapshot, {}).ok());
+  EXPECT_TRUE(SameState(snapshot, *store->ReadSnapshot("t", "s", "")));
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+}
+
+}  // namespace
+}  // namespace reprise::state_store::redis
