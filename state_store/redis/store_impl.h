@@ -118,6 +118,7 @@ class StoreImpl final : public RedisStore {
   struct Creation;
   struct Claim;
   struct Walk;
+  struct Inspected;
   struct Release {
     Deadline due;
     std::string tenant, session_id, pin;
@@ -188,6 +189,8 @@ class StoreImpl final : public RedisStore {
                     const std::function<absl::Status(const std::vector<std::string>&)>& visit);
   absl::Status LoadAll(std::string_view key, Loaded& loaded, Deadline deadline);
   absl::Status WalkSessions(Walk& walk);
+  absl::StatusOr<std::vector<Inspected>> Inspect(const std::vector<std::string>& keys,
+                                                 Deadline deadline);
   absl::Status CheckChunks(const std::vector<std::string>& keys, Walk& walk);
   absl::Status CollectPins(const std::vector<std::string>& keys,
                            std::map<std::string, std::vector<std::string>>& held,

@@ -136,7 +136,11 @@ return {}
 const Script kInspectChunk("inspect_chunk", R"lua(
 local time = redis.call('TIME')
 local out = {redis.call('HGET', KEYS[1], 'h') or '', redis.call('HSTRLEN', KEYS[1], 'd'),
-             string.format('%.0f', time[1] * 1000000 + time[2])}
+             string.format('%.0f', time[1] * 1000000 + time[2]), 1}
+if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[1]) then
+  out[4] = 0
+  return out
+end
 for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
   if string.sub(field, 1, 2) == 'p:' then
     out[#out + 1] = string.sub(field, 3)

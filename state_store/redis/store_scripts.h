@@ -43,7 +43,8 @@ extern const Script kUnpinChunk;
 // Chunk: marks the bytes as bad, so that the next writer brings them again. ARGV: header -> {}
 extern const Script kCondemnChunk;
 
-// Chunk: -> {header, length of the bytes, now, pin, value, ...}
+// Chunk: ARGV: most fields to list
+//   -> {header, length of the bytes, now, 1 if pins follow (0: they are too many), pin, value, ...}
 extern const Script kInspectChunk;
 
 // Any hash: compare-and-set of one field. ARGV: field, expected or "", new or ""

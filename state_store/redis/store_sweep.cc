@@ -14,6 +14,7 @@ namespace reprise::state_store::redis {
 namespace {
 
 constexpr size_t kBatch = 256;
+constexpr char kMaxPinsAtOnce[] = "4096";
 constexpr absl::Duration kDamagedRetry = absl::Hours(1);
 
 Command Plain(std::vector<std::string> arguments) {
@@ -76,14 +77,19 @@ absl::StatusOr<std::vector<std::string>> StoreImpl::ListedAfter(std::string_view
 }
 
 absl::StatusOr<std::vector<std::string>> StoreImpl::Tenants(Deadline deadline) {
-  ASSIGN_OR_RETURN(
-      const std::vector<std::string> escaped,
-      Texts(client_->Run(Plain({"SMEMBERS", keys_.Tenants()}), deadline).reply, "SMEMBERS"));
-  std::vector<std::string> tenants;
-  for (const std::string& name : escaped) {
-    if (auto tenant = UnescapeTenant(name)) tenants.push_back(*std::move(tenant));
-  }
-  return tenants;
+  std::set<std::string> tenants;
+  std::string cursor = "0";
+  do {
+    const Answer answer =
+        client_->Run(Plain({"SSCAN", keys_.Tenants(), cursor, "COUNT", Cat(kBatch)}), deadline);
+    RETURN_IF_ERROR(answer.reply.status());
+    ASSIGN_OR_RETURN(const auto* page, answer.reply->Array("SSCAN", 2));
+    cursor = (*page)[0].text;
+    for (const Reply& name : (*page)[1].elements) {
+      if (auto tenant = UnescapeTenant(name.text)) tenants.insert(*std::move(tenant));
+    }
+  } while (cursor != "0");
+  return std::vector<std::string>(tenants.begin(), tenants.end());
 }
 
 absl::StatusOr<int64_t> StoreImpl::SweepTenant(const std::string& tenant, absl::Time now) {
@@ -277,29 +283,70 @@ absl::Status StoreImpl::WalkSessions(Walk& walk) {
   return absl::OkStatus();
 }
 
-absl::Status StoreImpl::CheckChunks(const std::vector<std::string>& keys, Walk& walk) {
+// A chunk as it lies in Redis.
+struct StoreImpl::Inspected {
+  std::string header;
+  uint64_t length = 0;
+  uint64_t now = 0;                         // the server's, in microseconds
+  std::map<std::string, std::string> pins;  // with stamp and session
+};
+
+absl::StatusOr<std::vector<StoreImpl::Inspected>> StoreImpl::Inspect(
+    const std::vector<std::string>& keys, Deadline deadline) {
   std::vector<Command> commands;
-  for (const std::string& key : keys) commands.push_back(Eval(kInspectChunk, key, {}));
-  const std::vector<Answer> answers = client_->Run(commands, NewDeadline());
+  for (const std::string& key : keys)
+    commands.push_back(Eval(kInspectChunk, key, {kMaxPinsAtOnce}));
+  const std::vector<Answer> answers = client_->Run(commands, deadline);
+  std::vector<Inspected> chunks(keys.size());
   for (size_t i = 0; i < keys.size(); ++i) {
     RETURN_IF_ERROR(answers[i].reply.status());
-    ASSIGN_OR_RETURN(const auto* fields, answers[i].reply->Array("inspect_chunk", 3));
+    ASSIGN_OR_RETURN(const auto* fields, answers[i].reply->Array("inspect_chunk", 4));
+    Inspected& chunk = chunks[i];
+    chunk.header = (*fields)[0].text;
+    chunk.length = static_cast<uint64_t>((*fields)[1].integer);
+    if (!absl::SimpleAtoi((*fields)[2].text, &chunk.now)) {
+      return MakeRedisError(RedisError::kProtocol, Outcome::kNotDone, "inspect_chunk: bad time");
+    }
+    for (size_t p = 4; p + 1 < fields->size(); p += 2) {
+      chunk.pins[(*fields)[p].text] = (*fields)[p + 1].text;
+    }
+    // A chunk that very many share, as one of zeros, is read in pages.
+    if ((*fields)[3].integer == 1) continue;
+    std::string cursor = "0";
+    do {
+      const Answer answer = client_->Run(
+          Plain({"HSCAN", keys[i], cursor, "MATCH", "p:*", "COUNT", Cat(kBatch)}), deadline);
+      RETURN_IF_ERROR(answer.reply.status());
+      ASSIGN_OR_RETURN(const auto* page, answer.reply->Array("HSCAN", 2));
+      cursor = (*page)[0].text;
+      const std::vector<Reply>& pairs = (*page)[1].elements;
+      for (size_t p = 0; p + 1 < pairs.size(); p += 2) {
+        chunk.pins[pairs[p].text.substr(2)] = pairs[p + 1].text;
+      }
+    } while (cursor != "0");
+  }
+  return chunks;
+}
+
+absl::Status StoreImpl::CheckChunks(const std::vector<std::string>& keys, Walk& walk) {
+  ASSIGN_OR_RETURN(const std::vector<Inspected> chunks, Inspect(keys, NewDeadline()));
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const Inspected& chunk = chunks[i];
     const auto named = walk.chunks.find(keys[i]);
     if (named == walk.chunks.end()) {
       return absl::InternalError(Cat("chunk ", keys[i], " is named by no manifest"));
     }
-    if ((*fields)[0].text != ChunkTable::HeaderOf(keys[i], named->second.ref) ||
-        (*fields)[1].integer != named->second.ref.stored_length) {
+    const ChunkRef& ref = named->second.ref;
+    if (chunk.header != ChunkTable::HeaderOf(keys[i], ref) || chunk.length != ref.stored_length) {
       return MakeStoreError(StoreError::kCorruptChunk,
                             Cat("chunk ", keys[i], " is not as its manifest says"));
     }
     std::set<std::string> pins;
-    for (size_t p = 3; p + 1 < fields->size(); p += 2) pins.insert((*fields)[p].text);
+    for (const auto& [pin, value] : chunk.pins) pins.insert(pin);
     if (pins != named->second.pins) {
       return absl::InternalError(Cat("chunk ", keys[i], " has ", pins.size(), " pins, ",
                                      named->second.pins.size(), " manifests name it"));
     }
-    named->second.ref.raw_length = 0;  // seen
   }
   return absl::OkStatus();
 }
@@ -331,35 +378,28 @@ absl::Status StoreImpl::CollectPins(const std::vector<std::string>& keys,
                                     std::map<std::string, uint64_t>& bytes, GarbageReport& report) {
   const Deadline deadline = NewDeadline();
   const uint64_t grace = static_cast<uint64_t>(absl::ToInt64Microseconds(options_.pin_grace));
-  std::vector<Command> commands;
-  for (const std::string& key : keys) commands.push_back(Eval(kInspectChunk, key, {}));
-  const std::vector<Answer> answers = client_->Run(commands, deadline);
+  ASSIGN_OR_RETURN(const std::vector<Inspected> chunks, Inspect(keys, deadline));
   std::vector<Command> drops;
   for (size_t i = 0; i < keys.size(); ++i) {
-    RETURN_IF_ERROR(answers[i].reply.status());
-    ASSIGN_OR_RETURN(const auto* fields, answers[i].reply->Array("inspect_chunk", 3));
     const auto name = keys_.ParseChunk(keys[i]);
-    uint64_t now = 0;
-    if (!name.has_value() || !absl::SimpleAtoi((*fields)[2].text, &now)) continue;
+    if (!name.has_value()) continue;
     ++report.chunks_seen;
-    bytes[name->first] += static_cast<uint64_t>((*fields)[1].integer);
-    for (size_t p = 3; p + 1 < fields->size(); p += 2) {
-      const std::string& pin = (*fields)[p].text;
-      const std::string& value = (*fields)[p + 1].text;
+    bytes[name->first] += chunks[i].length;
+    for (const auto& [pin, value] : chunks[i].pins) {
       const size_t space = value.find(' ');
       uint64_t stamp = 0;
       // A pin that cannot be read may be a live one: it stays, and CheckIntegrity tells of it.
       if (space == std::string::npos ||
           !absl::SimpleAtoi(absl::string_view(value).substr(0, space), &stamp) ||
-          stamp + grace > now) {
+          stamp + grace > chunks[i].now) {
         continue;
       }
       // Old, so whoever set it has committed by now or will be refused: kApplySession sees to that.
       const std::string id = value.substr(space + 1);
       const std::string session_key = keys_.Session(name->first, id);
       auto it = held.find(session_key);
-      const auto holds = [&] {
-        return std::find(it->second.begin(), it->second.end(), pin) != it->second.end();
+      const auto holds = [&, &wanted = pin] {
+        return std::find(it->second.begin(), it->second.end(), wanted) != it->second.end();
       };
       if (it == held.end() || !holds()) {
         const absl::StatusOr<Loaded> loaded = Load(name->first, id, Wanted{}, deadline);

@@ -211,6 +211,26 @@ TEST(Garbage, PinsWithoutAManifestGoAndOthersStay) {
   EXPECT_EQ(CollectAll(options).pins_dropped, 0);
 }
 
+TEST(Garbage, AChunkThatThousandsShare) {
+  RedisServer server;
+  const RedisStoreOptions options = OptionsFor(server.url());
+  const auto store = OpenStore(options);
+  const Session session = store->CreateSession("t", {.id = "s"}).value();
+  ASSERT_TRUE(store->PutAndCommit("t", "s", session.version, MakeTestSnapshot(1), {}).ok());
+  const auto manifest = store->GetSnapshot("t", "s", "")->manifest;
+  const std::string key = Keys(options.key_prefix).Chunk("t", manifest.parts[0].chunks[0].digest);
+  constexpr int kDead = 9000;
+  std::vector<std::string> pins = {"HSET", key};
+  for (int i = 0; i < kDead; ++i) {
+    pins.push_back("p:" + std::to_string(i));
+    pins.push_back("1000 gone");
+  }
+  server.Do(pins);
+  EXPECT_EQ(store->CollectGarbage()->pins_dropped, kDead);
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+  ExpectSoundHead(*store, "s");
+}
+
 TEST(Garbage, ListsAreMended) {
   RedisServer server;
   const RedisStoreOptions options = OptionsFor(server.url());
@@ -294,12 +314,12 @@ TEST(Garbage, RunsBesideWritersThatForkAndDelete) {
 TEST(Access, TheRightsThatTheDocumentsNameAreEnough) {
   RedisServer server(
       {.arguments = {
-           "--user",    "reprise",      "on",       ">pw",     "resetchannels",  "~reprise:1:*",
-           "+evalsha",  "+script|load", "+hget",    "+hmget",  "+hset",          "+hdel",
-           "+hexists",  "+hlen",        "+hstrlen", "+hkeys",  "+hgetall",       "+hscan",
-           "+hincrby",  "+del",         "+exists",  "+get",    "+set",           "+sadd",
-           "+smembers", "+zadd",        "+zrem",    "+zrange", "+scan",          "+time",
-           "+wait",     "+ping",        "+select",  "+role",   "+cluster|slots", "+asking"}});
+           "--user",   "reprise",      "on",       ">pw",     "resetchannels",  "~reprise:1:*",
+           "+evalsha", "+script|load", "+hget",    "+hmget",  "+hset",          "+hdel",
+           "+hexists", "+hlen",        "+hstrlen", "+hkeys",  "+hgetall",       "+hscan",
+           "+hincrby", "+del",         "+exists",  "+get",    "+set",           "+sadd",
+           "+sscan",   "+zadd",        "+zrem",    "+zrange", "+scan",          "+time",
+           "+wait",    "+ping",        "+select",  "+role",   "+cluster|slots", "+asking"}});
   const std::string at = "@127.0.0.1:" + std::to_string(server.port());
   const auto store = OpenStore("redis://reprise:pw" + at);
   const Session session = store->CreateSession("t", {.id = "s", .request_id = "r"}).value();
