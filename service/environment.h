@@ -2,8 +2,10 @@
 #ifndef REPRISE_SERVICE_ENVIRONMENT_H_
 #define REPRISE_SERVICE_ENVIRONMENT_H_
 
+#include <functional>
 #include <memory>
 
+#include "absl/status/status.h"
 #include "base/clock.h"
 #include "service/busy_sessions.h"
 #include "service/call_gate.h"
@@ -22,6 +24,7 @@ struct Environment {
   std::shared_ptr<spdlog::logger> log;
   ModelRegistry* models = nullptr;
   state_store::SessionStore* store = nullptr;
+  std::function<absl::Status()> collect_garbage;  // of the store; empty where it needs none
   CallGate gate;
   BusySessions busy;
   // New calls that wait for a thread; more are refused.

@@ -74,6 +74,7 @@ class Server::Impl {
     environment_.log = std::move(log);
     environment_.models = &models_;
     environment_.store = store_.get();
+    environment_.collect_garbage = std::move(parts.collect_garbage);
   }
 
   ~Impl() {

@@ -11,6 +11,7 @@
 #ifndef REPRISE_SERVICE_SERVER_H_
 #define REPRISE_SERVICE_SERVER_H_
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -29,6 +30,8 @@ struct ServerParts {
   std::unique_ptr<kernels::ThreadPool> compute;  // of the models; may be null if they need none
   std::vector<std::unique_ptr<ServedModel>> models;
   std::unique_ptr<state_store::SessionStore> store;
+  // Called from time to time; empty where the store needs none. May use `store`.
+  std::function<absl::Status()> collect_garbage;
 };
 
 // Thread-safe.

@@ -9,11 +9,13 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "base/status_macros.h"
 #include "service/version.h"
+#include "state_store/redis/address.h"
 
 namespace reprise::service {
 namespace {
@@ -86,6 +88,12 @@ absl::Status SetStore(const std::string& text, ServerOptions* options) {
     options->store.kind = StoreSettings::Kind::kMemory;
     return absl::OkStatus();
   }
+  if (absl::StrContains(rest, "://")) {
+    if (!state_store::redis::ParseAddress(text).ok()) return NotAllowed();
+    options->store.kind = StoreSettings::Kind::kRedis;
+    options->store.url = text;
+    return absl::OkStatus();
+  }
   if (!absl::ConsumePrefix(&rest, "disk:") || rest.empty()) return NotAllowed();
   options->store.kind = StoreSettings::Kind::kDisk;
   options->store.path = std::string(rest);
@@ -122,9 +130,15 @@ std::vector<FlagSpec> MakeFlags() {
          o->wire.port_file = text;
          return absl::OkStatus();
        }},
-      {"store", "memory", "memory or disk:PATH",
-       "where sessions are kept; memory ends with the process", false, SetStore},
-      {"store-max-bytes", "0", "an integer >= 0", "cap on the bytes of all states; 0 = none", false,
+      {"store", "memory",
+       "memory, disk:PATH, or a URL: redis:// rediss:// unix:// redis-sentinel:// "
+       "redis-cluster://",
+       "where sessions are kept; memory ends with the process, Redis is shared by servers", false,
+       SetStore},
+      {"store-sync-replicas", "0", "an integer from 0 to 16",
+       "Redis replicas that must have a SYNC commit before it is acknowledged", false,
+       Integer(&O::store, &StoreSettings::sync_replicas, 0, 16)},
+      {"store-max-bytes", "0", "an integer >= 0", "cap on the bytes of all states (in Redis: of each tenant); 0 = none", false,
        Integer(&O::store, &StoreSettings::max_bytes, 0, std::numeric_limits<int64_t>::max())},
       {"sweep-seconds", "60", "a number from 0.01 to 86400",
        "time between two removals of expired sessions", false,

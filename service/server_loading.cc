@@ -10,19 +10,37 @@
 #include "service/served_model.h"
 #include "state_store/disk_store.h"
 #include "state_store/memory_store.h"
+#include "state_store/redis/address.h"
+#include "state_store/redis/redis_store.h"
 
 namespace reprise::service {
 namespace {
 
 constexpr int kMaxThreads = 256;
 
-absl::StatusOr<std::unique_ptr<state_store::SessionStore>> OpenStore(const StoreSettings& settings,
-                                                                     spdlog::logger* log) {
+absl::Status OpenStore(const StoreSettings& settings, spdlog::logger* log, ServerParts* parts) {
   state_store::StoreOptions store;
   store.max_stored_bytes = settings.max_bytes;
   if (settings.kind == StoreSettings::Kind::kMemory) {
     log->info("store: memory, sessions end with this process");
-    return state_store::CreateMemoryStore(store);
+    ASSIGN_OR_RETURN(parts->store, state_store::CreateMemoryStore(store));
+    return absl::OkStatus();
+  }
+  if (settings.kind == StoreSettings::Kind::kRedis) {
+    state_store::redis::RedisStoreOptions redis;
+    redis.client.url = settings.url;
+    redis.store = store;
+    redis.sync_replicas = settings.sync_replicas;
+    // Its address, for a URL may hold a password.
+    ASSIGN_OR_RETURN(const auto address, state_store::redis::ParseAddress(settings.url));
+    log->info("store: Redis at {}{}", address.endpoints.front().ToString(),
+              address.tls ? " with TLS" : "");
+    ASSIGN_OR_RETURN(auto opened, state_store::redis::RedisStore::Create(redis));
+    parts->collect_garbage = [redis_store = opened.get()] {
+      return redis_store->CollectGarbage().status();
+    };
+    parts->store = std::move(opened);
+    return absl::OkStatus();
   }
   state_store::DiskStoreOptions disk;
   disk.directory = settings.path;
@@ -36,7 +54,8 @@ absl::StatusOr<std::unique_ptr<state_store::SessionStore>> OpenStore(const Store
       settings.path, report.records, report.cut_bytes, report.orphan_chunks,
       report.temporary_files);
   for (const std::string& note : report.notes) log->warn("store: {}", note);
-  return std::move(opened->store);
+  parts->store = std::move(opened->store);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -50,7 +69,7 @@ absl::StatusOr<ServerParts> LoadParts(const ServerOptions& options, const Clock*
   ASSIGN_OR_RETURN(parts.compute, kernels::ThreadPool::Create(threads));
   const kernels::Context context{kernels::Device::kCpu, parts.compute.get()};
   // First: a locked or damaged store shows before minutes of loading.
-  ASSIGN_OR_RETURN(parts.store, OpenStore(options.store, log));
+  RETURN_IF_ERROR(OpenStore(options.store, log, &parts));
   for (const ModelSource& source : options.models) {
     const absl::Time start = clock->Now();
     models::LoadOptions load;

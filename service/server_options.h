@@ -17,10 +17,12 @@ struct ModelSource {
 };
 
 struct StoreSettings {
-  enum class Kind { kMemory, kDisk };
+  enum class Kind { kMemory, kDisk, kRedis };
   Kind kind = Kind::kMemory;
   std::string path;        // of kDisk
-  uint64_t max_bytes = 0;  // 0 = no cap
+  std::string url;         // of kRedis, as state_store/redis/address.h reads it
+  int sync_replicas = 0;   // of kRedis: replicas that a SYNC commit waits for
+  uint64_t max_bytes = 0;  // 0 = no cap; of kRedis: for each tenant
   absl::Duration sweep_interval = absl::Seconds(60);
 };
 

@@ -3,6 +3,12 @@
 #include "service/logging.h"
 
 namespace reprise::service {
+namespace {
+
+// A walk over all keys of the store; nothing that it removes is younger than an hour.
+constexpr absl::Duration kCollectionInterval = absl::Minutes(30);
+
+}  // namespace
 
 Sweeper::Sweeper(Environment* environment, absl::Duration interval)
     : environment_(environment), thread_([this, interval] { Loop(interval); }) {}
@@ -16,10 +22,18 @@ Sweeper::~Sweeper() {
 }
 
 void Sweeper::Loop(absl::Duration interval) {
+  absl::Time next_collection = environment_->clock->Now() + kCollectionInterval;
   while (true) {
     {
       absl::MutexLock lock(&mutex_);
       if (mutex_.AwaitWithTimeout(absl::Condition(&stop_), interval)) return;
+    }
+    if (environment_->collect_garbage && environment_->clock->Now() >= next_collection) {
+      const absl::Status collected = environment_->collect_garbage();
+      if (!collected.ok()) {
+        environment_->log->error("garbage collection failed: {}", ForLog(collected.ToString()));
+      }
+      next_collection = environment_->clock->Now() + kCollectionInterval;
     }
     const auto removed = environment_->store->SweepExpired(environment_->clock->Now());
     if (!removed.ok()) {

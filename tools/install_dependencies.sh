@@ -11,13 +11,13 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 packages=(
   build-essential cmake ninja-build ccache pkg-config ca-certificates python3
   libabsl-dev libgrpc++-dev libgrpc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
-  libhwy-dev libpcre2-dev libicu-dev libssl-dev
+  libhwy-dev libhiredis-dev libpcre2-dev libicu-dev libssl-dev
   libxxhash-dev libzstd-dev nlohmann-json3-dev libspdlog-dev libcli11-dev
 )
 with_python=no
 for option in "$@"; do
   case $option in
-    --tests) packages+=(libgtest-dev libgmock-dev python3-venv python3-pip); with_python=yes ;;
+    --tests) packages+=(libgtest-dev libgmock-dev redis-server openssl python3-venv python3-pip); with_python=yes ;;
     --bench) packages+=(libbenchmark-dev libopenblas-dev libdnnl-dev python3-venv python3-pip); with_python=yes ;;
     --fuzz) packages+=(clang-16 libclang-rt-16-dev) ;;
     *) echo "unknown option $option; see the head of $0" >&2; exit 2 ;;

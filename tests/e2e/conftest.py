@@ -50,8 +50,8 @@ def make_server(model_dir, tmp_path):
     """Starts servers of this test alone: make_server("name", *flags); one name, one store."""
     servers = []
 
-    def make(name, *flags):
-        servers.append(ServerProcess(model_dir, tmp_path / name, flags))
+    def make(name, *flags, store=None):
+        servers.append(ServerProcess(model_dir, tmp_path / name, flags, store))
         return servers[-1]
 
     yield make

@@ -12,14 +12,15 @@ START_SECONDS = 60
 
 
 class ServerProcess:
-    """Serves `model_dir` on a free port with a store in `folder`; start() after kill() or stop()
-    serves the same store again, on another port."""
+    """Serves `model_dir` on a free port with a store in `folder`, or the one that `store` names;
+    start() after kill() or stop() serves the same store again, on another port."""
 
-    def __init__(self, model_dir, folder, flags=()):
+    def __init__(self, model_dir, folder, flags=(), store=None):
         self._model_dir = model_dir
         self._folder = pathlib.Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._flags = [str(flag) for flag in flags]
+        self._store = store or f"disk:{self._folder / 'store'}"
         self._process = None
         self.address = ""
         self.start()
@@ -37,7 +38,7 @@ class ServerProcess:
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
                 [str(BUILD / "service" / "reprised"), "--model", f"test={self._model_dir}",
-                 "--listen", "127.0.0.1:0", "--store", f"disk:{self._folder / 'store'}",
+                 "--listen", "127.0.0.1:0", "--store", self._store,
                  "--port-file", str(port_file), "--threads", "2", *self._flags],
                 stdout=log, stderr=log)
         give_up = time.monotonic() + START_SECONDS

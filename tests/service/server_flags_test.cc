@@ -122,6 +122,19 @@ TEST(ServerFlagsTest, TheCommandLineWinsOverTheEnvironmentAndThatOverTheFile) {
   EXPECT_EQ(Parse({}, {{"REPRISE_CONFIG", file.path()}})->options.compute.slots, 3);
 }
 
+TEST(ServerFlagsTest, TheStoreIsMemoryAFolderOrRedis) {
+  const auto store = [](const char* text) { return Parse({"--model", "m=/m", "--store", text}); };
+  EXPECT_EQ(store("memory")->options.store.kind, StoreSettings::Kind::kMemory);
+  const auto redis = store("redis-cluster://10.0.0.1,10.0.0.2");
+  ASSERT_TRUE(redis.ok()) << redis.status();
+  EXPECT_EQ(redis->options.store.kind, StoreSettings::Kind::kRedis);
+  EXPECT_EQ(redis->options.store.url, "redis-cluster://10.0.0.1,10.0.0.2");
+  EXPECT_FALSE(store("http://host").ok());
+  EXPECT_FALSE(store("redis://host:port").ok());
+  EXPECT_FALSE(store("disk:").ok());
+  EXPECT_FALSE(store("disc:/x").ok());
+}
+
 TEST(ServerFlagsTest, ErrorsNameTheKeyTheValueAndWhatIsAllowed) {
   const auto flag = Parse({"--model", "m=/m", "--slots", "0"});
   EXPECT_THAT(std::string(flag.status().message()), HasSubstr("--slots"));
