@@ -13,6 +13,7 @@ import tempfile
 
 import numpy as np
 import sentencepiece as spm
+from sentencepiece import sentencepiece_model_pb2
 
 from data import read_documents
 
@@ -34,6 +35,17 @@ def write_sample(documents, path, megabytes, seed):
             budget -= len(documents[index].encode("utf-8"))
             if budget <= 0:
                 return
+
+
+def write_without_paths(trained, out):
+    """The trainer notes where its files lay; that is nobody's business and differs from run to run."""
+    model = sentencepiece_model_pb2.ModelProto()
+    with open(trained, "rb") as file:
+        model.ParseFromString(file.read())
+    model.trainer_spec.ClearField("input")
+    model.trainer_spec.ClearField("model_prefix")
+    with open(out, "wb") as file:
+        file.write(model.SerializeToString())
 
 
 def train(corpus, out, kind, megabytes, seed, threads):
@@ -60,7 +72,7 @@ def train(corpus, out, kind, megabytes, seed, threads):
             num_threads=threads,
             minloglevel=1,
         )
-        os.replace(os.path.join(folder, "tokenizer.model"), out)
+        write_without_paths(os.path.join(folder, "tokenizer.model"), out)
 
 
 def main():
