@@ -27,6 +27,7 @@ struct SequenceState {
 
 enum class FinishReason { kMaxTokens, kStopToken, kStopString, kDrained };
 
+// Zero where a phase did not happen. time_to_first_token counts from Submit, prefill from the slot.
 struct Timeline {
   absl::Duration queue, restore, prefill, time_to_first_token, decode;
 };

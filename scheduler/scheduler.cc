@@ -212,9 +212,9 @@ class Scheduler::Impl {
         if (sequence->position() > 0) {
           status = slots_->Import(sequence->slot.slot(), sequence->request.state->image);
           sequence->request.state->image = {};  // the slot holds it now
+          sequence->restore = clock_->Now() - sequence->admitted;
         }
       }
-      sequence->restore = clock_->Now() - sequence->admitted;
       if (!status.ok()) {
         Finish(*sequence, status, FinishReason::kMaxTokens);
       } else if (sequence->rows_left() == 0) {  // feed-only, and one token: it is the pending one

@@ -270,11 +270,14 @@ v1::GenerateResponse GenerateCall::MakeFinished(const scheduler::RequestResult& 
   usage->set_computed_tokens(result.computed_tokens);
   v1::Timeline* timeline = finished->mutable_timeline();
   const scheduler::Timeline& times = result.timeline;
+  const bool generated = !result.generated.empty();
   const absl::Duration read = turn_.has_value() ? turn_->restore_time() : absl::ZeroDuration();
   timeline->set_queue_seconds(absl::ToDoubleSeconds(times.queue));
   timeline->set_restore_seconds(absl::ToDoubleSeconds(times.restore + read));
   timeline->set_prefill_seconds(absl::ToDoubleSeconds(times.prefill));
-  timeline->set_time_to_first_token_seconds(absl::ToDoubleSeconds(times.time_to_first_token));
+  // The scheduler counts from when it got the request; the client also waited for the read.
+  timeline->set_time_to_first_token_seconds(
+      absl::ToDoubleSeconds(generated ? times.time_to_first_token + read : absl::ZeroDuration()));
   timeline->set_decode_seconds(absl::ToDoubleSeconds(times.decode));
   return response;
 }
