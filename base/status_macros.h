@@ -16,19 +16,18 @@ namespace reprise {
 inline absl::Status Prefixed(const absl::Status& status, absl::string_view context) {
   if (status.ok()) return status;
   absl::Status prefixed(status.code(), absl::StrCat(context, ": ", status.message()));
-  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
-    prefixed.SetPayload(url, payload);
-  });
+  status.ForEachPayload(
+      [&](absl::string_view url, const absl::Cord& payload) { prefixed.SetPayload(url, payload); });
   return prefixed;
 }
 
 }  // namespace reprise
 
 // RETURN_IF_ERROR(expr): returns the status of `expr` unless it is OK.
-#define RETURN_IF_ERROR(expr)                            \
-  do {                                                   \
+#define RETURN_IF_ERROR(expr)                                                 \
+  do {                                                                        \
     if (absl::Status status_macro_result = (expr); !status_macro_result.ok()) \
-      return status_macro_result;                        \
+      return status_macro_result;                                             \
   } while (false)
 
 #define REPRISE_STATUS_CONCAT_(a, b) a##b

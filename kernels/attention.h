@@ -8,9 +8,9 @@
 
 namespace reprise::kernels {
 
-// cos and sin of position * theta^(-2 i / rotary_dims), i < rotary_dims / 2, for each row. The angle
-// is a float32 product, as in the reference implementations; cos and sin are taken in double and
-// rounded. Computed once per step and shared by all layers.
+// cos and sin of position * theta^(-2 i / rotary_dims), i < rotary_dims / 2, for each row. The
+// angle is a float32 product, as in the reference implementations; cos and sin are taken in double
+// and rounded. Computed once per step and shared by all layers.
 struct RopeTableParams {
   RaggedRows rows;
   int rotary_dims = 0;  // even, may be 0
@@ -20,7 +20,7 @@ struct RopeTableParams {
 };
 absl::Status RopeTable(const RopeTableParams& params, const Context& context);
 
-// Rotates the first rotary_dims of each head in place, pairing dimension i with i + rotary_dims / 2.
+// Rotates the first rotary_dims of each head in place; dimension i pairs with i + rotary_dims / 2.
 struct RopeParams {
   int num_rows = 0;
   int heads = 0;
@@ -33,38 +33,39 @@ struct RopeParams {
 };
 absl::Status Rope(const RopeParams& params, const Context& context);
 
-// Blocks of kGridTokens positions that a ring needs for `window`: those that a query can see and the
-// one being written.
+// Blocks of kGridTokens positions that a ring needs for `window`: those that a query can see and
+// the one being written.
 constexpr int WindowBlocks(int window) { return (window + kGridTokens - 1) / kGridTokens + 1; }
 
-// Causal attention in which the query at position p sees the keys at p - window .. p (window + 1 keys
-// with its own, as in the authors' code of Griffin), heads sharing kv_heads in consecutive groups:
+// Causal attention in which the query at position p sees the keys at p - window .. p (window + 1
+// keys with its own, as in the authors' code of Griffin), heads sharing kv_heads in consecutive
+// groups:
 //   out = softmax(scale * q K^T) V
 // The keys live in a ring of blocks: absolute block b = position / kGridTokens lies at ring index
-// b mod ring_blocks. This step's k and v are written there; rows are taken in pieces that end at grid
-// boundaries, so that no key is overwritten while a row of the step still sees it.
-// Order of operations of one row and head: blocks in ascending absolute order; within a block the
-// scores (sum over head_dim in order), the block's maximum, exponentials and sum and the weighted
-// values, both in order of position; blocks are merged one after the other into a running
-// (maximum, sum, output) as in online softmax. Positions outside the window are skipped and add nothing.
-// The ring's content outside the window is never read into a result. out may not overlap q, k or v.
+// b mod ring_blocks. This step's k and v are written there; rows are taken in pieces that end at
+// grid boundaries, so that no key is overwritten while a row of the step still sees it. Order of
+// operations of one row and head: blocks in ascending absolute order; within a block the scores
+// (sum over head_dim in order), the block's maximum, exponentials and sum and the weighted values,
+// both in order of position; blocks are merged one after the other into a running (maximum, sum,
+// output) as in online softmax. Positions outside the window are skipped and add nothing. The
+// ring's content outside the window is never read into a result. out may not overlap q, k or v.
 struct WindowAttentionParams {
   RaggedRows rows;
   int heads = 0;
-  int kv_heads = 0;                  // divides heads
-  int head_dim = 0;                  // 1..512
-  int window = 0;                    // >= 1
-  int ring_blocks = 0;               // >= WindowBlocks(window)
+  int kv_heads = 0;     // divides heads
+  int head_dim = 0;     // 1..512
+  int window = 0;       // >= 1
+  int ring_blocks = 0;  // >= WindowBlocks(window)
   float scale = 0.0f;
   int64_t q_stride = 0, k_stride = 0, v_stride = 0, out_stride = 0;  // floats between rows
   int64_t k_slot_stride = 0, v_slot_stride = 0;                      // floats between slots
   int num_slots = 0;
-  const float* q = nullptr;          // [num_rows, heads, head_dim], rotated
-  const float* k = nullptr;          // [num_rows, kv_heads, head_dim], rotated
-  const float* v = nullptr;          // [num_rows, kv_heads, head_dim]
-  float* k_ring = nullptr;           // [num_slots, ring_blocks, kv_heads, head_dim, kGridTokens]
-  float* v_ring = nullptr;           // [num_slots, ring_blocks, kv_heads, kGridTokens, head_dim]
-  float* out = nullptr;              // [num_rows, heads, head_dim]
+  const float* q = nullptr;  // [num_rows, heads, head_dim], rotated
+  const float* k = nullptr;  // [num_rows, kv_heads, head_dim], rotated
+  const float* v = nullptr;  // [num_rows, kv_heads, head_dim]
+  float* k_ring = nullptr;   // [num_slots, ring_blocks, kv_heads, head_dim, kGridTokens]
+  float* v_ring = nullptr;   // [num_slots, ring_blocks, kv_heads, kGridTokens, head_dim]
+  float* out = nullptr;      // [num_rows, heads, head_dim]
 };
 absl::Status WindowAttention(const WindowAttentionParams& params, const Context& context);
 

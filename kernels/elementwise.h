@@ -34,9 +34,9 @@ struct GatedActivationParams {
   int num_rows = 0;
   int dim = 0;
   int64_t gate_stride = 0, up_stride = 0, out_stride = 0;  // floats between rows, >= dim
-  const float* gate = nullptr;  // [num_rows, dim]
-  const float* up = nullptr;    // [num_rows, dim]
-  float* out = nullptr;         // [num_rows, dim]
+  const float* gate = nullptr;                             // [num_rows, dim]
+  const float* up = nullptr;                               // [num_rows, dim]
+  float* out = nullptr;                                    // [num_rows, dim]
 };
 absl::Status GatedActivation(const GatedActivationParams& params, const Context& context);
 

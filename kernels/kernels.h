@@ -7,9 +7,9 @@
 // dispatch); a CUDA implementation of the same functions is chosen by Context::device.
 //
 // The numerics contract (docs/numerics.md), which every operation here keeps:
-//   - A row of an output is a function of that row's inputs and of its sequence's state only, computed
-//     in one fixed order of operations: the same bits alone or in a batch, in a prefill chunk or in
-//     a decode step, with any number of threads.
+//   - A row of an output is a function of that row's inputs and of its sequence's state only,
+//     computed in one fixed order of operations: the same bits alone or in a batch, in a prefill
+//     chunk or in a decode step, with any number of threads.
 //   - Time is cut by an absolute grid of kGridTokens positions. State that is summed over time
 //     moves only at grid boundaries; between two boundaries it is carried as "grid state + tail".
 //   - No function allocates in proportion to the batch; scratch comes from the caller or from
@@ -29,7 +29,8 @@
 
 namespace reprise::kernels {
 
-// Distance between two grid boundaries, in tokens. Part of every snapshot: changing it changes bits.
+// Distance between two grid boundaries, in tokens. Part of every snapshot: changing it changes
+// bits.
 inline constexpr int kGridTokens = 64;
 
 enum class Device { kCpu, kCuda };

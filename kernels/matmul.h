@@ -17,12 +17,12 @@ class PackedMatrix {
   static constexpr int kPanel = 64;
 
   struct Source {
-    DType dtype = DType::kF32;    // kF32, kBF16 or kF16
+    DType dtype = DType::kF32;  // kF32, kBF16 or kF16
     int blocks = 1;
-    int n = 0;                    // outputs per block
-    int k = 0;                    // inputs per block
-    bool transposed = false;      // false: data is [blocks, n, k]; true: [blocks, k, n]
-    const void* data = nullptr;   // borrowed for the call
+    int n = 0;                   // outputs per block
+    int k = 0;                   // inputs per block
+    bool transposed = false;     // false: data is [blocks, n, k]; true: [blocks, k, n]
+    const void* data = nullptr;  // borrowed for the call
   };
   // Keeps the source's dtype in memory (kF16 and kBF16 stay 2 bytes): weights are read once per
   // step and widened in registers.
@@ -51,14 +51,14 @@ class PackedMatrix {
 // `out` must not overlap `x`.
 struct MatMulParams {
   int num_rows = 0;
-  int64_t x_stride = 0;             // floats between rows of x, >= blocks * k
-  int64_t out_stride = 0;           // floats between rows of out, >= blocks * n
-  const float* x = nullptr;         // [*, blocks * k]
-  const int32_t* row_ids = nullptr; // [num_rows] rows of x to use, or null for 0..num_rows-1
+  int64_t x_stride = 0;              // floats between rows of x, >= blocks * k
+  int64_t out_stride = 0;            // floats between rows of out, >= blocks * n
+  const float* x = nullptr;          // [*, blocks * k]
+  const int32_t* row_ids = nullptr;  // [num_rows] rows of x to use, or null for 0..num_rows-1
   const PackedMatrix* weight = nullptr;
-  const float* bias = nullptr;      // [blocks * n] or null
-  bool accumulate = false;          // out += instead of out =
-  float* out = nullptr;             // [num_rows, blocks * n]
+  const float* bias = nullptr;  // [blocks * n] or null
+  bool accumulate = false;      // out += instead of out =
+  float* out = nullptr;         // [num_rows, blocks * n]
 };
 absl::Status MatMul(const MatMulParams& params, const Context& context);
 
@@ -70,9 +70,9 @@ struct EmbeddingParams {
   int vocab = 0;
   DType dtype = DType::kF32;
   float scale = 1.0f;
-  const int32_t* ids = nullptr;   // [num_rows]
-  const void* table = nullptr;    // [vocab, dim] of dtype
-  float* out = nullptr;           // [num_rows, dim]
+  const int32_t* ids = nullptr;  // [num_rows]
+  const void* table = nullptr;   // [vocab, dim] of dtype
+  float* out = nullptr;          // [num_rows, dim]
 };
 absl::Status Embedding(const EmbeddingParams& params, const Context& context);
 

@@ -16,15 +16,15 @@ namespace reprise::kernels {
 struct CausalConv1dParams {
   RaggedRows rows;
   int channels = 0;
-  int width = 0;                    // 1..8; 1 has no state
+  int width = 0;  // 1..8; 1 has no state
   int64_t x_stride = 0, out_stride = 0;
-  int64_t state_slot_stride = 0;    // floats between slots, >= (width - 1) * channels
+  int64_t state_slot_stride = 0;  // floats between slots, >= (width - 1) * channels
   int num_slots = 0;
-  const float* x = nullptr;         // [num_rows, channels]
-  const float* weight = nullptr;    // [width, channels]
-  const float* bias = nullptr;      // [channels] or null
-  float* state = nullptr;           // [num_slots, width - 1, channels]
-  float* out = nullptr;             // [num_rows, channels]
+  const float* x = nullptr;       // [num_rows, channels]
+  const float* weight = nullptr;  // [width, channels]
+  const float* bias = nullptr;    // [channels] or null
+  float* state = nullptr;         // [num_slots, width - 1, channels]
+  float* out = nullptr;           // [num_rows, channels]
 };
 absl::Status CausalConv1d(const CausalConv1dParams& params, const Context& context);
 
@@ -36,13 +36,13 @@ absl::Status CausalConv1d(const CausalConv1dParams& params, const Context& conte
 // State per channel, in the grid form: h_grid (h at the last grid boundary), and from there on
 // h_local (the recurrence started at 0) and a_prod (the product of a, started at 1):
 //   h_local = fma(a, h_local, m i u);  a_prod *= a;  out = fma(a_prod, h_grid, h_local)
-// When the position after a row is a multiple of kGridTokens, h_grid = out, h_local = 0, a_prod = 1.
-// At position 0 the old state is not read. out may alias u or a gate.
+// When the position after a row is a multiple of kGridTokens, h_grid = out, h_local = 0, a_prod
+// = 1. At position 0 the old state is not read. out may alias u or a gate.
 struct RgLruParams {
   RaggedRows rows;
   int width = 0;
   int64_t u_stride = 0, gate_stride = 0, out_stride = 0;  // floats between rows
-  int64_t state_slot_stride = 0;          // floats between slots, >= 3 * width
+  int64_t state_slot_stride = 0;                          // floats between slots, >= 3 * width
   int num_slots = 0;
   const float* u = nullptr;               // [num_rows, width]
   const float* input_gate = nullptr;      // [num_rows, width], before the sigmoid

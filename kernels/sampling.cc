@@ -16,9 +16,8 @@ constexpr int kMaxTopLogprobs = 20;
 absl::Status CheckRange(const char* field, float value, float low, float high, bool open_low) {
   const bool inside = (open_low ? value > low : value >= low) && value <= high;
   if (inside) return absl::OkStatus();  // NaN is never inside
-  return absl::InvalidArgumentError(absl::StrCat(field, ": expected a number in ",
-                                                 open_low ? "(" : "[", low, ", ", high,
-                                                 "], found ", value));
+  return absl::InvalidArgumentError(absl::StrCat(
+      field, ": expected a number in ", open_low ? "(" : "[", low, ", ", high, "], found ", value));
 }
 
 // One round pair of Philox4x32 with its key schedule, Salmon et al. 2011, section 3.3.
@@ -106,8 +105,8 @@ void ApplyBiasAndPenalties(const SampleRequest& request, absl::Span<float> logit
 }
 
 // Keeps the first candidates, in rank order, that top_k, top_p and min_p leave; `weights` gets
-// exp((logit - max) / temperature) of each. Ranks only as far as needed: a vocabulary is long and the
-// kept set is usually short.
+// exp((logit - max) / temperature) of each. Ranks only as far as needed: a vocabulary is long and
+// the kept set is usually short.
 void Truncate(const SamplingParams& params, std::vector<Candidate>& candidates,
               std::vector<double>& weights) {
   const size_t vocab = candidates.size();
@@ -247,10 +246,10 @@ absl::StatusOr<SampledToken> Score(absl::Span<const float> logits, int32_t id, i
 }
 
 uint64_t PhiloxDraw(uint64_t seed, uint64_t index, uint64_t stream) {
-  const std::array<uint32_t, 4> block = Philox4x32(
-      {static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32),
-       static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
-      {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  const std::array<uint32_t, 4> block =
+      Philox4x32({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32),
+                  static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
+                 {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
   return (static_cast<uint64_t>(block[1]) << 32) | block[0];
 }
 

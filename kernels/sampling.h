@@ -42,8 +42,8 @@ struct TokenLogprob {
 
 struct SampledToken {
   int32_t id = 0;
-  float logprob = 0.0f;            // meaningful if logprobs were asked for
-  std::vector<TokenLogprob> top;   // best first, lowest id first among equals
+  float logprob = 0.0f;           // meaningful if logprobs were asked for
+  std::vector<TokenLogprob> top;  // best first, lowest id first among equals
 };
 
 struct SampleRequest {

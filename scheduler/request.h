@@ -38,18 +38,18 @@ struct RequestResult {
   // forward). Without OK, `reason` means nothing.
   absl::Status status;
   FinishReason reason = FinishReason::kMaxTokens;
-  int32_t stop_token = -1;                  // for kStopToken
-  std::vector<int32_t> generated;           // all tokens drawn, stop token included
+  int32_t stop_token = -1;                             // for kStopToken
+  std::vector<int32_t> generated;                      // all tokens drawn, stop token included
   std::vector<kernels::SampledToken> prompt_logprobs;  // of prompt[1..] (prompt[0..] after a state)
-  int64_t computed_tokens = 0;              // rows that went through the model
-  // Where the sequence stands; present when export_state was asked for and the state is sound: on OK,
-  // and on CANCELLED or DEADLINE_EXCEEDED after at least one token was generated.
+  int64_t computed_tokens = 0;                         // rows that went through the model
+  // Where the sequence stands; present when export_state was asked for and the state is sound: on
+  // OK, and on CANCELLED or DEADLINE_EXCEEDED after at least one token was generated.
   std::optional<SequenceState> state;
   Timeline timeline;
 };
 
-// Receives one request's events, in order, on the scheduler's thread: must not block and must not call
-// the scheduler (Cancel excepted). OnFinish comes exactly once and last.
+// Receives one request's events, in order, on the scheduler's thread: must not block and must not
+// call the scheduler (Cancel excepted). OnFinish comes exactly once and last.
 class RequestObserver {
  public:
   enum class Verdict { kContinue, kStop };  // kStop: a stop string is complete
@@ -63,12 +63,13 @@ class RequestObserver {
 
 struct Request {
   std::string tenant;
-  // Tokens to feed; with a state they follow its tokens. At least one unless the state has a pending one.
+  // Tokens to feed; with a state they follow its tokens. At least one unless the state has a
+  // pending one.
   std::vector<int32_t> prompt;
   std::optional<SequenceState> state;  // where to start; absent = empty sequence
   kernels::SamplingParams sampling;
-  int32_t max_tokens = 0;              // >= 0; 0 = feed only
-  std::vector<int32_t> stop_tokens;    // the model's EOS is one of them unless it is ignored
+  int32_t max_tokens = 0;            // >= 0; 0 = feed only
+  std::vector<int32_t> stop_tokens;  // the model's EOS is one of them unless it is ignored
   bool logprobs = false;
   int top_logprobs = 0;
   bool prompt_logprobs = false;

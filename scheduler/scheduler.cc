@@ -133,8 +133,8 @@ class Scheduler::Impl {
       const size_t expected = state.position == 0 ? 0 : model_->state_layout().bytes();
       if (state.position < 0) return absl::InvalidArgumentError("state.position: negative");
       if (state.image.size() != expected && !(state.position == 0 && state.image.empty())) {
-        return absl::InvalidArgumentError(absl::StrCat("state.image: expected ", expected,
-                                                       " bytes, found ", state.image.size()));
+        return absl::InvalidArgumentError(
+            absl::StrCat("state.image: expected ", expected, " bytes, found ", state.image.size()));
       }
       if (state.pending.has_value()) {
         has_pending = true;
@@ -260,9 +260,8 @@ class Scheduler::Impl {
       batch_.start_positions.push_back(sequence.position());
     }
     const size_t vocab_size = model_->info().vocab_size;
-    const absl::Status status =
-        model_->Forward(batch_, *slots_,
-                        absl::MakeSpan(logits_.data(), batch_.logit_rows.size() * vocab_size));
+    const absl::Status status = model_->Forward(
+        batch_, *slots_, absl::MakeSpan(logits_.data(), batch_.logit_rows.size() * vocab_size));
     if (!status.ok()) {
       for (const PlannedRows& rows : plan) {
         Finish(*running_[rows.sequence], Prefixed(status, "forward"), FinishReason::kMaxTokens);
@@ -332,11 +331,10 @@ class Scheduler::Impl {
     RequestResult result;
     result.status = std::move(status);
     result.reason = reason;
-    const bool interrupted = absl::IsCancelled(result.status) ||
-                             absl::IsDeadlineExceeded(result.status);
-    const bool wants_state =
-        sequence.request.export_state && sequence.slot.valid() &&
-        (result.status.ok() || (interrupted && sequence.decoding()));
+    const bool interrupted =
+        absl::IsCancelled(result.status) || absl::IsDeadlineExceeded(result.status);
+    const bool wants_state = sequence.request.export_state && sequence.slot.valid() &&
+                             (result.status.ok() || (interrupted && sequence.decoding()));
     if (wants_state) {
       SequenceState state = sequence.state_without_image();
       absl::Status exported = absl::OkStatus();
@@ -447,8 +445,7 @@ absl::StatusOr<std::unique_ptr<Scheduler>> Scheduler::Create(models::HybridModel
   RETURN_IF_ERROR(CheckOption("step_tokens", options.step_tokens, 1, model->max_rows()));
   RETURN_IF_ERROR(
       CheckOption("prefill_chunk_tokens", options.prefill_chunk_tokens, 1, options.step_tokens));
-  RETURN_IF_ERROR(
-      CheckOption("step_logit_rows", options.step_logit_rows, 1, model->max_rows()));
+  RETURN_IF_ERROR(CheckOption("step_logit_rows", options.step_logit_rows, 1, model->max_rows()));
   RETURN_IF_ERROR(CheckOption("max_queued", options.max_queued, 1, 1 << 24));
   RETURN_IF_ERROR(CheckOption("max_queued_per_tenant", options.max_queued_per_tenant, 1, 1 << 24));
   ASSIGN_OR_RETURN(std::unique_ptr<models::StateSlots> slots,

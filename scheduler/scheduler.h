@@ -1,16 +1,18 @@
 // scheduler: the loop that runs many sequences through one model.
 //
-// Iteration-level continuous batching: each Step() plans one ragged batch under a token budget (decode
-// tokens first, then prefill chunks, in fair turns between tenants), runs one Forward over it,
-// samples, tells the observers, and lets finished sequences go. Sequences are independent: what one
-// computes is bit for bit what it would compute alone.
+// Iteration-level continuous batching: each Step() plans one ragged batch under a token budget
+// (decode tokens first, then prefill chunks, in fair turns between tenants), runs one Forward over
+// it, samples, tells the observers, and lets finished sequences go. Sequences are independent: what
+// one computes is bit for bit what it would compute alone.
 //
 // The life of a request:
-//   1. Submit validates it and queues it with its tenant (RESOURCE_EXHAUSTED when the queue is full).
+//   1. Submit validates it and queues it with its tenant (RESOURCE_EXHAUSTED when the queue is
+//   full).
 //   2. A later step gives it a slot and imports its state, if it has one.
 //   3. Prefill: its prompt goes through the model in chunks, beside other sequences' rows.
 //   4. The last prompt row's logits give the first token; from then on one token per step.
-//   5. A stop condition, Cancel or its deadline ends it: the state is exported if asked for, the slot
+//   5. A stop condition, Cancel or its deadline ends it: the state is exported if asked for, the
+//   slot
 //      is given back, OnFinish is called.
 //
 // Scheduler itself has no thread and reads no clock but the one it is given, so that its policy is
@@ -66,14 +68,14 @@ class Scheduler {
   // Ends what still runs with CANCELLED.
   ~Scheduler();
 
-  // The request is consumed only if the result is OK; then its observer hears OnFinish exactly once.
-  // INVALID_ARGUMENT names the field; RESOURCE_EXHAUSTED: queue full; UNAVAILABLE: draining.
+  // The request is consumed only if the result is OK; then its observer hears OnFinish exactly
+  // once. INVALID_ARGUMENT names the field; RESOURCE_EXHAUSTED: queue full; UNAVAILABLE: draining.
   absl::StatusOr<RequestId> Submit(Request&& request);
 
   // Ends the request at the next step. Unknown or finished ids are ignored.
   void Cancel(RequestId id);
-  // No more Submits. Requests that run past `deadline` end as kDrained (with their state), those that
-  // still wait then end with UNAVAILABLE.
+  // No more Submits. Requests that run past `deadline` end as kDrained (with their state), those
+  // that still wait then end with UNAVAILABLE.
   void Drain(absl::Time deadline);
 
   // One step. False when there was nothing to do (all idle, paused or waiting for a slot).

@@ -26,7 +26,8 @@ void SchedulerThread::Loop() {
     const bool idle = scheduler_->Idle();
     absl::MutexLock lock(&mutex_);
     idle_ = idle && !notified_;
-    const auto woken = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || notified_; };
+    const auto woken = [this]()
+                           ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || notified_; };
     if (idle_) {
       mutex_.Await(absl::Condition(&woken));
     } else {

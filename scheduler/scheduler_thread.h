@@ -12,7 +12,8 @@
 namespace reprise::scheduler {
 
 // Starts the thread on construction; Stop (or destruction) ends it after the current step. Submit,
-// Cancel, Wake and Drain go through this class so that a sleeping thread hears of them. Thread-safe.
+// Cancel, Wake and Drain go through this class so that a sleeping thread hears of them.
+// Thread-safe.
 class SchedulerThread {
  public:
   explicit SchedulerThread(std::unique_ptr<Scheduler> scheduler);

@@ -45,11 +45,9 @@ absl::StatusOr<std::string> Leg(const state_store::SnapshotManifest& manifest, c
 
 absl::Status CheckSame(const char* field, const std::string& expected, const std::string& found) {
   if (expected == found) return absl::OkStatus();
-  absl::Status status = absl::FailedPreconditionError(
-      absl::StrCat("the snapshot's ", field, " is not this model's: expected ", expected,
-                   ", found ", found));
-  status.SetPayload(kMismatchPayload,
-                    absl::Cord(absl::StrCat(field, "\n", expected, "\n", found)));
+  absl::Status status = absl::FailedPreconditionError(absl::StrCat(
+      "the snapshot's ", field, " is not this model's: expected ", expected, ", found ", found));
+  status.SetPayload(kMismatchPayload, absl::Cord(absl::StrCat(field, "\n", expected, "\n", found)));
   return status;
 }
 
@@ -70,8 +68,8 @@ absl::StatusOr<state_store::Snapshot> MakeSnapshot(const ModelIdentity& identity
   const SequenceState& sequence = legs.sequence;
   const size_t expected = sequence.position == 0 ? 0 : layout.bytes();
   if (sequence.image.size() != expected) {
-    return absl::InvalidArgumentError(absl::StrCat("state image: expected ", expected,
-                                                   " bytes, found ", sequence.image.size()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("state image: expected ", expected, " bytes, found ", sequence.image.size()));
   }
   state_store::Snapshot snapshot;
   state_store::SnapshotManifest& manifest = snapshot.manifest;
@@ -109,8 +107,8 @@ absl::StatusOr<SessionLegs> RestoreSnapshot(const ModelIdentity& identity,
                                             const models::StateLayout& layout,
                                             const state_store::Snapshot& snapshot) {
   const state_store::SnapshotManifest& manifest = snapshot.manifest;
-  RETURN_IF_ERROR(CheckSame("weights_fingerprint", identity.weights_fingerprint,
-                            manifest.weights_fingerprint));
+  RETURN_IF_ERROR(
+      CheckSame("weights_fingerprint", identity.weights_fingerprint, manifest.weights_fingerprint));
   RETURN_IF_ERROR(CheckSame("tokenizer_fingerprint", identity.tokenizer_fingerprint,
                             manifest.tokenizer_fingerprint));
   RETURN_IF_ERROR(CheckSame("layout_digest", identity.layout_digest, manifest.layout_digest));
@@ -139,8 +137,8 @@ absl::StatusOr<SessionLegs> RestoreSnapshot(const ModelIdentity& identity,
 
   const size_t expected_parts = sequence.position == 0 ? 0 : layout.tensors().size();
   if (manifest.parts.size() != expected_parts || snapshot.payloads.size() != expected_parts) {
-    return absl::DataLossError(absl::StrCat("snapshot: expected ", expected_parts,
-                                            " parts, found ", manifest.parts.size()));
+    return absl::DataLossError(absl::StrCat("snapshot: expected ", expected_parts, " parts, found ",
+                                            manifest.parts.size()));
   }
   if (expected_parts == 0) return legs;
   sequence.image.resize(layout.bytes());

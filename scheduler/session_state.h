@@ -1,4 +1,5 @@
-// Between a sequence's state and a stored snapshot: what is written, and what is checked on the way back.
+// Between a sequence's state and a stored snapshot: what is written, and what is checked on the way
+// back.
 #ifndef REPRISE_SCHEDULER_SESSION_STATE_H_
 #define REPRISE_SCHEDULER_SESSION_STATE_H_
 
@@ -17,7 +18,7 @@ namespace reprise::scheduler {
 // Everything that a state depends on. Two replicas with equal identities continue each other's
 // sessions bit for bit; any difference refuses the state.
 struct ModelIdentity {
-  std::string model_id;               // the served name; not compared
+  std::string model_id;  // the served name; not compared
   std::string weights_fingerprint;
   std::string tokenizer_fingerprint;  // empty when the model has no tokenizer
   std::string layout_digest;
@@ -27,17 +28,17 @@ struct ModelIdentity {
 // What a session carries beside the model's state.
 struct SessionLegs {
   SequenceState sequence;
-  uint64_t seed = 0;                     // of the generator, whose counter is the token index
-  std::string detokenizer;               // Detokenizer::SaveState, may be empty
-  Sha256Digest token_hash{};             // over all tokens, the pending one included
+  uint64_t seed = 0;          // of the generator, whose counter is the token index
+  std::string detokenizer;    // Detokenizer::SaveState, may be empty
+  Sha256Digest token_hash{};  // over all tokens, the pending one included
 };
 
 // state_store::ExtendTokenHash over `tokens` in order.
 Sha256Digest ExtendTokenHash(Sha256Digest hash, absl::Span<const int32_t> tokens);
 
-// A snapshot of all legs at one position, one part per state tensor (none at position 0, where the state
-// is zero). Id, parent, tenant and creation time are left to the store. INVALID_ARGUMENT when the
-// image's size is not the layout's.
+// A snapshot of all legs at one position, one part per state tensor (none at position 0, where the
+// state is zero). Id, parent, tenant and creation time are left to the store. INVALID_ARGUMENT when
+// the image's size is not the layout's.
 absl::StatusOr<state_store::Snapshot> MakeSnapshot(const ModelIdentity& identity,
                                                    const models::StateLayout& layout,
                                                    const SessionLegs& legs);

@@ -1,19 +1,18 @@
 // End-to-end figures of one model on this machine, in process: prefill and decode rates through the
-// scheduler, and what fork, snapshot and resume cost. Prints one JSON object; bench/engine/run.py puts it
-// beside transformers and writes the table.
+// scheduler, and what fork, snapshot and resume cost. Prints one JSON object; bench/engine/run.py
+// puts it beside transformers and writes the table.
 //
 //   engine_bench --model DIR [--threads N] [--prompt-tokens N] [--decode-tokens N] [--repeats N]
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
-
-#include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
 #include "absl/time/clock.h"
 #include "base/clock.h"
@@ -146,7 +145,8 @@ class Bench {
       Must(loop->Submit(std::move(request)));
     }
     while (!loop->Idle()) loop->Step();
-    // From the step in which the last sequence had its first token to the step that ended the first.
+    // From the step in which the last sequence had its first token to the step that ended the
+    // first.
     absl::Time begin = absl::InfinitePast(), end = absl::InfiniteFuture();
     for (const auto& observer : observers) {
       begin = std::max(begin, observer->first_token);
@@ -190,8 +190,9 @@ class Bench {
     const auto commit = [&](state_store::Durability durability) {
       legs.sequence.image[0] ^= 1;  // a new state: its first chunk is not in the store yet
       const state_store::Snapshot snapshot = Must(MakeSnapshot(identity, layout, legs));
-      version = Must(store.PutAndCommit("bench", "s", version, snapshot, {.durability = durability}))
-                    .version;
+      version =
+          Must(store.PutAndCommit("bench", "s", version, snapshot, {.durability = durability}))
+              .version;
     };
     out["snapshot_async_ms"] = best_ms([&](int) { commit(state_store::Durability::kAsync); });
     out["snapshot_sync_ms"] = best_ms([&](int) { commit(state_store::Durability::kSync); });

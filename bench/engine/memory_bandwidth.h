@@ -8,8 +8,8 @@
 
 namespace reprise::bench {
 
-// Bytes per second at which the pool's threads sum a buffer of `bytes`, best of several passes. A buffer
-// of the model's size, so that what caches hold of the weights, they hold of it too.
+// Bytes per second at which the pool's threads sum a buffer of `bytes`, best of several passes. A
+// buffer of the model's size, so that what caches hold of the weights, they hold of it too.
 double ReadBandwidth(kernels::ThreadPool& pool, size_t bytes);
 
 }  // namespace reprise::bench

@@ -14,8 +14,9 @@
 namespace reprise::scheduler {
 
 // Plain bookkeeping for one request; belongs to the stepping thread once it has left the inbox.
-// `feed` holds every token of the request in order: the state's pending one, the prompt, then each token
-// drawn. The first `fed` of them are in the state. Prefill and decode differ only in how many are left.
+// `feed` holds every token of the request in order: the state's pending one, the prompt, then each
+// token drawn. The first `fed` of them are in the state. Prefill and decode differ only in how many
+// are left.
 class Sequence {
  public:
   Sequence(RequestId id, Request&& request, absl::Time submitted);

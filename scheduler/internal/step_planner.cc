@@ -41,8 +41,8 @@ std::vector<PlannedRows> PlanStep(absl::Span<const PlannerInput> running,
       if (round >= sequences.size() || budget <= 0 || logit_budget <= 0) continue;
       any = true;
       const PlannerInput& sequence = running[sequences[round]];
-      int rows = static_cast<int>(
-          std::min<int64_t>(sequence.rows_left, std::min(chunk_limit, budget)));
+      int rows =
+          static_cast<int>(std::min<int64_t>(sequence.rows_left, std::min(chunk_limit, budget)));
       if (sequence.wants_all_logits) rows = std::min(rows, logit_budget);
       plan.push_back({sequences[round], rows});
       budget -= rows;

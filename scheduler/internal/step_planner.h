@@ -13,11 +13,11 @@ namespace reprise::scheduler {
 
 // What the planner needs to know of a running sequence.
 struct PlannerInput {
-  int64_t rows_left = 0;        // that it could feed
+  int64_t rows_left = 0;  // that it could feed
   bool decoding = false;
-  bool writable = true;         // a decoding sequence that is not sits out
+  bool writable = true;  // a decoding sequence that is not sits out
   bool wants_all_logits = false;
-  int tenant = 0;               // index of its tenant, for fair turns
+  int tenant = 0;  // index of its tenant, for fair turns
 };
 
 struct PlannedRows {
@@ -25,10 +25,10 @@ struct PlannedRows {
   int rows = 0;
 };
 
-// Decode rows first, one per sequence, then prefill chunks in turns between tenants; sequences of one
-// tenant in the order given. `turn` rotates from step to step, so that under a budget that does not
-// reach everybody each one comes first in its time. A chunk is at most prefill_chunk_tokens while
-// several sequences have rows, and what the budget allows when there is only one.
+// Decode rows first, one per sequence, then prefill chunks in turns between tenants; sequences of
+// one tenant in the order given. `turn` rotates from step to step, so that under a budget that does
+// not reach everybody each one comes first in its time. A chunk is at most prefill_chunk_tokens
+// while several sequences have rows, and what the budget allows when there is only one.
 std::vector<PlannedRows> PlanStep(absl::Span<const PlannerInput> running,
                                   const SchedulerOptions& options, uint64_t turn);
 

@@ -73,8 +73,8 @@ std::vector<int32_t> PuppetModel::Continue(const std::vector<int32_t>& tokens, i
   std::vector<float> logits(options_.vocab_size);
   for (int i = 0; i < count; ++i) {
     FillLogits(hash, logits.data());
-    const int32_t token = static_cast<int32_t>(
-        std::max_element(logits.begin(), logits.end()) - logits.begin());
+    const int32_t token =
+        static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
     continuation.push_back(token);
     hash = Mix(hash, token);
   }

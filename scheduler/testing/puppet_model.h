@@ -11,9 +11,9 @@
 
 namespace reprise::scheduler {
 
-// The state is a running hash of the tokens with their positions; a row's logits are a pure function of
-// that hash, so that a skipped, repeated or foreign token changes all text after it. Forward checks that
-// start_positions agree with the count kept in the state.
+// The state is a running hash of the tokens with their positions; a row's logits are a pure
+// function of that hash, so that a skipped, repeated or foreign token changes all text after it.
+// Forward checks that start_positions agree with the count kept in the state.
 class PuppetModel final : public models::HybridModel {
  public:
   struct Options {

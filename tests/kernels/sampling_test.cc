@@ -22,7 +22,8 @@ std::vector<float> RandomLogits(int vocab, uint32_t seed) {
   return logits;
 }
 
-// The definition, by full sort and in double: probabilities after bias, penalties, temperature and cuts.
+// The definition, by full sort and in double: probabilities after bias, penalties, temperature and
+// cuts.
 std::map<int32_t, double> ReferenceDistribution(std::vector<float> logits_in,
                                                 const SamplingParams& params,
                                                 const std::vector<TokenCount>& counts) {
@@ -115,8 +116,8 @@ SamplingParams Params(float temperature, int top_k = 0, float top_p = 1, float m
 
 class SamplingDistributionTest : public ::testing::TestWithParam<Case> {};
 
-// Draws often and compares frequencies with the definition: the statistic is chi-square, with a bound
-// that a right sampler passes with probability 1 - 1e-6; the draws are fixed by their seed.
+// Draws often and compares frequencies with the definition: the statistic is chi-square, with a
+// bound that a right sampler passes with probability 1 - 1e-6; the draws are fixed by their seed.
 TEST_P(SamplingDistributionTest, FollowsTheDefinition) {
   const Case& test = GetParam();
   const std::vector<float> logits = RandomLogits(40, 3);
@@ -148,29 +149,30 @@ TEST_P(SamplingDistributionTest, FollowsTheDefinition) {
 
 INSTANTIATE_TEST_SUITE_P(
     Table, SamplingDistributionTest,
-    ::testing::Values(
-        Case{"Base", Params(1.0f), {}}, Case{"Cold", Params(0.3f), {}},
-        Case{"Hot", Params(2.5f), {}}, Case{"TopK1", Params(1.0f, 1), {}},
-        Case{"TopK7", Params(1.0f, 7), {}}, Case{"TopKAll", Params(1.0f, 40), {}},
-        Case{"TopP", Params(1.0f, 0, 0.8f), {}}, Case{"TopPTiny", Params(1.0f, 0, 1e-6f), {}},
-        Case{"MinP", Params(1.0f, 0, 1.0f, 0.1f), {}}, Case{"MinPOne", Params(1.0f, 0, 1, 1.0f), {}},
-        Case{"AllCuts", Params(1.5f, 20, 0.9f, 0.02f), {}},
-        Case{"Penalties",
-             [] {
-               SamplingParams params = Params(1.0f);
-               params.repetition_penalty = 1.7f;
-               params.presence_penalty = 0.5f;
-               params.frequency_penalty = 0.25f;
-               return params;
-             }(),
-             {{3, 0}, {5, 2}, {8, 1}, {20, 7}}},
-        Case{"Bias",
-             [] {
-               SamplingParams params = Params(1.0f, 0, 0.95f);
-               params.logit_bias = {{1, 6.0f}, {2, -100.0f}};
-               return params;
-             }(),
-             {}}),
+    ::testing::Values(Case{"Base", Params(1.0f), {}}, Case{"Cold", Params(0.3f), {}},
+                      Case{"Hot", Params(2.5f), {}}, Case{"TopK1", Params(1.0f, 1), {}},
+                      Case{"TopK7", Params(1.0f, 7), {}}, Case{"TopKAll", Params(1.0f, 40), {}},
+                      Case{"TopP", Params(1.0f, 0, 0.8f), {}},
+                      Case{"TopPTiny", Params(1.0f, 0, 1e-6f), {}},
+                      Case{"MinP", Params(1.0f, 0, 1.0f, 0.1f), {}},
+                      Case{"MinPOne", Params(1.0f, 0, 1, 1.0f), {}},
+                      Case{"AllCuts", Params(1.5f, 20, 0.9f, 0.02f), {}},
+                      Case{"Penalties",
+                           [] {
+                             SamplingParams params = Params(1.0f);
+                             params.repetition_penalty = 1.7f;
+                             params.presence_penalty = 0.5f;
+                             params.frequency_penalty = 0.25f;
+                             return params;
+                           }(),
+                           {{3, 0}, {5, 2}, {8, 1}, {20, 7}}},
+                      Case{"Bias",
+                           [] {
+                             SamplingParams params = Params(1.0f, 0, 0.95f);
+                             params.logit_bias = {{1, 6.0f}, {2, -100.0f}};
+                             return params;
+                           }(),
+                           {}}),
     [](const auto& info) { return info.param.name; });
 
 // Ranks only a prefix of a long vocabulary: the cuts must be those of a full sort.

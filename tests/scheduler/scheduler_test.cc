@@ -449,15 +449,21 @@ TEST_F(SchedulerTest, HostileRequestsAreRefusedByField) {
   EXPECT_THAT(message([](Request& r) { r.prompt = {-1}; }), HasSubstr("prompt[0]"));
   EXPECT_THAT(message([](Request& r) { r.max_tokens = -1; }), HasSubstr("max_tokens"));
   EXPECT_THAT(message([](Request& r) { r.sampling.top_p = 2; }), HasSubstr("top_p"));
-  EXPECT_THAT(message([](Request& r) { r.state = SequenceState{{1, 2}, 3, 1}; }),
+  EXPECT_THAT(message([](Request& r) {
+                r.state = SequenceState{{1, 2}, 3, 1};
+              }),
               HasSubstr("state.image"));
-  EXPECT_THAT(message([](Request& r) { r.state = SequenceState{{}, -1, 1}; }),
+  EXPECT_THAT(message([](Request& r) {
+                r.state = SequenceState{{}, -1, 1};
+              }),
               HasSubstr("state.position"));
-  EXPECT_THAT(message([](Request& r) { r.state = SequenceState{{}, 0, 99}; }),
+  EXPECT_THAT(message([](Request& r) {
+                r.state = SequenceState{{}, 0, 99};
+              }),
               HasSubstr("state.pending"));
   EXPECT_THAT(message([&](Request& r) {
-                r.state = SequenceState{
-                    std::vector<uint8_t>(model_.state_layout().bytes()), 3, std::nullopt};
+                r.state = SequenceState{std::vector<uint8_t>(model_.state_layout().bytes()), 3,
+                                        std::nullopt};
               }),
               HasSubstr("state.pending"));
 }
