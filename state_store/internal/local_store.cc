@@ -14,7 +14,6 @@
 #include "state_store/memory_store.h"
 
 namespace reprise::state_store {
-namespace {
 
 absl::Status CheckPayloads(const Snapshot& snapshot) {
   const std::vector<SnapshotPart>& parts = snapshot.manifest.parts;
@@ -32,8 +31,6 @@ absl::Status CheckPayloads(const Snapshot& snapshot) {
   }
   return absl::OkStatus();
 }
-
-}  // namespace
 
 std::string MakeFreshId() {
   std::random_device device;

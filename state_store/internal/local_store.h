@@ -32,6 +32,9 @@ std::string MakeFreshId();
 
 absl::StatusOr<size_t> CheckedPageSize(const PageRequest& page);
 
+// INVALID_ARGUMENT unless every part has a payload of the length that it says.
+absl::Status CheckPayloads(const Snapshot& snapshot);
+
 // Locks: commit_mu_ before mu_ before the pool's. Chunks are written and read under none of them;
 // log records are written under commit_mu_ alone, so readers do not wait for the device.
 class LocalStore : public SessionStore {

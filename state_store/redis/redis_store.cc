@@ -31,23 +31,6 @@ absl::Status CheckOptions(const RedisStoreOptions& options) {
   return absl::OkStatus();
 }
 
-absl::Status CheckPayloads(const Snapshot& snapshot) {
-  const std::vector<SnapshotPart>& parts = snapshot.manifest.parts;
-  if (parts.size() != snapshot.payloads.size()) {
-    return MakeStoreError(
-        StoreError::kInvalidArgument,
-        Cat("snapshot has ", parts.size(), " parts but ", snapshot.payloads.size(), " payloads"));
-  }
-  for (size_t i = 0; i < parts.size(); ++i) {
-    if (parts[i].byte_length != snapshot.payloads[i].size()) {
-      return MakeStoreError(StoreError::kInvalidArgument,
-                            Cat("part \"", parts[i].name, "\" says ", parts[i].byte_length,
-                                " bytes, its payload has ", snapshot.payloads[i].size()));
-    }
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 std::string NewToken() { return MakeFreshId(); }
