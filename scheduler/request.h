@@ -10,26 +10,33 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "kernels/sampling.h"
+#include "scheduler/sequence_state.h"
+#include "scheduler/state_future.h"
 
 namespace reprise::scheduler {
-
-// A sequence's state between two requests. The invariant that makes every continuation alike: the
-// state has consumed all of the sequence's tokens but the last, which waits in `pending` and is the
-// first to be fed when the sequence goes on.
-struct SequenceState {
-  std::vector<uint8_t> image;      // StateLayout().bytes(); empty = nothing consumed (zero state)
-  int64_t position = 0;            // tokens consumed
-  std::optional<int32_t> pending;  // absent only for a sequence without tokens
-
-  int64_t token_count() const { return position + (pending.has_value() ? 1 : 0); }
-};
 
 enum class FinishReason { kMaxTokens, kStopToken, kStopString, kDrained };
 
 // Zero where a phase did not happen. time_to_first_token counts from Submit, prefill from the slot.
+// load is the part of queue in which the state was not there yet; restore is its copy to the slot.
 struct Timeline {
-  absl::Duration queue, restore, prefill, time_to_first_token, decode;
+  absl::Duration queue, load, restore, prefill, time_to_first_token, decode;
+  absl::Duration checkpoint;  // copies for checkpoints, part of prefill and decode
+  int checkpoints = 0;
+};
+
+// A running sequence's state, handed out between two steps.
+struct Checkpoint {
+  // Exact, and sound: to go on from here, submit it with prompt[prompt_tokens..] and with what is
+  // left of max_tokens (and with earlier_prompt and earlier_answer, if penalties are set).
+  SequenceState state;
+  // Tokens of Request::prompt that the state holds, its pending one included.
+  int64_t prompt_tokens = 0;
+  // Tokens of the sequence since the last checkpoint, or since the start: the prompt's, then those
+  // that OnToken reported, up to the pending one. Valid during the call.
+  absl::Span<const int32_t> new_tokens;
 };
 
 // How a request ended.
@@ -58,6 +65,9 @@ class RequestObserver {
   // False pauses the sequence (its client reads too slowly) until SchedulerThread::Wake.
   virtual bool Writable() { return true; }
   virtual Verdict OnToken(const kernels::SampledToken& token) = 0;
+  // As Request::checkpoint_every_tokens asked. While decoding it follows the OnToken of the token
+  // that is pending in it.
+  virtual void OnCheckpoint(Checkpoint /*checkpoint*/) {}
   virtual void OnFinish(RequestResult result) = 0;
 };
 
@@ -67,6 +77,13 @@ struct Request {
   // pending one.
   std::vector<int32_t> prompt;
   std::optional<SequenceState> state;  // where to start; absent = empty sequence
+  // Instead of `state`: one that is still being loaded. The request takes its place in the queue at
+  // once, starts when the state is there, and ends with the source's status if loading failed. Its
+  // prompt may be empty; what is wrong with the state then shows in OnFinish.
+  std::shared_ptr<StateFuture> state_source;
+  // Tokens of this very request that the state already holds, for one that goes on from a
+  // checkpoint: penalties count them; they are not fed.
+  std::vector<int32_t> earlier_prompt, earlier_answer;
   kernels::SamplingParams sampling;
   int32_t max_tokens = 0;            // >= 0; 0 = feed only
   std::vector<int32_t> stop_tokens;  // the model's EOS is one of them unless it is ignored
@@ -74,6 +91,10 @@ struct Request {
   int top_logprobs = 0;
   bool prompt_logprobs = false;
   bool export_state = false;
+  // > 0: whenever a step leaves the sequence at least this many tokens further than the last
+  // checkpoint (or the start), OnCheckpoint gets the state, in the prompt and in the answer; not
+  // after the last step, whose state is in the result. 0 = never.
+  int64_t checkpoint_every_tokens = 0;
   absl::Time deadline = absl::InfiniteFuture();
   std::shared_ptr<RequestObserver> observer;
 };

@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "scheduler/internal/sequence.h"
 #include "scheduler/internal/step_planner.h"
+#include "scheduler/internal/step_runner.h"
 #include "scheduler/internal/waiting_queue.h"
 
 namespace reprise::scheduler {
@@ -33,15 +34,25 @@ absl::Status ValidateTokens(const char* field, absl::Span<const int32_t> tokens,
   return absl::OkStatus();
 }
 
+// Requests whose states have arrived since the last step. Shared with the hooks in the
+// StateFutures, which may outlive the scheduler.
+struct Arrivals {
+  absl::Mutex mutex;
+  std::vector<RequestId> ids ABSL_GUARDED_BY(mutex);
+  std::function<void()> wake ABSL_GUARDED_BY(mutex);
+};
+
 }  // namespace
 
 class Scheduler::Impl {
  public:
-  Impl(models::HybridModel* model, std::unique_ptr<models::StateSlots> slots, const Clock* clock,
-       const SchedulerOptions& options)
-      : options_(options), model_(model), clock_(clock), slots_(std::move(slots)) {
-    logits_.resize(static_cast<size_t>(options.step_logit_rows) * model->info().vocab_size);
-  }
+  Impl(models::HybridModel* model, std::unique_ptr<models::StateSlots> slots,
+       kernels::ThreadPool* pool, const Clock* clock, const SchedulerOptions& options)
+      : options_(options),
+        model_(model),
+        clock_(clock),
+        slots_(std::move(slots)),
+        runner_(NewHostStepRunner(model, pool, options.step_logit_rows)) {}
 
   ~Impl() {
     TakeInbox();
@@ -53,6 +64,24 @@ class Scheduler::Impl {
 
   absl::StatusOr<RequestId> Submit(Request&& request) {
     RETURN_IF_ERROR(Validate(request));
+    const std::shared_ptr<StateFuture> source = request.state_source;
+    ASSIGN_OR_RETURN(const RequestId id, Enqueue(std::move(request)));
+    if (source != nullptr) {
+      source->NotifyWhenReady([id, arrivals = arrivals_] {
+        absl::MutexLock lock(&arrivals->mutex);
+        arrivals->ids.push_back(id);
+        if (arrivals->wake) arrivals->wake();
+      });
+    }
+    return id;
+  }
+
+  void SetWake(std::function<void()> wake) {
+    absl::MutexLock lock(&arrivals_->mutex);
+    arrivals_->wake = std::move(wake);
+  }
+
+  absl::StatusOr<RequestId> Enqueue(Request&& request) {
     absl::MutexLock lock(&mutex_);
     if (draining_) return absl::UnavailableError("the server is draining");
     int& of_tenant = queued_by_tenant_[request.tenant];
@@ -82,7 +111,9 @@ class Scheduler::Impl {
 
   bool Step() {
     const absl::Time begin = clock_->Now();
+    const absl::flat_hash_set<RequestId> arrived = TakeArrivals();
     const absl::Time drain_deadline = TakeInbox();
+    Deliver(arrived, begin);
     EndCancelledAndExpired(begin, drain_deadline);
     Admit();
     const std::vector<PlannedRows> plan = Plan();
@@ -127,19 +158,32 @@ class Scheduler::Impl {
     RETURN_IF_ERROR(ValidateTokens("prompt", request.prompt, vocab_size));
     RETURN_IF_ERROR(Prefixed(kernels::ValidateSampling(request.sampling, vocab_size), "sampling"));
     if (request.max_tokens < 0) return absl::InvalidArgumentError("max_tokens: negative");
+    RETURN_IF_ERROR(ValidateTokens("earlier_prompt", request.earlier_prompt, vocab_size));
+    RETURN_IF_ERROR(ValidateTokens("earlier_answer", request.earlier_answer, vocab_size));
+    if (request.checkpoint_every_tokens < 0) {
+      return absl::InvalidArgumentError("checkpoint_every_tokens: negative");
+    }
+    if (request.state_source != nullptr) {
+      if (!request.state.has_value()) return absl::OkStatus();  // validated when it is there
+      return absl::InvalidArgumentError("state: given twice, now and from state_source");
+    }
+    return ValidateStart(request, request.state.has_value() ? &*request.state : nullptr);
+  }
+
+  absl::Status ValidateStart(const Request& request, const SequenceState* state) const {
     bool has_pending = false;
-    if (request.state.has_value()) {
-      const SequenceState& state = *request.state;
-      const size_t expected = state.position == 0 ? 0 : model_->state_layout().bytes();
-      if (state.position < 0) return absl::InvalidArgumentError("state.position: negative");
-      if (state.image.size() != expected && !(state.position == 0 && state.image.empty())) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("state.image: expected ", expected, " bytes, found ", state.image.size()));
+    if (state != nullptr) {
+      const size_t expected = state->position == 0 ? 0 : model_->state_layout().bytes();
+      if (state->position < 0) return absl::InvalidArgumentError("state.position: negative");
+      if (state->image.size() != expected) {
+        return absl::InvalidArgumentError(absl::StrCat("state.image: expected ", expected,
+                                                       " bytes, found ", state->image.size()));
       }
-      if (state.pending.has_value()) {
+      if (state->pending.has_value()) {
         has_pending = true;
-        RETURN_IF_ERROR(ValidateTokens("state.pending", {&*state.pending, 1}, vocab_size));
-      } else if (state.position > 0) {
+        RETURN_IF_ERROR(
+            ValidateTokens("state.pending", {&*state->pending, 1}, model_->info().vocab_size));
+      } else if (state->position > 0) {
         return absl::InvalidArgumentError("state.pending: missing although tokens were consumed");
       }
     }
@@ -157,6 +201,31 @@ class Scheduler::Impl {
     cancels_now_.swap(cancels_);
     cancels_.clear();
     return drain_deadline_;
+  }
+
+  // Requests whose states have arrived. Taken before the inbox: each of them is then either queued
+  // or at its end.
+  absl::flat_hash_set<RequestId> TakeArrivals() {
+    absl::MutexLock lock(&arrivals_->mutex);
+    absl::flat_hash_set<RequestId> arrived(arrivals_->ids.begin(), arrivals_->ids.end());
+    arrivals_->ids.clear();
+    return arrived;
+  }
+
+  void Deliver(const absl::flat_hash_set<RequestId>& arrived, absl::Time now) {
+    if (arrived.empty()) return;
+    waiting_.ForEach([&](Sequence& sequence) {
+      if (!arrived.contains(sequence.id)) return;
+      sequence.load = now - sequence.submitted;
+      absl::StatusOr<SequenceState> state = sequence.request.state_source->Take();
+      sequence.load_status = state.ok() ? ValidateStart(sequence.request, &*state) : state.status();
+      if (sequence.load_status.ok()) sequence.Deliver(*std::move(state));
+    });
+    waiting_.RemoveIf([](const Sequence& s) { return !s.load_status.ok(); },
+                      [&](std::unique_ptr<Sequence> sequence) {
+                        LeaveQueue(*sequence);
+                        Finish(*sequence, sequence->load_status, FinishReason::kMaxTokens);
+                      });
   }
 
   void EndCancelledAndExpired(absl::Time now, absl::Time drain_deadline) {
@@ -245,63 +314,67 @@ class Scheduler::Impl {
 
   void RunStep(const std::vector<PlannedRows>& plan) {
     batch_.Clear();
+    row_requests_.clear();
     for (const PlannedRows& rows : plan) {
       const Sequence& sequence = *running_[rows.sequence];
-      const bool reaches_end = rows.rows == sequence.rows_left();
+      const bool samples = Samples(sequence, rows.rows);
       for (int i = 0; i < rows.rows; ++i) {
-        const bool last = reaches_end && i + 1 == rows.rows && sequence.request.max_tokens > 0;
-        const bool scored = planner_input_[rows.sequence].wants_all_logits &&
-                            sequence.predicted_prompt_token(i) >= 0;
-        if (last || scored) batch_.logit_rows.push_back(batch_.num_rows());
+        RowRequest request;
+        if (planner_input_[rows.sequence].wants_all_logits) {
+          request.score = sequence.predicted_prompt_token(i);
+          request.sample.top_logprobs = sequence.request.top_logprobs;
+        }
+        const bool draws = samples && i + 1 == rows.rows;
+        if (draws) request.sample = sequence.sample_request(rows.rows);
+        if (draws || request.score >= 0) {
+          batch_.logit_rows.push_back(batch_.num_rows());
+          row_requests_.push_back(request);
+        }
         batch_.tokens.push_back(sequence.token_to_feed(i));
       }
       batch_.seq_offsets.push_back(batch_.num_rows());
       batch_.slots.push_back(sequence.slot.slot());
       batch_.start_positions.push_back(sequence.position());
     }
-    const size_t vocab_size = model_->info().vocab_size;
-    const absl::Status status = model_->Forward(
-        batch_, *slots_, absl::MakeSpan(logits_.data(), batch_.logit_rows.size() * vocab_size));
+    const absl::Status status = runner_->Run(batch_, *slots_, row_requests_, &row_results_);
     if (!status.ok()) {
       for (const PlannedRows& rows : plan) {
         Finish(*running_[rows.sequence], Prefixed(status, "forward"), FinishReason::kMaxTokens);
       }
       return;
     }
-    size_t next_logits = 0;
-    const auto take_logits = [&] {
-      return absl::Span<const float>(logits_).subspan(vocab_size * next_logits++, vocab_size);
-    };
-    for (const PlannedRows& rows : plan) {
-      Sequence& sequence = *running_[rows.sequence];
-      const bool reaches_end = rows.rows == sequence.rows_left();
+    size_t next_result = 0;
+    for (size_t s = 0; s < plan.size(); ++s) {
+      Sequence& sequence = *running_[plan[s].sequence];
+      const bool samples = Samples(sequence, plan[s].rows);
+      const bool reaches_end = plan[s].rows == sequence.rows_left();
       absl::Status scored = absl::OkStatus();
-      if (planner_input_[rows.sequence].wants_all_logits) {
-        for (int i = 0; i < rows.rows; ++i) {
-          const int32_t predicted = sequence.predicted_prompt_token(i);
-          if (predicted < 0) continue;
-          absl::StatusOr<kernels::SampledToken> score =
-              kernels::Score(take_logits(), predicted, sequence.request.top_logprobs);
-          scored.Update(score.status());
-          if (score.ok()) sequence.prompt_logprobs.push_back(*std::move(score));
-        }
+      while (next_result < row_requests_.size() && row_requests_[next_result].score >= 0 &&
+             batch_.logit_rows[next_result] < batch_.seq_offsets[s + 1]) {
+        absl::StatusOr<kernels::SampledToken>& score = row_results_[next_result++];
+        scored.Update(score.status());
+        if (score.ok()) sequence.prompt_logprobs.push_back(*std::move(score));
       }
-      sequence.MarkFed(rows.rows);
-      const bool samples = reaches_end && sequence.request.max_tokens > 0;
-      const absl::Span<const float> logits = samples ? take_logits() : absl::Span<const float>();
+      sequence.MarkFed(plan[s].rows);
+      absl::StatusOr<kernels::SampledToken> token = absl::UnknownError("");
+      if (samples) token = std::move(row_results_[next_result++]);
       if (!scored.ok()) {
         FinishUnsound(sequence, scored);
       } else if (samples) {
-        SampleNext(sequence, logits);
+        Continue(sequence, token);
       } else if (reaches_end) {
         Finish(sequence, absl::OkStatus(), FinishReason::kMaxTokens);
       }
+      if (sequence.checkpoint_due() && !finished_.contains(sequence.id)) TakeCheckpoint(sequence);
     }
   }
 
-  void SampleNext(Sequence& sequence, absl::Span<const float> logits) {
-    absl::StatusOr<kernels::SampledToken> token =
-        kernels::Sample(logits, sequence.sample_request());
+  // Whether the sequence's next `rows` rows end with a draw.
+  static bool Samples(const Sequence& sequence, int rows) {
+    return rows == sequence.rows_left() && sequence.request.max_tokens > 0;
+  }
+
+  void Continue(Sequence& sequence, const absl::StatusOr<kernels::SampledToken>& token) {
     if (!token.ok()) {
       FinishUnsound(sequence, token.status());
       return;
@@ -321,6 +394,32 @@ class Scheduler::Impl {
     }
   }
 
+  void TakeCheckpoint(Sequence& sequence) {
+    const absl::Time begin = clock_->Now();
+    absl::StatusOr<SequenceState> state = ExportState(sequence);
+    if (!state.ok()) {
+      Finish(sequence, Prefixed(state.status(), "checkpoint"), FinishReason::kMaxTokens);
+      return;
+    }
+    ++sequence.checkpoints;
+    sequence.checkpoint_time += clock_->Now() - begin;
+    Checkpoint checkpoint;
+    checkpoint.state = *std::move(state);
+    checkpoint.prompt_tokens = sequence.prompt_tokens_in_state();
+    checkpoint.new_tokens = sequence.TakeNewTokens();
+    sequence.request.observer->OnCheckpoint(std::move(checkpoint));
+  }
+
+  // A copy of the state as it is between two steps.
+  absl::StatusOr<SequenceState> ExportState(const Sequence& sequence) const {
+    SequenceState state = sequence.state_without_image();
+    if (state.position > 0) {
+      state.image.resize(slots_->layout().bytes());
+      RETURN_IF_ERROR(slots_->Export(sequence.slot.slot(), absl::MakeSpan(state.image)));
+    }
+    return state;
+  }
+
   // A state that gave NaN must never be stored.
   void FinishUnsound(Sequence& sequence, const absl::Status& status) {
     sequence.request.export_state = false;
@@ -336,23 +435,21 @@ class Scheduler::Impl {
     const bool wants_state = sequence.request.export_state && sequence.slot.valid() &&
                              (result.status.ok() || (interrupted && sequence.decoding()));
     if (wants_state) {
-      SequenceState state = sequence.state_without_image();
-      absl::Status exported = absl::OkStatus();
-      if (state.position > 0) {
-        state.image.resize(slots_->layout().bytes());
-        exported = slots_->Export(sequence.slot.slot(), absl::MakeSpan(state.image));
-      }
-      if (exported.ok()) {
-        result.state = std::move(state);
+      absl::StatusOr<SequenceState> state = ExportState(sequence);
+      if (state.ok()) {
+        result.state = *std::move(state);
       } else {
-        result.status = Prefixed(exported, "export of the state");
+        result.status = Prefixed(state.status(), "export of the state");
       }
     }
     sequence.slot.Reset();
     const absl::Time now = clock_->Now();
     Timeline& timeline = result.timeline;
     timeline.queue = std::min(sequence.admitted, now) - sequence.submitted;
+    timeline.load = sequence.load;
     timeline.restore = sequence.restore;
+    timeline.checkpoint = sequence.checkpoint_time;
+    timeline.checkpoints = sequence.checkpoints;
     if (sequence.admitted <= now) {
       timeline.prefill = std::min(sequence.first_token, now) - sequence.admitted - sequence.restore;
     }
@@ -415,15 +512,19 @@ class Scheduler::Impl {
 
   // Owned by the stepping thread.
   std::unique_ptr<models::StateSlots> slots_;
+  std::unique_ptr<StepRunner> runner_;
   WaitingQueue waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;
   absl::flat_hash_set<RequestId> finished_;  // still in running_ until DropFinished
   absl::flat_hash_set<RequestId> cancels_now_;
   std::vector<PlannerInput> planner_input_;
   models::RaggedBatch batch_;
-  std::vector<float> logits_;  // [step_logit_rows, vocab]
+  std::vector<RowRequest> row_requests_;
+  std::vector<absl::StatusOr<kernels::SampledToken>> row_results_;
   uint64_t turn_ = 0;
   int paused_ = 0;
+
+  const std::shared_ptr<Arrivals> arrivals_ = std::make_shared<Arrivals>();
 
   mutable absl::Mutex mutex_;
   std::vector<std::unique_ptr<Sequence>> inbox_ ABSL_GUARDED_BY(mutex_);
@@ -451,7 +552,7 @@ absl::StatusOr<std::unique_ptr<Scheduler>> Scheduler::Create(models::HybridModel
   ASSIGN_OR_RETURN(std::unique_ptr<models::StateSlots> slots,
                    models::StateSlots::Create(model->state_layout(), options.num_slots, context));
   return std::unique_ptr<Scheduler>(
-      new Scheduler(std::make_unique<Impl>(model, std::move(slots), clock, options)));
+      new Scheduler(std::make_unique<Impl>(model, std::move(slots), context.pool, clock, options)));
 }
 
 Scheduler::Scheduler(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -460,6 +561,7 @@ Scheduler::~Scheduler() = default;
 absl::StatusOr<RequestId> Scheduler::Submit(Request&& request) {
   return impl_->Submit(std::move(request));
 }
+void Scheduler::SetWake(std::function<void()> wake) { impl_->SetWake(std::move(wake)); }
 void Scheduler::Cancel(RequestId id) { impl_->Cancel(id); }
 void Scheduler::Drain(absl::Time deadline) { impl_->Drain(deadline); }
 bool Scheduler::Step() { return impl_->Step(); }

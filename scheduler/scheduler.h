@@ -8,7 +8,9 @@
 // The life of a request:
 //   1. Submit validates it and queues it with its tenant (RESOURCE_EXHAUSTED when the queue is
 //   full).
-//   2. A later step gives it a slot and imports its state, if it has one.
+//   2. A later step gives it a slot and imports its state, if it has one. A state that is still
+//   being
+//      loaded (StateFuture) holds up its own request only.
 //   3. Prefill: its prompt goes through the model in chunks, beside other sequences' rows.
 //   4. The last prompt row's logits give the first token; from then on one token per step.
 //   5. A stop condition, Cancel or its deadline ends it: the state is exported if asked for, the
@@ -21,6 +23,7 @@
 #define REPRISE_SCHEDULER_SCHEDULER_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "absl/base/thread_annotations.h"
@@ -57,7 +60,7 @@ struct SchedulerStats {
 
 using RequestId = uint64_t;
 
-// Submit, Cancel, Drain, Idle and stats are thread-safe; Step belongs to one thread.
+// Submit, SetWake, Cancel, Drain, Idle and stats are thread-safe; Step belongs to one thread.
 class Scheduler {
  public:
   // `model` and `clock` are borrowed and must outlive the scheduler.
@@ -72,13 +75,19 @@ class Scheduler {
   // once. INVALID_ARGUMENT names the field; RESOURCE_EXHAUSTED: queue full; UNAVAILABLE: draining.
   absl::StatusOr<RequestId> Submit(Request&& request);
 
+  // `wake` is called, on any thread, when a queued request's state has arrived (Request::
+  // state_source), so that whoever drives Step goes on; null ends that. It must not call the
+  // scheduler, and no call is in progress when SetWake returns.
+  void SetWake(std::function<void()> wake);
+
   // Ends the request at the next step. Unknown or finished ids are ignored.
   void Cancel(RequestId id);
   // No more Submits. Requests that run past `deadline` end as kDrained (with their state), those
   // that still wait then end with UNAVAILABLE.
   void Drain(absl::Time deadline);
 
-  // One step. False when there was nothing to do (all idle, paused or waiting for a slot).
+  // One step. False when there was nothing to do (all idle, paused or waiting for a
+  // state).
   bool Step();
 
   // True when no request is queued or running.

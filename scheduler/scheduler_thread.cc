@@ -11,9 +11,14 @@ constexpr absl::Duration kPollWhenBlocked = absl::Milliseconds(20);
 }  // namespace
 
 SchedulerThread::SchedulerThread(std::unique_ptr<Scheduler> scheduler)
-    : scheduler_(std::move(scheduler)), thread_([this] { Loop(); }) {}
+    : scheduler_(std::move(scheduler)), thread_([this] { Loop(); }) {
+  scheduler_->SetWake([this] { Notify(); });
+}
 
-SchedulerThread::~SchedulerThread() { Stop(); }
+SchedulerThread::~SchedulerThread() {
+  Stop();
+  scheduler_->SetWake(nullptr);
+}
 
 void SchedulerThread::Loop() {
   while (true) {

@@ -9,19 +9,35 @@ Sequence::Sequence(RequestId id, Request&& request_in, absl::Time submitted)
       request(std::move(request_in)),
       submitted(submitted),
       admitted(absl::InfiniteFuture()),
-      first_token(absl::InfiniteFuture()) {
-  if (request.state.has_value()) {
-    start_position_ = request.state->position;
-    if (request.state->pending.has_value()) feed_.push_back(*request.state->pending);
-  }
-  feed_.insert(feed_.end(), request.prompt.begin(), request.prompt.end());
-  prompt_end_ = static_cast<int64_t>(feed_.size());
+      first_token(absl::InfiniteFuture()),
+      loading(request.state_source != nullptr) {
   const kernels::SamplingParams& sampling = request.sampling;
   counts_tokens_ = sampling.repetition_penalty != 1.0f || sampling.presence_penalty != 0.0f ||
                    sampling.frequency_penalty != 0.0f;
   if (sampling.repetition_penalty != 1.0f) {
+    for (int32_t token : request.earlier_prompt) Count(token, 0);
     for (int32_t token : request.prompt) Count(token, 0);
   }
+  if (counts_tokens_) {
+    for (int32_t token : request.earlier_answer) Count(token, 1);
+  }
+  if (!loading) Start(request.state.has_value() ? &*request.state : nullptr);
+}
+
+void Sequence::Deliver(SequenceState state) {
+  loading = false;
+  request.state = std::move(state);
+  Start(&*request.state);
+}
+
+void Sequence::Start(const SequenceState* state) {
+  if (state != nullptr) {
+    start_position_ = state->position;
+    if (state->pending.has_value()) feed_.push_back(*state->pending);
+  }
+  prompt_begin_ = checkpointed_ = static_cast<int64_t>(feed_.size());
+  feed_.insert(feed_.end(), request.prompt.begin(), request.prompt.end());
+  prompt_end_ = static_cast<int64_t>(feed_.size());
 }
 
 int32_t Sequence::predicted_prompt_token(int64_t offset) const {
@@ -34,11 +50,11 @@ void Sequence::MarkFed(int64_t rows) {
   computed_tokens += rows;
 }
 
-kernels::SampleRequest Sequence::sample_request() const {
+kernels::SampleRequest Sequence::sample_request(int64_t rows) const {
   kernels::SampleRequest sample;
   sample.params = &request.sampling;
   sample.counts = counts_;
-  sample.index = static_cast<uint64_t>(position());
+  sample.index = static_cast<uint64_t>(position() + rows);
   sample.want_logprob = request.logprobs;
   sample.top_logprobs = request.top_logprobs;
   return sample;
@@ -55,6 +71,20 @@ SequenceState Sequence::state_without_image() const {
   state.position = position();
   if (fed_ < static_cast<int64_t>(feed_.size())) state.pending = feed_[fed_];
   return state;
+}
+
+int64_t Sequence::prompt_tokens_in_state() const {
+  return std::clamp(held(), prompt_begin_, prompt_end_) - prompt_begin_;
+}
+
+bool Sequence::checkpoint_due() const {
+  return request.checkpoint_every_tokens > 0 &&
+         held() - checkpointed_ >= request.checkpoint_every_tokens;
+}
+
+absl::Span<const int32_t> Sequence::TakeNewTokens() {
+  const int64_t begin = std::exchange(checkpointed_, held());
+  return absl::MakeConstSpan(feed_).subspan(begin, checkpointed_ - begin);
 }
 
 void Sequence::Count(int32_t token, int32_t in_answer) {

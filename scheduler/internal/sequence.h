@@ -2,11 +2,13 @@
 #ifndef REPRISE_SCHEDULER_INTERNAL_SEQUENCE_H_
 #define REPRISE_SCHEDULER_INTERNAL_SEQUENCE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "models/state_slots.h"
 #include "scheduler/request.h"
 #include "scheduler/scheduler.h"
@@ -26,12 +28,17 @@ class Sequence {
   models::SlotHandle slot;
 
   absl::Time submitted, admitted, first_token;
-  absl::Duration restore;
-  bool cancelled = false;
+  absl::Duration load, restore, checkpoint_time;
+  int checkpoints = 0;
+  bool loading = false;  // request.state_source has not delivered yet
+  absl::Status load_status;
 
   std::vector<int32_t> generated;
   std::vector<kernels::SampledToken> prompt_logprobs;
   int64_t computed_tokens = 0;
+
+  // The state that request.state_source brought; ends `loading`.
+  void Deliver(SequenceState state);
 
   // Tokens in the state.
   int64_t position() const { return start_position_ + fed_; }
@@ -46,20 +53,29 @@ class Sequence {
   int32_t predicted_prompt_token(int64_t offset) const;
   void MarkFed(int64_t rows);
 
-  // What Sample needs for the token that comes after everything fed.
-  kernels::SampleRequest sample_request() const;
+  // What Sample needs for the token that comes `rows` after what is fed.
+  kernels::SampleRequest sample_request(int64_t rows) const;
   void AppendGenerated(const kernels::SampledToken& token);
 
   // The state as callers keep it, without the image.
   SequenceState state_without_image() const;
+  // Tokens of the request's prompt in that state.
+  int64_t prompt_tokens_in_state() const;
+  bool checkpoint_due() const;
+  // Tokens in that state since the last call, or since the start.
+  absl::Span<const int32_t> TakeNewTokens();
 
  private:
+  void Start(const SequenceState* state);
   void Count(int32_t id, int32_t in_answer);
+  // Length of the part of feed_ that the state holds, its pending token included.
+  int64_t held() const { return std::min(fed_ + 1, static_cast<int64_t>(feed_.size())); }
 
   int64_t start_position_ = 0;
   std::vector<int32_t> feed_;
   int64_t fed_ = 0;
-  int64_t prompt_end_ = 0;  // index in feed_ after the prompt
+  int64_t prompt_begin_ = 0, prompt_end_ = 0;  // indices in feed_
+  int64_t checkpointed_ = 0;                   // index in feed_ after the last checkpoint
   bool counts_tokens_ = false;
   std::vector<kernels::TokenCount> counts_;
   absl::flat_hash_map<int32_t, size_t> count_index_;

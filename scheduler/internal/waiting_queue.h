@@ -2,6 +2,7 @@
 #ifndef REPRISE_SCHEDULER_INTERNAL_WAITING_QUEUE_H_
 #define REPRISE_SCHEDULER_INTERNAL_WAITING_QUEUE_H_
 
+#include <algorithm>
 #include <deque>
 #include <list>
 #include <memory>
@@ -27,20 +28,24 @@ class WaitingQueue {
     ++size_;
   }
 
-  // The next in turn, or null. Its tenant goes to the end of the turns.
+  // The next in turn that is not loading, or null. Its tenant goes to the end of the turns.
   std::unique_ptr<Sequence> Pop() {
-    if (turns_.empty()) return nullptr;
-    Turn& turn = turns_.front();
-    std::unique_ptr<Sequence> sequence = std::move(turn.sequences.front());
-    turn.sequences.pop_front();
-    --size_;
-    if (turn.sequences.empty()) {
-      by_tenant_.erase(turn.tenant);
-      turns_.pop_front();
-    } else {
-      turns_.splice(turns_.end(), turns_, turns_.begin());
+    for (auto turn = turns_.begin(); turn != turns_.end(); ++turn) {
+      const auto next = std::find_if(turn->sequences.begin(), turn->sequences.end(),
+                                     [](const auto& sequence) { return !sequence->loading; });
+      if (next == turn->sequences.end()) continue;
+      std::unique_ptr<Sequence> sequence = std::move(*next);
+      turn->sequences.erase(next);
+      --size_;
+      if (turn->sequences.empty()) {
+        by_tenant_.erase(turn->tenant);
+        turns_.erase(turn);
+      } else {
+        turns_.splice(turns_.end(), turns_, turn);
+      }
+      return sequence;
     }
-    return sequence;
+    return nullptr;
   }
 
   // Takes out every sequence for which `ends` is true and hands it to `take`.
@@ -63,6 +68,13 @@ class WaitingQueue {
       } else {
         ++turn;
       }
+    }
+  }
+
+  template <typename Visit>
+  void ForEach(Visit visit) {
+    for (Turn& turn : turns_) {
+      for (std::unique_ptr<Sequence>& sequence : turn.sequences) visit(*sequence);
     }
   }
 

@@ -12,6 +12,14 @@ RequestObserver::Verdict RecordingObserver::OnToken(const kernels::SampledToken&
   return on_token ? on_token(token) : Verdict::kContinue;
 }
 
+void RecordingObserver::OnCheckpoint(Checkpoint checkpoint) {
+  absl::MutexLock lock(&mutex_);
+  checkpoints_.push_back({std::move(checkpoint.state),
+                          checkpoint.prompt_tokens,
+                          {checkpoint.new_tokens.begin(), checkpoint.new_tokens.end()},
+                          sampled_.size()});
+}
+
 void RecordingObserver::OnFinish(RequestResult result) {
   absl::MutexLock lock(&mutex_);
   result_ = std::move(result);
@@ -28,6 +36,11 @@ std::vector<int32_t> RecordingObserver::tokens() const {
 std::vector<kernels::SampledToken> RecordingObserver::sampled() const {
   absl::MutexLock lock(&mutex_);
   return sampled_;
+}
+
+std::vector<RecordingObserver::KeptCheckpoint> RecordingObserver::checkpoints() const {
+  absl::MutexLock lock(&mutex_);
+  return checkpoints_;
 }
 
 int RecordingObserver::finishes() const {

@@ -16,10 +16,18 @@ class RecordingObserver final : public RequestObserver {
  public:
   bool Writable() override { return writable; }
   Verdict OnToken(const kernels::SampledToken& token) override;
+  void OnCheckpoint(Checkpoint checkpoint) override;
   void OnFinish(RequestResult result) override;
 
   std::vector<int32_t> tokens() const;
   std::vector<kernels::SampledToken> sampled() const;
+  struct KeptCheckpoint {
+    SequenceState state;
+    int64_t prompt_tokens = 0;
+    std::vector<int32_t> new_tokens;
+    size_t tokens_before = 0;  // that OnToken had reported
+  };
+  std::vector<KeptCheckpoint> checkpoints() const;
   int finishes() const;
   // Of the finished request.
   RequestResult result() const;
@@ -33,6 +41,7 @@ class RecordingObserver final : public RequestObserver {
  private:
   mutable absl::Mutex mutex_;
   std::vector<kernels::SampledToken> sampled_ ABSL_GUARDED_BY(mutex_);
+  std::vector<KeptCheckpoint> checkpoints_ ABSL_GUARDED_BY(mutex_);
   RequestResult result_ ABSL_GUARDED_BY(mutex_);
   int finishes_ ABSL_GUARDED_BY(mutex_) = 0;
 };

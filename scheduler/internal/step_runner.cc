@@ -1,0 +1,60 @@
+#include "scheduler/internal/step_runner.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+
+namespace reprise::scheduler {
+namespace {
+
+class HostStepRunner final : public StepRunner {
+ public:
+  HostStepRunner(models::HybridModel* model, kernels::ThreadPool* pool, int max_logit_rows)
+      : model_(model), pool_(pool), vocab_size_(static_cast<size_t>(model->info().vocab_size)) {
+    logits_.resize(static_cast<size_t>(max_logit_rows) * vocab_size_);
+  }
+
+  absl::Status Run(const models::RaggedBatch& batch, models::StateSlots& slots,
+                   absl::Span<const RowRequest> requests,
+                   std::vector<absl::StatusOr<kernels::SampledToken>>* results) override {
+    const size_t wanted = requests.size() * vocab_size_;
+    if (batch.logit_rows.size() != requests.size() || wanted > logits_.size()) {
+      return absl::InternalError(absl::StrCat(
+          "step: ", batch.logit_rows.size(), " rows of logits for ", requests.size(), " requests"));
+    }
+    RETURN_IF_ERROR(model_->Forward(batch, slots, absl::MakeSpan(logits_.data(), wanted)));
+    results->assign(requests.size(), absl::UnknownError("not run"));
+    const auto answer = [&](int64_t begin, int64_t end, int /*thread*/) {
+      for (int64_t i = begin; i < end; ++i) {
+        const absl::Span<const float> row(logits_.data() + i * vocab_size_, vocab_size_);
+        const RowRequest& request = requests[i];
+        (*results)[i] = request.score >= 0
+                            ? kernels::Score(row, request.score, request.sample.top_logprobs)
+                            : kernels::Sample(row, request.sample);
+      }
+    };
+    const int64_t count = static_cast<int64_t>(requests.size());
+    if (pool_ == nullptr || count < 2) {
+      answer(0, count, 0);
+    } else {
+      pool_->Run(count, 1, answer);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  models::HybridModel* const model_;
+  kernels::ThreadPool* const pool_;
+  const size_t vocab_size_;
+  std::vector<float> logits_;  // [max_logit_rows, vocab]
+};
+
+}  // namespace
+
+std::unique_ptr<StepRunner> NewHostStepRunner(models::HybridModel* model, kernels::ThreadPool* pool,
+                                              int max_logit_rows) {
+  return std::make_unique<HostStepRunner>(model, pool, max_logit_rows);
+}
+
+}  // namespace reprise::scheduler

@@ -1,0 +1,44 @@
+// Runs one planned batch and answers each row that wants a token. The only place that sees logits:
+// on a device that samples by itself they need not leave it.
+#ifndef REPRISE_SCHEDULER_INTERNAL_STEP_RUNNER_H_
+#define REPRISE_SCHEDULER_INTERNAL_STEP_RUNNER_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/sampling.h"
+#include "models/hybrid_model.h"
+
+namespace reprise::scheduler {
+
+// What one row of logits is for: the next token, drawn as `sample` says, or the log-probability of
+// a token that is known already.
+struct RowRequest {
+  kernels::SampleRequest sample;
+  int32_t score = -1;  // >= 0: the token to score; of `sample` only top_logprobs is read
+};
+
+class StepRunner {
+ public:
+  virtual ~StepRunner() = default;
+
+  // Forward over `batch`; requests[i] belongs to batch.logit_rows[i], and (*results)[i] answers it:
+  // a token, or INTERNAL when that row's logits are not finite. A failed status says that the step
+  // as a whole failed; the states of its sequences are then unknown.
+  virtual absl::Status Run(const models::RaggedBatch& batch, models::StateSlots& slots,
+                           absl::Span<const RowRequest> requests,
+                           std::vector<absl::StatusOr<kernels::SampledToken>>* results) = 0;
+};
+
+// Logits come to the host, at most `max_logit_rows` at once; their rows are spread over `pool`,
+// which may be null. Both pointers are borrowed.
+std::unique_ptr<StepRunner> NewHostStepRunner(models::HybridModel* model, kernels::ThreadPool* pool,
+                                              int max_logit_rows);
+
+}  // namespace reprise::scheduler
+
+#endif  // REPRISE_SCHEDULER_INTERNAL_STEP_RUNNER_H_
