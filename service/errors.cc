@@ -58,6 +58,10 @@ ErrorReason ReasonOfStoreError(StoreError error) {
     case StoreError::kStoreLocked:
     case StoreError::kIoError:
       return v1::ERROR_REASON_STORE_UNAVAILABLE;
+    case StoreError::kSessionLeased:
+      return v1::ERROR_REASON_SESSION_BUSY;
+    case StoreError::kLeaseLost:
+      return v1::ERROR_REASON_LEASE_LOST;
     case StoreError::kCorruptChunk:
     case StoreError::kCorruptManifest:
     case StoreError::kCorruptStream:
@@ -110,6 +114,7 @@ absl::StatusCode CodeOf(ErrorReason reason) {
       return absl::StatusCode::kAlreadyExists;
     case v1::ERROR_REASON_VERSION_MISMATCH:
     case v1::ERROR_REASON_SESSION_BUSY:
+    case v1::ERROR_REASON_LEASE_LOST:
       return absl::StatusCode::kAborted;
     case v1::ERROR_REASON_FINGERPRINT_MISMATCH:
     case v1::ERROR_REASON_SNAPSHOT_IN_USE:

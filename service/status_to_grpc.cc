@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/time.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "models/tokenizer/utf8.h"
@@ -21,7 +22,7 @@ namespace {
 
 constexpr size_t kMaxMessage = 512;
 constexpr size_t kMaxDetails = 4096;
-constexpr int kRetrySeconds = 1;
+constexpr absl::Duration kRetryDelay = absl::Seconds(1);
 
 absl::string_view Prefix() { return {kDetailPrefix.data(), kDetailPrefix.size()}; }
 
@@ -52,7 +53,8 @@ absl::Status WithErrorInfo(const absl::Status& status) {
 
 bool WorthRetrying(v1::ErrorReason reason) {
   return reason == v1::ERROR_REASON_QUEUE_FULL || reason == v1::ERROR_REASON_DRAINING ||
-         reason == v1::ERROR_REASON_SESSION_BUSY || reason == v1::ERROR_REASON_STORE_UNAVAILABLE;
+         reason == v1::ERROR_REASON_SESSION_BUSY || reason == v1::ERROR_REASON_LEASE_LOST ||
+         reason == v1::ERROR_REASON_STORE_UNAVAILABLE;
 }
 
 // gRPC refuses messages that are not UTF-8, and status messages may quote a request.
@@ -78,8 +80,11 @@ grpc::Status ToGrpcStatus(const absl::Status& plain) {
     if (absl::StartsWith(url, Prefix())) details.emplace_back(url, payload);
   });
   if (WorthRetrying(ReasonOf(status))) {
+    const absl::Duration known = state_store::RetryAfter(status);
+    const timespec delay = absl::ToTimespec(known > absl::ZeroDuration() ? known : kRetryDelay);
     google::rpc::RetryInfo retry;
-    retry.mutable_retry_delay()->set_seconds(kRetrySeconds);
+    retry.mutable_retry_delay()->set_seconds(delay.tv_sec);
+    retry.mutable_retry_delay()->set_nanos(static_cast<int32_t>(delay.tv_nsec));
     details.emplace_back(absl::StrCat(Prefix(), "RetryInfo"), retry.SerializeAsString());
   }
   // "ErrorInfo" first: it is the one that must fit.

@@ -9,6 +9,7 @@
 #define REPRISE_STATE_STORE_SESSION_STORE_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -45,6 +46,26 @@ struct CommitOptions {
   Durability durability = Durability::kAsync;
   bool keep = false;         // retain this snapshot, as CreateSnapshot would
   std::string request_id{};  // not empty: a repeat returns the first result
+  std::string note{};        // remembered with request_id for FindCommit, at most 256 bytes
+  // The id that the snapshot gets: 32 hexadecimal digits that nobody else has. Empty: made up.
+  std::string snapshot_id{};
+  // For kSync: how many replicas must have it, 0..16. Negative: the store's default. Stores without
+  // replicas refuse more than 0.
+  int replicas = -1;
+  std::string lease_token{};  // of a running lease (leases.h); empty: without one
+};
+
+// A commit that the store remembers by its request_id.
+struct CommitRecord {
+  Session session{};  // as the commit left it
+  uint64_t expected_version = 0;
+  std::string note{};
+};
+
+// Keeps a session for its caller alone, as far as the store can: see SessionStore::Hold.
+class SessionHold {
+ public:
+  virtual ~SessionHold() = default;
 };
 
 // What to fork from. An empty snapshot_id is the session's head.
@@ -110,6 +131,11 @@ class SessionStore {
                                                uint64_t expected_version, const Snapshot& snapshot,
                                                const CommitOptions& options) = 0;
 
+  // What became of the commit under `request_id`; empty: there was none, or it is forgotten.
+  virtual absl::StatusOr<std::optional<CommitRecord>> FindCommit(std::string_view tenant,
+                                                                 std::string_view session_id,
+                                                                 std::string_view request_id) = 0;
+
   // Retains the head. A repeat without a commit between changes nothing.
   virtual absl::StatusOr<SnapshotInfo> CreateSnapshot(std::string_view tenant,
                                                       std::string_view session_id) = 0;
@@ -152,6 +178,14 @@ class SessionStore {
   // that is named is there with its length, and no other. Meant for idle moments: calls
   // in progress may make it fail.
   virtual absl::Status CheckIntegrity() = 0;
+
+  // Called before work on a session that is to end in commits; keep it until they are made. Null
+  // where nobody else can come between. ABORTED (kSessionLeased) while another process has it.
+  virtual absl::StatusOr<std::unique_ptr<SessionHold>> Hold(std::string_view tenant,
+                                                            std::string_view session_id) {
+    static_cast<void>(tenant), static_cast<void>(session_id);
+    return nullptr;
+  }
 };
 
 }  // namespace reprise::state_store

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
 #include "state_store/internal/cat.h"
 
 namespace reprise::state_store {
@@ -36,13 +37,15 @@ constexpr Row kRows[] = {
     {StoreError::kUnsupportedVersion, "UNSUPPORTED_VERSION", absl::StatusCode::kUnimplemented},
     {StoreError::kStoreFull, "STORE_FULL", absl::StatusCode::kResourceExhausted},
     {StoreError::kIoError, "IO_ERROR", absl::StatusCode::kUnavailable},
+    {StoreError::kSessionLeased, "SESSION_LEASED", absl::StatusCode::kAborted},
+    {StoreError::kLeaseLost, "LEASE_LOST", absl::StatusCode::kAborted},
 };
 
 constexpr bool RowsMatchEnum() {
   for (size_t i = 0; i < std::size(kRows); ++i) {
     if (static_cast<size_t>(kRows[i].error) != i) return false;
   }
-  return std::size(kRows) == static_cast<size_t>(StoreError::kIoError) + 1;
+  return std::size(kRows) == static_cast<size_t>(StoreError::kLeaseLost) + 1;
 }
 static_assert(RowsMatchEnum());
 
@@ -67,6 +70,20 @@ StoreError GetStoreError(const absl::Status& status) {
     }
   }
   return StoreError::kNone;
+}
+
+absl::Status WithRetryAfter(absl::Status status, absl::Duration delay) {
+  if (!status.ok() && delay > absl::ZeroDuration()) {
+    status.SetPayload(kRetryAfterUrl, absl::Cord(absl::StrCat(absl::ToInt64Microseconds(delay))));
+  }
+  return status;
+}
+
+absl::Duration RetryAfter(const absl::Status& status) {
+  int64_t micros = 0;
+  const auto payload = status.GetPayload(kRetryAfterUrl);
+  if (!payload.has_value() || !absl::SimpleAtoi(std::string(*payload), &micros)) micros = 0;
+  return absl::Microseconds(micros);
 }
 
 }  // namespace reprise::state_store

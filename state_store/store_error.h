@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 
 namespace reprise::state_store {
 
@@ -32,6 +33,8 @@ enum class StoreError {
   kUnsupportedVersion,  // UNIMPLEMENTED: a format that this build does not know
   kStoreFull,           // RESOURCE_EXHAUSTED: a cap in bytes, or the device is full
   kIoError,             // UNAVAILABLE: the device failed; nothing has changed
+  kSessionLeased,       // ABORTED: another holds the session's lease; RetryAfter says how long
+  kLeaseLost,           // ABORTED: the caller's lease has run out or passed on
 };
 
 // "SESSION_NOT_FOUND" and so on: what the payload holds. Frozen: clients see these names.
@@ -42,6 +45,11 @@ absl::Status MakeStoreError(StoreError error, std::string_view message);
 
 // kNone when `status` carries none.
 StoreError GetStoreError(const absl::Status& status);
+
+// Says when trying again makes sense, beside the error. Zero: nothing is known.
+inline constexpr char kRetryAfterUrl[] = "reprise.dev/RetryAfter";
+absl::Status WithRetryAfter(absl::Status status, absl::Duration delay);
+absl::Duration RetryAfter(const absl::Status& status);
 
 }  // namespace reprise::state_store
 

@@ -39,6 +39,15 @@ std::string MakeFreshId() {
   return id;
 }
 
+absl::StatusOr<std::string> SnapshotIdOr(std::string_view chosen) {
+  if (chosen.empty()) return MakeFreshId();
+  if (chosen.size() != 32 || chosen.find_first_not_of("0123456789abcdef") != chosen.npos) {
+    return MakeStoreError(StoreError::kInvalidArgument,
+                          "snapshot_id must be 32 hexadecimal digits");
+  }
+  return std::string(chosen);
+}
+
 absl::StatusOr<size_t> CheckedPageSize(const PageRequest& page) {
   if (page.page_size < 0) {
     return MakeStoreError(StoreError::kInvalidArgument, "page_size is negative");
@@ -270,7 +279,11 @@ absl::StatusOr<Session> LocalStore::PutAndCommit(std::string_view tenant,
   RETURN_IF_ERROR(ValidateTenant(tenant));
   RETURN_IF_ERROR(ValidateNewManifest(snapshot.manifest));
   RETURN_IF_ERROR(CheckPayloads(snapshot));
+  if (options.replicas > 0) {
+    return MakeStoreError(StoreError::kInvalidArgument, "replicas: this store has none");
+  }
   CommitRequest request = MakeRequest(tenant, session_id, expected_version, options.request_id);
+  request.note = options.note;
   auto manifest = std::make_shared<SnapshotManifest>(snapshot.manifest);
   {
     // Before any byte is written: the loser of a race, and a repeat, should cost nothing.
@@ -281,7 +294,7 @@ absl::StatusOr<Session> LocalStore::PutAndCommit(std::string_view tenant,
     manifest->parent_snapshot_id = index_.FindSession(tenant, session_id)->session.head_snapshot_id;
   }
   manifest->format_version = kManifestVersion;
-  manifest->snapshot_id = MakeFreshId();
+  ASSIGN_OR_RETURN(manifest->snapshot_id, SnapshotIdOr(options.snapshot_id));
   manifest->tenant = tenant;
   manifest->created_at = request.now;
   absl::StatusOr<Session> result = [&]() -> absl::StatusOr<Session> {
@@ -301,6 +314,14 @@ absl::StatusOr<Session> LocalStore::PutAndCommit(std::string_view tenant,
   // A failed commit has just let go of the chunks that it wrote.
   if (!result.ok()) pool_.Collect();
   return result;
+}
+
+absl::StatusOr<std::optional<CommitRecord>> LocalStore::FindCommit(std::string_view tenant,
+                                                                   std::string_view session_id,
+                                                                   std::string_view request_id) {
+  RETURN_IF_ERROR(ValidateTenant(tenant));
+  absl::ReaderMutexLock lock(&mu_);
+  return FindRemembered(index_, tenant, session_id, request_id, Now());
 }
 
 absl::StatusOr<Session> LocalStore::Rewind(std::string_view tenant, std::string_view session_id,

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -35,6 +36,10 @@ absl::StatusOr<size_t> CheckedPageSize(const PageRequest& page);
 // INVALID_ARGUMENT unless every part has a payload of the length that it says.
 absl::Status CheckPayloads(const Snapshot& snapshot);
 
+// The id of a new snapshot; INVALID_ARGUMENT unless `chosen` is empty or one that MakeFreshId
+// makes.
+absl::StatusOr<std::string> SnapshotIdOr(std::string_view chosen);
+
 // Locks: commit_mu_ before mu_ before the pool's. Chunks are written and read under none of them;
 // log records are written under commit_mu_ alone, so readers do not wait for the device.
 class LocalStore : public SessionStore {
@@ -56,6 +61,9 @@ class LocalStore : public SessionStore {
   absl::StatusOr<Session> PutAndCommit(std::string_view tenant, std::string_view session_id,
                                        uint64_t expected_version, const Snapshot& snapshot,
                                        const CommitOptions& options) override;
+  absl::StatusOr<std::optional<CommitRecord>> FindCommit(std::string_view tenant,
+                                                         std::string_view session_id,
+                                                         std::string_view request_id) override;
   absl::StatusOr<SnapshotInfo> CreateSnapshot(std::string_view tenant,
                                               std::string_view session_id) override;
   absl::StatusOr<SnapshotInfo> GetSnapshot(std::string_view tenant, std::string_view session_id,

@@ -12,6 +12,7 @@ namespace reprise::state_store {
 namespace {
 
 constexpr size_t kMaxRequestIdBytes = 256;
+constexpr size_t kMaxNoteBytes = 256;
 
 // Collects ops, and at the end erases the snapshots that lose their last reference.
 class PlanBuilder {
@@ -108,7 +109,9 @@ absl::StatusOr<const SessionEntry*> CheckMove(const SessionIndex& index,
   ASSIGN_OR_RETURN(const SessionEntry* entry,
                    FindLive(index, request.tenant, request.session_id, request.now));
   if (const RequestRecord* record = FindRequest(entry->requests, kind, request.request_id)) {
-    if (record->expected_version != request.expected_version || record->argument != argument) {
+    // Of a commit the argument is its note, which a repeat need not give again.
+    if (record->expected_version != request.expected_version ||
+        (kind != RequestKind::kCommit && record->argument != argument)) {
       return Reused(request.request_id);
     }
     *repeat = record->result;
@@ -291,6 +294,7 @@ absl::StatusOr<Plan> PlanDelete(const SessionIndex& index, std::string_view tena
 absl::StatusOr<Plan> PlanCommit(const SessionIndex& index, const CommitRequest& request,
                                 std::string_view model_id,
                                 std::shared_ptr<const SnapshotManifest> manifest, bool keep) {
+  if (request.note.size() > kMaxNoteBytes) return Invalid("note is too long");
   Session repeat;
   ASSIGN_OR_RETURN(const SessionEntry* entry,
                    CheckMove(index, request, RequestKind::kCommit, "", &repeat));
@@ -308,8 +312,20 @@ absl::StatusOr<Plan> PlanCommit(const SessionIndex& index, const CommitRequest& 
   builder.Add(PutSession{session, entry->holds_origin});
   if (keep) builder.Add(Retain{session.tenant, session.id, manifest->snapshot_id});
   builder.Release(entry->session.head_snapshot_id);
-  Remember(request, RequestKind::kCommit, "", *entry, session, builder);
+  Remember(request, RequestKind::kCommit, request.note, *entry, session, builder);
   return builder.Finish(session);
+}
+
+absl::StatusOr<std::optional<CommitRecord>> FindRemembered(const SessionIndex& index,
+                                                           std::string_view tenant,
+                                                           std::string_view session_id,
+                                                           std::string_view request_id,
+                                                           absl::Time now) {
+  RETURN_IF_ERROR(CheckRequestId(request_id));
+  ASSIGN_OR_RETURN(const SessionEntry* entry, FindLive(index, tenant, session_id, now));
+  const RequestRecord* record = FindRequest(entry->requests, RequestKind::kCommit, request_id);
+  if (record == nullptr) return std::nullopt;
+  return CommitRecord{record->result, record->expected_version, record->argument};
 }
 
 absl::StatusOr<Plan> PlanRewind(const SessionIndex& index, const CommitRequest& request,

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -55,12 +56,19 @@ struct CommitRequest {
   std::string_view request_id;
   int max_requests = 1;  // remembered per session
   absl::Time now;
+  std::string_view note{};  // of a commit
 };
 // With a null manifest only checks the request: an empty mutation and, when it is a repeat
 // (session.version != 0), the first answer.
 absl::StatusOr<Plan> PlanCommit(const SessionIndex& index, const CommitRequest& request,
                                 std::string_view model_id,
                                 std::shared_ptr<const SnapshotManifest> manifest, bool keep);
+// What is remembered of a commit; empty if nothing is.
+absl::StatusOr<std::optional<CommitRecord>> FindRemembered(const SessionIndex& index,
+                                                           std::string_view tenant,
+                                                           std::string_view session_id,
+                                                           std::string_view request_id,
+                                                           absl::Time now);
 absl::StatusOr<Plan> PlanRewind(const SessionIndex& index, const CommitRequest& request,
                                 std::string_view snapshot_id);
 

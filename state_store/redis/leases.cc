@@ -20,15 +20,7 @@ absl::StatusOr<Lease> ReadLease(const Answer& answer, std::string_view session_i
   if (word == "absent") {
     return MakeStoreError(StoreError::kSessionNotFound, Cat("no session \"", session_id, "\""));
   }
-  if (word == "fenced") {
-    return MakeStoreError(StoreError::kVersionMismatch,
-                          Cat("the lease on session ", session_id, " is lost"));
-  }
-  if (word == "leased") {
-    return MakeStoreError(StoreError::kVersionMismatch,
-                          Cat("session ", session_id, " is leased to \"",
-                              reply->size() > 1 ? (*reply)[1].text : "", "\""));
-  }
+  RETURN_IF_ERROR(LeaseRefusal(*reply, session_id));
   Lease lease;
   lease.owner = std::move(owner);
   if (word == "released") return lease;
@@ -47,6 +39,23 @@ absl::Status CheckLength(absl::Duration length) {
 }
 
 }  // namespace
+
+absl::Status LeaseRefusal(const std::vector<Reply>& reply, std::string_view session_id) {
+  const std::string& word = reply.front().text;
+  if (word == "fenced") {
+    return MakeStoreError(StoreError::kLeaseLost,
+                          Cat("the lease on session ", session_id, " is lost"));
+  }
+  if (word != "leased") return absl::OkStatus();
+  int64_t micros = 0;
+  if (reply.size() < 3 || !absl::SimpleAtoi(reply[2].text, &micros)) micros = 0;
+  return WithRetryAfter(
+      MakeStoreError(
+          StoreError::kSessionLeased,
+          Cat("session ", session_id, " is leased to \"", reply.size() > 1 ? reply[1].text : "",
+              "\" for another ", absl::FormatDuration(absl::Milliseconds((micros + 999) / 1000)))),
+      absl::Microseconds(micros));
+}
 
 absl::StatusOr<Lease> StoreImpl::AcquireLease(std::string_view tenant, std::string_view session_id,
                                               std::string_view owner, absl::Duration length) {

@@ -16,6 +16,7 @@ namespace reprise::state_store::redis {
 namespace {
 
 constexpr int kPinAttempts = 3;
+constexpr int kMaxReplicas = 16;
 
 absl::Status CheckOptions(const RedisStoreOptions& options) {
   const auto refuse = [](std::string_view what) {
@@ -24,7 +25,8 @@ absl::Status CheckOptions(const RedisStoreOptions& options) {
   RETURN_IF_ERROR(ValidateStoreOptions(options.store));
   if (options.key_prefix.find_first_of("{}") != std::string::npos) return refuse("key_prefix");
   if (options.operation_timeout <= absl::ZeroDuration()) return refuse("operation_timeout");
-  if (options.sync_replicas < 0 || options.sync_replicas > 16) return refuse("sync_replicas");
+  if (options.sync_replicas < 0 || options.sync_replicas > kMaxReplicas)
+    return refuse("sync_replicas");
   if (options.sync_timeout <= absl::ZeroDuration()) return refuse("sync_timeout");
   if (options.pin_grace <= absl::ZeroDuration()) return refuse("pin_grace");
   if (options.cluster_release_delay < absl::ZeroDuration()) return refuse("cluster_release_delay");
@@ -113,15 +115,7 @@ absl::StatusOr<ApplyResult> StoreImpl::Apply(std::string_view tenant, std::strin
     result.what = Applied::kStalePins;
     return result;
   }
-  if (word == "leased") {
-    const std::string owner = reply->size() > 1 ? (*reply)[1].text : "";
-    return MakeStoreError(StoreError::kVersionMismatch,
-                          Cat("session ", session_id, " is leased to \"", owner, "\""));
-  }
-  if (word == "fenced") {
-    return MakeStoreError(StoreError::kVersionMismatch,
-                          Cat("the lease on session ", session_id, " is lost"));
-  }
+  RETURN_IF_ERROR(LeaseRefusal(*reply, session_id));
   return MakeRedisError(RedisError::kProtocol, Outcome::kUnknown, "apply_session: strange answer");
 }
 
@@ -215,8 +209,9 @@ void StoreImpl::ReleaseDue(bool all) {
   }
 }
 
-Replication StoreImpl::SyncReplication(bool sync) const {
-  const int replicas = sync ? options_.sync_replicas : 0;
+Replication StoreImpl::ReplicationFor(const CommitOptions& options) const {
+  const int asked = options.replicas < 0 ? options_.sync_replicas : options.replicas;
+  const int replicas = options.durability == Durability::kSync ? asked : 0;
   return {replicas, options_.sync_timeout, replicas};
 }
 
@@ -228,11 +223,10 @@ absl::Status StoreImpl::CheckReplicas(const Replication& replication) const {
 }
 
 absl::Status StoreImpl::WaitForReplicas(std::string_view tenant, std::string_view session_id,
-                                        Deadline deadline) {
-  if (options_.sync_replicas == 0) return absl::OkStatus();
+                                        Replication replication, Deadline deadline) {
+  if (replication.replicas == 0) return absl::OkStatus();
   // WAIT counts what its own connection wrote, so something has to be written.
   const std::string key = keys_.Session(tenant, session_id);
-  Replication replication = SyncReplication(true);
   const Answer answer =
       client_->Run({.arguments = {"HINCRBY", key, "synced", "1"}, .tail = {}, .key = key}, deadline,
                    &replication);
@@ -240,15 +234,20 @@ absl::Status StoreImpl::WaitForReplicas(std::string_view tenant, std::string_vie
   return CheckReplicas(replication);
 }
 
-absl::StatusOr<Session> StoreImpl::Commit(std::string_view tenant, std::string_view session_id,
-                                          uint64_t expected_version, const Snapshot& snapshot,
-                                          const CommitOptions& options, std::string token) {
+absl::StatusOr<Session> StoreImpl::PutAndCommit(std::string_view tenant,
+                                                std::string_view session_id,
+                                                uint64_t expected_version, const Snapshot& snapshot,
+                                                const CommitOptions& options) {
   RETURN_IF_ERROR(ValidateTenant(tenant));
   RETURN_IF_ERROR(ValidateNewManifest(snapshot.manifest));
   RETURN_IF_ERROR(CheckPayloads(snapshot));
+  if (options.replicas > kMaxReplicas) {
+    return MakeStoreError(StoreError::kInvalidArgument,
+                          Cat("replicas must be at most ", kMaxReplicas));
+  }
   const Deadline deadline = NewDeadline();
   CommitRequest request = MakeRequest(tenant, session_id, expected_version, options.request_id);
-  const bool sync = options.durability == Durability::kSync;
+  request.note = options.note;
   Wanted wanted;
   if (!options.request_id.empty()) {
     wanted.request = {RequestKind::kCommit, options.request_id};
@@ -264,24 +263,24 @@ absl::StatusOr<Session> StoreImpl::Commit(std::string_view tenant, std::string_v
     ASSIGN_OR_RETURN(Plan check,
                      PlanCommit(index, request, manifest->model_id, nullptr, options.keep));
     if (check.session.version != 0) {
-      if (sync) RETURN_IF_ERROR(WaitForReplicas(tenant, session_id, deadline));
+      RETURN_IF_ERROR(WaitForReplicas(tenant, session_id, ReplicationFor(options), deadline));
       return std::move(check.session);
     }
     manifest->parent_snapshot_id = loaded.record.session.head_snapshot_id;
   }
   manifest->format_version = kManifestVersion;
-  manifest->snapshot_id = MakeFreshId();
+  ASSIGN_OR_RETURN(manifest->snapshot_id, SnapshotIdOr(options.snapshot_id));
   manifest->tenant = tenant;
   manifest->created_at = request.now;
 
   for (int attempt = 1;; ++attempt) {
     const std::string pin = NewToken();
     const PinScope scope{tenant, session_id, pin, deadline};
-    Replication replication = SyncReplication(sync);
+    Replication replication = ReplicationFor(options);
     bool stale_pins = false;
     absl::StatusOr<Session> result = [&]() -> absl::StatusOr<Session> {
       Change change;
-      change.token = token;
+      change.token = options.lease_token;
       Replication chunk_replication = replication;
       ASSIGN_OR_RETURN(change.oldest_pin, chunks_.Store(scope, snapshot.payloads, manifest->parts,
                                                         &chunk_replication));
@@ -300,7 +299,7 @@ absl::StatusOr<Session> StoreImpl::Commit(std::string_view tenant, std::string_v
       if (result->head_snapshot_id != manifest->snapshot_id) {
         // A repeat whose first try was finished meanwhile by another call.
         chunks_.Unpin(scope, *manifest);
-        if (sync) RETURN_IF_ERROR(WaitForReplicas(tenant, session_id, deadline));
+        RETURN_IF_ERROR(WaitForReplicas(tenant, session_id, ReplicationFor(options), deadline));
       }
       return result;
     }
@@ -308,22 +307,6 @@ absl::StatusOr<Session> StoreImpl::Commit(std::string_view tenant, std::string_v
     if (GetOutcome(result.status()) == Outcome::kNotDone) chunks_.Unpin(scope, *manifest);
     if (!stale_pins || attempt == kPinAttempts) return result;
   }
-}
-
-absl::StatusOr<Session> StoreImpl::PutAndCommit(std::string_view tenant,
-                                                std::string_view session_id,
-                                                uint64_t expected_version, const Snapshot& snapshot,
-                                                const CommitOptions& options) {
-  return Commit(tenant, session_id, expected_version, snapshot, options, "");
-}
-
-absl::StatusOr<Session> StoreImpl::PutAndCommitLeased(
-    std::string_view tenant, std::string_view session_id, uint64_t expected_version,
-    const Snapshot& snapshot, const CommitOptions& options, const Lease& lease) {
-  if (lease.token.empty()) {
-    return MakeStoreError(StoreError::kInvalidArgument, "the lease has no token");
-  }
-  return Commit(tenant, session_id, expected_version, snapshot, options, lease.token);
 }
 
 absl::StatusOr<Session> StoreImpl::Rewind(std::string_view tenant, std::string_view session_id,

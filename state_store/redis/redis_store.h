@@ -19,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "state_store/leases.h"
 #include "state_store/redis/client.h"
 #include "state_store/session_store.h"
 #include "state_store/store_options.h"
@@ -45,13 +46,6 @@ struct RedisStoreOptions {
   absl::Duration cluster_release_delay = absl::Minutes(1);
 };
 
-// The right to commit to a session, until it runs out by the server's clock.
-struct Lease {
-  std::string owner;
-  std::string token;  // grows with each acquisition; decimal
-  absl::Time until;   // by the server's clock: for logs, not for decisions
-};
-
 struct GarbageReport {
   int64_t chunks_seen = 0;
   int64_t pins_dropped = 0;
@@ -59,24 +53,10 @@ struct GarbageReport {
 };
 
 // Thread-safe; calls block.
-class RedisStore : public SessionStore {
+class RedisStore : public SessionStore, public LeaseTable {
  public:
   // INVALID_ARGUMENT names the option. Connects to nothing yet.
   static absl::StatusOr<std::unique_ptr<RedisStore>> Create(const RedisStoreOptions& options);
-
-  // Leases keep two replicas from working on one session in vain; what keeps them from both moving
-  // it is the version. While a lease runs, its holder alone commits, and nobody rewinds; others get
-  // ABORTED (kVersionMismatch), and so does a holder who lost it.
-  virtual absl::StatusOr<Lease> AcquireLease(std::string_view tenant, std::string_view session_id,
-                                             std::string_view owner, absl::Duration length) = 0;
-  virtual absl::StatusOr<Lease> RenewLease(std::string_view tenant, std::string_view session_id,
-                                           const Lease& lease, absl::Duration length) = 0;
-  virtual absl::Status ReleaseLease(std::string_view tenant, std::string_view session_id,
-                                    const Lease& lease) = 0;
-  // PutAndCommit by the holder of a lease: also ABORTED once the lease has run out or passed on.
-  virtual absl::StatusOr<Session> PutAndCommitLeased(
-      std::string_view tenant, std::string_view session_id, uint64_t expected_version,
-      const Snapshot& snapshot, const CommitOptions& options, const Lease& lease) = 0;
 
   // Walks over all keys: drops pins that no manifest names and that are older than pin_grace, and
   // mends the tenants' lists of sessions. Any number of replicas may do so at any time.

@@ -77,6 +77,9 @@ class StoreImpl final : public RedisStore {
   absl::StatusOr<Session> PutAndCommit(std::string_view tenant, std::string_view session_id,
                                        uint64_t expected_version, const Snapshot& snapshot,
                                        const CommitOptions& options) override;
+  absl::StatusOr<std::optional<CommitRecord>> FindCommit(std::string_view tenant,
+                                                         std::string_view session_id,
+                                                         std::string_view request_id) override;
   absl::StatusOr<SnapshotInfo> CreateSnapshot(std::string_view tenant,
                                               std::string_view session_id) override;
   absl::StatusOr<SnapshotInfo> GetSnapshot(std::string_view tenant, std::string_view session_id,
@@ -106,10 +109,6 @@ class StoreImpl final : public RedisStore {
                                    const Lease& lease, absl::Duration length) override;
   absl::Status ReleaseLease(std::string_view tenant, std::string_view session_id,
                             const Lease& lease) override;
-  absl::StatusOr<Session> PutAndCommitLeased(std::string_view tenant, std::string_view session_id,
-                                             uint64_t expected_version, const Snapshot& snapshot,
-                                             const CommitOptions& options,
-                                             const Lease& lease) override;
   absl::StatusOr<GarbageReport> CollectGarbage() override;
   std::pair<int, int> ConnectionCounts() const override { return client_->ConnectionCounts(); }
 
@@ -149,13 +148,10 @@ class StoreImpl final : public RedisStore {
                                  const Wanted& wanted, const Planner& planner, std::string_view pin,
                                  const Change& change, Deadline deadline,
                                  Replication* replication = nullptr, bool* stale_pins = nullptr);
-  absl::StatusOr<Session> Commit(std::string_view tenant, std::string_view session_id,
-                                 uint64_t expected_version, const Snapshot& snapshot,
-                                 const CommitOptions& options, std::string token);
   // For a repeated request with kSync: its answer counts only once the replicas have it too.
   absl::Status WaitForReplicas(std::string_view tenant, std::string_view session_id,
-                               Deadline deadline);
-  Replication SyncReplication(bool sync) const;
+                               Replication replication, Deadline deadline);
+  Replication ReplicationFor(const CommitOptions& options) const;
   absl::Status CheckReplicas(const Replication& replication) const;
 
   absl::Status EraseDamaged(std::string_view tenant, std::string_view session_id,
@@ -206,6 +202,9 @@ class StoreImpl final : public RedisStore {
   absl::Mutex mu_;
   std::deque<Release> releases_ ABSL_GUARDED_BY(mu_);  // by due
 };
+
+// Why a script refused because of a lease; OK if that was not the reason.
+absl::Status LeaseRefusal(const std::vector<Reply>& reply, std::string_view session_id);
 
 // 32 hexadecimal digits nobody else has: revisions, pins, uids.
 std::string NewToken();

@@ -180,6 +180,20 @@ absl::StatusOr<SnapshotInfo> StoreImpl::GetSnapshot(std::string_view tenant,
   return info;
 }
 
+absl::StatusOr<std::optional<CommitRecord>> StoreImpl::FindCommit(std::string_view tenant,
+                                                                  std::string_view session_id,
+                                                                  std::string_view request_id) {
+  RETURN_IF_ERROR(ValidateTenant(tenant));
+  Wanted wanted;
+  wanted.request = {RequestKind::kCommit, std::string(request_id)};
+  ASSIGN_OR_RETURN(const Loaded loaded, Load(tenant, session_id, wanted, NewDeadline()));
+  SessionIndex index;
+  if (loaded.exists) {
+    RETURN_IF_ERROR(AddToIndex(loaded.record, loaded.manifests, loaded.requests, index));
+  }
+  return FindRemembered(index, tenant, session_id, request_id, Now());
+}
+
 absl::StatusOr<Snapshot> StoreImpl::ReadSnapshot(std::string_view tenant,
                                                  std::string_view session_id,
                                                  std::string_view snapshot_id) {

@@ -27,7 +27,9 @@ if token ~= '*' then
   local lease = redis.call('HMGET', KEYS[1], 'lease_token', 'lease_until', 'lease_owner')
   local held = lease[1] and tonumber(lease[2]) > now
   if token ~= '' and not (held and lease[1] == token) then return {'fenced'} end
-  if token == '' and held then return {'leased', lease[3]} end
+  if token == '' and held then
+    return {'leased', lease[3], string.format('%.0f', tonumber(lease[2]) - now)}
+  end
 end
 local out = {'ok'}
 local function keep(field, value)
@@ -65,7 +67,9 @@ local now = time[1] * 1000000 + time[2]
 local lease = redis.call('HMGET', KEYS[1], 'lease_token', 'lease_until', 'lease_owner')
 local held = lease[1] and tonumber(lease[2]) > now
 if ARGV[1] == 'acquire' then
-  if held and lease[3] ~= ARGV[2] then return {'leased', lease[3], lease[2]} end
+  if held and lease[3] ~= ARGV[2] then
+    return {'leased', lease[3], string.format('%.0f', tonumber(lease[2]) - now)}
+  end
   local token = string.format('%.0f', math.max(tonumber(lease[1] or 0) + 1, now))
   local till = string.format('%.0f', now + tonumber(ARGV[3]))
   redis.call('HSET', KEYS[1], 'lease_token', token, 'lease_until', till, 'lease_owner', ARGV[2])
@@ -73,6 +77,7 @@ if ARGV[1] == 'acquire' then
 end
 if not lease[1] or lease[1] ~= ARGV[2] then return {'fenced'} end
 if ARGV[1] == 'renew' then
+  if not held then return {'fenced'} end
   local till = string.format('%.0f', now + tonumber(ARGV[3]))
   redis.call('HSET', KEYS[1], 'lease_until', till)
   return {lease[1], till}

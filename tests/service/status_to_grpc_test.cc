@@ -64,6 +64,8 @@ TEST(StatusToGrpcTest, StoreErrorsGetAReason) {
       {StoreError::kUnsupportedVersion, "UNSUPPORTED_FORMAT"},
       {StoreError::kStoreFull, "STORE_FULL"},
       {StoreError::kIoError, "STORE_UNAVAILABLE"},
+      {StoreError::kSessionLeased, "SESSION_BUSY"},
+      {StoreError::kLeaseLost, "LEASE_LOST"},
   };
   for (const auto& [error, reason] : expected) {
     const absl::Status plain = MakeStoreError(error, "m");
@@ -90,6 +92,18 @@ TEST(StatusToGrpcTest, OverloadSaysWhenToComeBack) {
   EXPECT_TRUE(HasRetryInfo(ToGrpcStatus(MakeError(v1::ERROR_REASON_DRAINING, "m"))));
   EXPECT_FALSE(HasRetryInfo(ToGrpcStatus(MakeError(v1::ERROR_REASON_STORE_FULL, "m"))));
   EXPECT_FALSE(HasRetryInfo(ToGrpcStatus(absl::NotFoundError("m"))));
+}
+
+TEST(StatusToGrpcTest, WhoeverWaitsForALeaseHearsHowLong) {
+  using state_store::StoreError;
+  const absl::Status busy = state_store::WithRetryAfter(
+      state_store::MakeStoreError(StoreError::kSessionLeased, "m"), absl::Milliseconds(2500));
+  google::rpc::Status details;
+  ASSERT_TRUE(details.ParseFromString(ToGrpcStatus(busy).error_details()));
+  google::rpc::RetryInfo retry;
+  for (const auto& any : details.details()) any.UnpackTo(&retry);
+  EXPECT_EQ(retry.retry_delay().seconds(), 2);
+  EXPECT_EQ(retry.retry_delay().nanos(), 500'000'000);
 }
 
 TEST(StatusToGrpcTest, MessagesAreBoundedAndValidUtf8) {

@@ -72,27 +72,37 @@ TEST(RedisStore, ConcurrentCreationsWithOneRequestIdMakeOneSession) {
   EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
 }
 
+absl::StatusOr<Session> CommitLeased(RedisStore& store, std::string_view tenant,
+                                     std::string_view session_id, uint64_t expected_version,
+                                     const Snapshot& snapshot, CommitOptions options,
+                                     const Lease& lease) {
+  options.lease_token = lease.token;
+  return store.PutAndCommit(tenant, session_id, expected_version, snapshot, options);
+}
+
 TEST(Leases, OneHolderCommitsAndTheOthersAreAborted) {
   RedisServer server;
   const auto store = OpenStore(server.url());
   Session session = store->CreateSession("t", {.id = "s"}).value();
   const auto mine = store->AcquireLease("t", "s", "replica-1", absl::Hours(1));
   ASSERT_TRUE(mine.ok()) << mine.status();
-  EXPECT_EQ(GetStoreError(store->AcquireLease("t", "s", "replica-2", absl::Hours(1)).status()),
-            StoreError::kVersionMismatch);
+  const auto refused = store->AcquireLease("t", "s", "replica-2", absl::Hours(1)).status();
+  EXPECT_EQ(GetStoreError(refused), StoreError::kSessionLeased);
+  EXPECT_GT(RetryAfter(refused), absl::Minutes(50));
+  EXPECT_LE(RetryAfter(refused), absl::Hours(1));
   const auto blocked = store->PutAndCommit("t", "s", session.version, MakeTestSnapshot(1), {});
-  EXPECT_EQ(GetStoreError(blocked.status()), StoreError::kVersionMismatch) << blocked.status();
+  EXPECT_EQ(GetStoreError(blocked.status()), StoreError::kSessionLeased) << blocked.status();
+  EXPECT_GT(RetryAfter(blocked.status()), absl::Minutes(50));
   EXPECT_NE(std::string(blocked.status().message()).find("replica-1"), std::string::npos);
-  session =
-      store->PutAndCommitLeased("t", "s", session.version, MakeTestSnapshot(1), {}, *mine).value();
+  session = CommitLeased(*store, "t", "s", session.version, MakeTestSnapshot(1), {}, *mine).value();
   EXPECT_TRUE(store->UpdateSession("t", "s", {.labels = Labels{{"a", "b"}}}).ok());
   EXPECT_TRUE(store->RenewLease("t", "s", *mine, absl::Hours(1)).ok());
   EXPECT_TRUE(store->ReleaseLease("t", "s", *mine).ok());
   // Released: its token is worth nothing, and the next one is higher.
-  EXPECT_EQ(GetStoreError(
-                store->PutAndCommitLeased("t", "s", session.version, MakeTestSnapshot(2), {}, *mine)
-                    .status()),
-            StoreError::kVersionMismatch);
+  EXPECT_EQ(
+      GetStoreError(
+          CommitLeased(*store, "t", "s", session.version, MakeTestSnapshot(2), {}, *mine).status()),
+      StoreError::kLeaseLost);
   session = store->PutAndCommit("t", "s", session.version, MakeTestSnapshot(2), {}).value();
   const auto next = store->AcquireLease("t", "s", "replica-2", absl::Hours(1));
   ASSERT_TRUE(next.ok());
@@ -118,16 +128,21 @@ TEST(Leases, RunOutByTheServersClockAndFenceOffWhoWasPaused) {
   const Session session = store->CreateSession("t", {.id = "s"}).value();
   const auto paused = store->AcquireLease("t", "s", "replica-1", absl::Milliseconds(1));
   ASSERT_TRUE(paused.ok());
+  // Run out is lost, though nobody else has taken it yet.
+  EXPECT_TRUE(WaitUntil([&] {
+    const auto renewed = store->RenewLease("t", "s", *paused, absl::Milliseconds(1));
+    return GetStoreError(renewed.status()) == StoreError::kLeaseLost;
+  }));
   absl::StatusOr<Lease> taken = absl::UnknownError("");
   EXPECT_TRUE(WaitUntil([&] {
     taken = store->AcquireLease("t", "s", "replica-2", absl::Hours(1));
     return taken.ok();
   }));
   const auto late =
-      store->PutAndCommitLeased("t", "s", session.version, MakeTestSnapshot(1), {}, *paused);
-  EXPECT_EQ(GetStoreError(late.status()), StoreError::kVersionMismatch) << late.status();
+      CommitLeased(*store, "t", "s", session.version, MakeTestSnapshot(1), {}, *paused);
+  EXPECT_EQ(GetStoreError(late.status()), StoreError::kLeaseLost) << late.status();
   EXPECT_TRUE(
-      store->PutAndCommitLeased("t", "s", session.version, MakeTestSnapshot(2), {}, *taken).ok());
+      CommitLeased(*store, "t", "s", session.version, MakeTestSnapshot(2), {}, *taken).ok());
   // A session of the same name, made anew, gives out higher tokens than the one before.
   ASSERT_TRUE(store->DeleteSession("t", "s").ok());
   ASSERT_TRUE(store->CreateSession("t", {.id = "s"}).ok());
