@@ -20,18 +20,26 @@ struct RopeTableParams {
 };
 absl::Status RopeTable(const RopeTableParams& params, const Context& context);
 
-// Rotates the first rotary_dims of each head in place; dimension i pairs with i + rotary_dims / 2.
+// Rotates the first rotary_dims of each of the first `heads` heads of x, in place; dimension i
+// pairs with i + rotary_dims / 2. With out_bf16, x stays as it is and heads + plain_heads heads are
+// written, rounded, the last plain_heads of them not rotated.
 struct RopeParams {
   int num_rows = 0;
   int heads = 0;
   int head_dim = 0;
   int rotary_dims = 0;
-  int64_t x_stride = 0;        // floats between rows, >= heads * head_dim
+  int64_t x_stride = 0;        // floats between rows, >= (heads + plain_heads) * head_dim
   const float* cos = nullptr;  // [num_rows, rotary_dims / 2]
   const float* sin = nullptr;  // [num_rows, rotary_dims / 2]
-  float* x = nullptr;          // [num_rows, heads, head_dim]
+  float* x = nullptr;          // [num_rows, heads + plain_heads, head_dim]
+  int plain_heads = 0;
+  BF16* out_bf16 = nullptr;  // CUDA: [num_rows, heads + plain_heads, head_dim]
+  int64_t out_stride = 0;    // elements between rows of out_bf16, >= as x_stride
 };
 absl::Status Rope(const RopeParams& params, const Context& context);
+
+// Ring blocks of one group of keys on CUDA.
+inline constexpr int kSplitBlocks = 4;
 
 // Blocks of kGridTokens positions that a ring needs for `window`: those that a query can see and
 // the one being written.
@@ -49,6 +57,10 @@ constexpr int WindowBlocks(int window) { return (window + kGridTokens - 1) / kGr
 // both in order of position; blocks are merged one after the other into a running (maximum, sum,
 // output) as in online softmax. Positions outside the window are skipped and add nothing. The
 // ring's content outside the window is never read into a result. out may not overlap q, k or v.
+//
+// On CUDA q, k, v, the rings and out are bf16, scores and sums float32; the ring's keys lie as its
+// values do. Blocks are merged within groups of kSplitBlocks blocks (cut by absolute position), and
+// the groups one after the other; see kernels/cuda/attention.cu.
 struct WindowAttentionParams {
   RaggedRows rows;
   int heads = 0;
@@ -66,6 +78,11 @@ struct WindowAttentionParams {
   float* k_ring = nullptr;   // [num_slots, ring_blocks, kv_heads, head_dim, kGridTokens]
   float* v_ring = nullptr;   // [num_slots, ring_blocks, kv_heads, kGridTokens, head_dim]
   float* out = nullptr;      // [num_rows, heads, head_dim]
+  // CUDA. Strides above count elements of these.
+  const BF16 *q_bf16 = nullptr, *k_bf16 = nullptr, *v_bf16 = nullptr;
+  BF16* k_ring_bf16 = nullptr;  // [num_slots, ring_blocks, kv_heads, kGridTokens, head_dim]
+  BF16* v_ring_bf16 = nullptr;  // the same
+  BF16* out_bf16 = nullptr;
 };
 absl::Status WindowAttention(const WindowAttentionParams& params, const Context& context);
 

@@ -1,23 +1,36 @@
 #include "kernels/elementwise.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/cuda/cuda.h"
 #include "kernels/internal/validate.h"
 
 namespace reprise::kernels {
 namespace {
 
-absl::Status ValidateRmsNorm(const RmsNormParams& p) {
+absl::Status ValidateRmsNorm(const RmsNormParams& p, const Context& context) {
   internal::Validator v("RmsNorm");
   v.AtLeast("num_rows", p.num_rows, 0)
       .AtLeast("dim", p.dim, 1)
       .Positive("eps", p.eps, /*zero_allowed=*/true);
   if (p.num_rows > 0) {
     v.Pointer("x", p.x);
-    if (p.out != nullptr) v.Pointer("weight", p.weight);
+    if (p.out != nullptr || p.out_bf16 != nullptr) v.Pointer("weight", p.weight);
+    v.Check(context.device == Device::kCpu ? p.out_bf16 == nullptr : p.out == nullptr, "out",
+            "the form of its device", "the other device's");
+    int64_t x_rows = p.num_rows;
+    if (p.row_ids != nullptr && context.device == Device::kCpu) {
+      x_rows = 0;
+      for (int r = 0; r < p.num_rows && v.ok(); ++r) {
+        v.AtLeast(absl::StrCat("row_ids[", r, "]"), p.row_ids[r], 0);
+        x_rows = std::max<int64_t>(x_rows, int64_t{p.row_ids[r]} + 1);
+      }
+    }
     const internal::Rows2D out{p.out, p.num_rows, p.dim, p.dim};
-    v.Disjoint("out", out, "x", {p.x, p.num_rows, p.dim, p.dim})
-        .Disjoint("out", out, "delta", {p.delta, p.num_rows, p.dim, p.dim});
+    v.Disjoint("out", out, "x", {p.x, x_rows, p.dim, p.dim})
+        .Disjoint("out", out, "delta", {p.delta, x_rows, p.dim, p.dim});
   }
   return v.status();
 }
@@ -45,44 +58,29 @@ absl::Status ValidateSoftcap(const SoftcapParams& p) {
 
 absl::Status RmsNorm(const RmsNormParams& params, const Context& context) {
   RETURN_IF_ERROR(internal::ValidateContext("RmsNorm", context));
-  RETURN_IF_ERROR(ValidateRmsNorm(params));
+  RETURN_IF_ERROR(ValidateRmsNorm(params, context));
   if (params.num_rows == 0) return absl::OkStatus();
-  switch (context.device) {
-    case Device::kCpu:
-      cpu::RmsNorm(params, *context.pool);
-      return absl::OkStatus();
-    case Device::kCuda:
-      break;
-  }
-  return absl::UnimplementedError("RmsNorm: no implementation for this device");
+  if (context.device == Device::kCuda) return cuda::RmsNorm(params, *context.queue);
+  cpu::RmsNorm(params, *context.pool);
+  return absl::OkStatus();
 }
 
 absl::Status GatedActivation(const GatedActivationParams& params, const Context& context) {
   RETURN_IF_ERROR(internal::ValidateContext("GatedActivation", context));
   RETURN_IF_ERROR(ValidateGatedActivation(params));
   if (params.num_rows == 0) return absl::OkStatus();
-  switch (context.device) {
-    case Device::kCpu:
-      cpu::GatedActivation(params, *context.pool);
-      return absl::OkStatus();
-    case Device::kCuda:
-      break;
-  }
-  return absl::UnimplementedError("GatedActivation: no implementation for this device");
+  if (context.device == Device::kCuda) return cuda::GatedActivation(params, *context.queue);
+  cpu::GatedActivation(params, *context.pool);
+  return absl::OkStatus();
 }
 
 absl::Status Softcap(const SoftcapParams& params, const Context& context) {
   RETURN_IF_ERROR(internal::ValidateContext("Softcap", context));
   RETURN_IF_ERROR(ValidateSoftcap(params));
   if (params.num_rows == 0) return absl::OkStatus();
-  switch (context.device) {
-    case Device::kCpu:
-      cpu::Softcap(params, *context.pool);
-      return absl::OkStatus();
-    case Device::kCuda:
-      break;
-  }
-  return absl::UnimplementedError("Softcap: no implementation for this device");
+  if (context.device == Device::kCuda) return cuda::Softcap(params, *context.queue);
+  cpu::Softcap(params, *context.pool);
+  return absl::OkStatus();
 }
 
 }  // namespace reprise::kernels

@@ -12,21 +12,21 @@ namespace reprise::kernels {
 //   if delta: x += delta;   out = x * rsqrt(mean(x^2) + eps) * (weight_offset + weight)
 // Gemma-style norms have weight_offset 1. The sum of squares runs over 16 interleaved partial sums
 // (element i goes to partial i mod 16, in order) that are added pairwise at the end, whatever the
-// vector width. out may be null (only the residual is added); out may not alias x or delta.
+// vector width; on CUDA over 256. With row_ids, only those rows of x and delta are taken, and out
+// is dense. out may be null (only the residual is added); out may not alias x or delta.
 struct RmsNormParams {
   int num_rows = 0;
   int dim = 0;
   float eps = 1e-6f;
   float weight_offset = 1.0f;
-  const float* delta = nullptr;   // [num_rows, dim] or null
-  const float* weight = nullptr;  // [dim]
-  float* x = nullptr;             // [num_rows, dim], updated when delta is given
-  float* out = nullptr;           // [num_rows, dim] or null
+  const float* delta = nullptr;      // [*, dim] or null
+  const float* weight = nullptr;     // [dim]
+  float* x = nullptr;                // [*, dim], updated when delta is given
+  float* out = nullptr;              // [num_rows, dim] or null
+  BF16* out_bf16 = nullptr;          // CUDA: [num_rows, dim] or null
+  const int32_t* row_ids = nullptr;  // [num_rows], each row once, or null for 0..num_rows-1
 };
 absl::Status RmsNorm(const RmsNormParams& params, const Context& context);
-
-// kGeluTanh: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))); kGelu: with erf; kSilu: x sigmoid(x).
-enum class Activation { kGeluTanh, kGelu, kSilu, kRelu };
 
 // out = act(gate) * up, elementwise. out may be gate or up.
 struct GatedActivationParams {

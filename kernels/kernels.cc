@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "kernels/cuda/cuda.h"
 #include "kernels/internal/validate.h"
 
 namespace reprise::kernels {
@@ -38,9 +40,11 @@ void* MapHuge(size_t bytes) {
   return data;
 }
 
-void FreeCpu(void* data, size_t bytes) {
+void FreeBuffer(Device device, void* data, size_t bytes) {
   if (data == nullptr) return;
-  if (bytes >= kMapBytes) {
+  if (device == Device::kCuda) {
+    cuda::Free(data);
+  } else if (bytes >= kMapBytes) {
     ::munmap(data, RoundUp(bytes, kHugePage));
   } else {
     std::free(data);
@@ -80,10 +84,15 @@ const char* DTypeName(DType dtype) {
 }
 
 absl::StatusOr<Buffer> Buffer::Allocate(Device device, size_t bytes) {
-  if (device != Device::kCpu) return absl::UnimplementedError("Buffer: built without CUDA");
+  if (device == Device::kCuda) RETURN_IF_ERROR(cuda::Available());
   Buffer buffer;
   buffer.device_ = device;
   if (bytes == 0) return buffer;
+  if (device == Device::kCuda) {
+    ASSIGN_OR_RETURN(buffer.data_, cuda::Allocate(bytes));
+    buffer.size_ = bytes;
+    return buffer;
+  }
   if (bytes <= std::numeric_limits<size_t>::max() / 2) {
     if (bytes >= kMapBytes) {
       buffer.data_ = MapHuge(RoundUp(bytes, kHugePage));
@@ -106,7 +115,7 @@ Buffer::Buffer(Buffer&& other) noexcept
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   if (this != &other) {
-    FreeCpu(data_, size_);
+    FreeBuffer(device_, data_, size_);
     data_ = std::exchange(other.data_, nullptr);
     size_ = std::exchange(other.size_, 0);
     device_ = other.device_;
@@ -114,7 +123,7 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
   return *this;
 }
 
-Buffer::~Buffer() { FreeCpu(data_, size_); }
+Buffer::~Buffer() { FreeBuffer(device_, data_, size_); }
 
 absl::Status ValidateRaggedRows(const RaggedRows& rows, int num_slots) {
   internal::Validator v("rows");
@@ -166,7 +175,12 @@ absl::Status internal::ValidateContext(const char* op, const Context& context) {
       }
       return absl::OkStatus();
     case Device::kCuda:
-      return absl::UnimplementedError(absl::StrCat(op, ": built without CUDA"));
+      RETURN_IF_ERROR(Prefixed(cuda::Available(), op));
+      if (context.queue == nullptr) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(op, ": context.queue: expected a queue on CUDA, found null"));
+      }
+      return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat(op,
                                                  ": context.device: expected a "

@@ -4,7 +4,13 @@
 // struct holds sizes, then strides, then pointers, each with its shape, outermost dimension first.
 // The function validates on the host, before any work: the error names the tensor, what was
 // expected and what was found. kernels/cpu holds the CPU implementation (Highway, run-time
-// dispatch); a CUDA implementation of the same functions is chosen by Context::device.
+// dispatch), kernels/cuda the one for GPUs of compute capability 9.0; Context::device chooses.
+//
+// On CUDA all pointers of a params struct are device pointers, calls queue work on
+// Context::queue and return, and what the host cannot see there (contents of RaggedRows, token ids)
+// is for the caller to check before the upload. Tensors that feed a product are bfloat16 there,
+// rounded once from float32: the fields named *_bf16. Where a params struct has both x and x_bf16,
+// the CPU takes x and CUDA the other.
 //
 // The numerics contract (docs/numerics.md), which every operation here keeps:
 //   - A row of an output is a function of that row's inputs and of its sequence's state only,
@@ -64,11 +70,22 @@ class ThreadPool {
   std::unique_ptr<Impl> impl_;
 };
 
+class DeviceQueue;  // kernels/device_queue.h
+
 // Where an operation runs. Borrowed by every call; must outlive it.
 struct Context {
   Device device = Device::kCpu;
-  ThreadPool* pool = nullptr;  // CPU only, required there
+  ThreadPool* pool = nullptr;    // required on the CPU
+  DeviceQueue* queue = nullptr;  // required on CUDA
 };
+
+// The bits of a bfloat16.
+struct BF16 {
+  uint16_t bits = 0;
+};
+
+// kGeluTanh: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))); kGelu: with erf; kSilu: x sigmoid(x).
+enum class Activation { kGeluTanh, kGelu, kSilu, kRelu };
 
 // Zeroed memory of one device, aligned to 128 bytes. Move-only owner.
 class Buffer {
@@ -103,6 +120,8 @@ struct RaggedRows {
   const int32_t* seq_offsets = nullptr;      // [num_seqs + 1]
   const int32_t* slots = nullptr;            // [num_seqs]
   const int64_t* start_positions = nullptr;  // [num_seqs], >= 0
+  const int32_t* row_seqs = nullptr;         // CUDA only: [num_rows], the sequence of each row
+  int32_t max_seq_rows = 0;                  // CUDA only: no sequence has more rows
 };
 
 // INVALID_ARGUMENT unless offsets rise from 0 to num_rows, every slot is < num_slots and unique,

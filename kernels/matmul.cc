@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/cuda/cuda.h"
 #include "kernels/internal/validate.h"
 
 namespace reprise::kernels {
@@ -15,33 +16,30 @@ bool IsWeightDType(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
 }
 
-absl::Status ValidateMatMul(const MatMulParams& p) {
+absl::Status ValidateMatMul(const MatMulParams& p, const Context& context) {
   internal::Validator v("MatMul");
   v.AtLeast("num_rows", p.num_rows, 0).Pointer("weight", p.weight);
   if (!v.ok()) return v.status();
   const PackedMatrix& w = *p.weight;
   v.Check(w.data() != nullptr, "weight", "a packed matrix", "an empty one");
-  const int64_t inputs = int64_t{w.blocks()} * w.k();
-  const int64_t outputs = int64_t{w.blocks()} * w.n();
+  const int64_t inputs = int64_t{w.x_blocks()} * w.k();
+  const int64_t outputs = int64_t{w.blocks()} * w.n() / (w.gated() ? 2 : 1);
   v.AtLeast("x_stride", p.x_stride, inputs).AtLeast("out_stride", p.out_stride, outputs);
   if (p.num_rows == 0 || !v.ok()) return v.status();
-  v.Pointer("x", p.x).Pointer("out", p.out);
-  int64_t x_rows = p.num_rows;
-  if (p.row_ids != nullptr) {
-    x_rows = 0;
-    for (int r = 0; r < p.num_rows; ++r) {
-      if (p.row_ids[r] < 0) {
-        return v.AtLeast(absl::StrCat("row_ids[", r, "]"), p.row_ids[r], 0).status();
-      }
-      x_rows = std::max<int64_t>(x_rows, int64_t{p.row_ids[r]} + 1);
-    }
+  if (context.device == Device::kCuda) {
+    v.Pointer("x_bf16", p.x_bf16)
+        .Check(!p.accumulate, "accumulate", "false on CUDA", "true")
+        .Check((p.out == nullptr) != (p.out_bf16 == nullptr), "out", "either out or out_bf16",
+               p.out == nullptr ? "none" : "both");
+    return v.status();
   }
+  v.Pointer("x", p.x).Pointer("out", p.out);
   v.Disjoint("out", {p.out, p.num_rows, outputs, p.out_stride}, "x",
-             {p.x, x_rows, inputs, p.x_stride});
+             {p.x, p.num_rows, inputs, p.x_stride});
   return v.status();
 }
 
-absl::Status ValidateEmbedding(const EmbeddingParams& p) {
+absl::Status ValidateEmbedding(const EmbeddingParams& p, const Context& context) {
   internal::Validator v("Embedding");
   v.AtLeast("num_rows", p.num_rows, 0)
       .AtLeast("dim", p.dim, 1)
@@ -49,6 +47,7 @@ absl::Status ValidateEmbedding(const EmbeddingParams& p) {
       .Check(IsWeightDType(p.dtype), "dtype", "f32, bf16 or f16", DTypeName(p.dtype));
   if (p.num_rows > 0) v.Pointer("ids", p.ids).Pointer("table", p.table).Pointer("out", p.out);
   RETURN_IF_ERROR(v.status());
+  if (context.device == Device::kCuda) return absl::OkStatus();
   for (int r = 0; r < p.num_rows; ++r) {
     if (p.ids[r] < 0 || p.ids[r] >= p.vocab) {
       return absl::OutOfRangeError(
@@ -67,7 +66,18 @@ absl::StatusOr<PackedMatrix> PackedMatrix::Pack(const Source& source, const Cont
       .AtLeast("blocks", source.blocks, 1)
       .AtLeast("n", source.n, 1)
       .AtLeast("k", source.k, 1)
+      .AtLeast("x_blocks", source.x_blocks, 0)
       .Pointer("data", source.data);
+  RETURN_IF_ERROR(v.status());
+  const int x_blocks = source.x_blocks == 0 ? source.blocks : source.x_blocks;
+  v.Check(source.blocks % x_blocks == 0, "x_blocks",
+          absl::StrCat("a divisor of blocks ", source.blocks), absl::StrCat(x_blocks));
+  if (source.gated) {
+    v.Check(context.device == Device::kCuda, "gated", "false on the CPU", "true")
+        .Check(source.blocks == 1 && source.n % 16 == 0, "gated",
+               "one block and a multiple of 16 outputs",
+               absl::StrCat(source.blocks, " blocks of ", source.n));
+  }
   // Rows and strides of the product are counted in 32 bits per layer.
   v.Check(
       int64_t{source.blocks} * std::max(source.n, source.k) <= std::numeric_limits<int32_t>::max(),
@@ -76,51 +86,41 @@ absl::StatusOr<PackedMatrix> PackedMatrix::Pack(const Source& source, const Cont
   PackedMatrix packed;
   packed.dtype_ = source.dtype;
   packed.blocks_ = source.blocks;
+  packed.x_blocks_ = x_blocks;
+  packed.gated_ = source.gated;
   packed.n_ = source.n;
   packed.k_ = source.k;
   const size_t elements = size_t(source.blocks) * packed.panels() * source.k;
   constexpr size_t kMost = std::numeric_limits<size_t>::max() / (4 * kPanel);
   if (elements > kMost) return absl::ResourceExhaustedError("PackedMatrix: too many elements");
-  switch (context.device) {
-    case Device::kCpu: {
-      ASSIGN_OR_RETURN(
-          packed.buffer_,
-          Buffer::Allocate(context.device, elements * kPanel * DTypeBytes(source.dtype)));
-      cpu::PackMatrix(source, packed.buffer_.data(), *context.pool);
-      return packed;
-    }
-    case Device::kCuda:
-      break;
+  if (context.device == Device::kCuda) {
+    packed.dtype_ = DType::kBF16;
+    ASSIGN_OR_RETURN(packed.buffer_, Buffer::Allocate(context.device, cuda::PackedBytes(source)));
+    RETURN_IF_ERROR(cuda::PackMatrix(source, packed.buffer_.data(), *context.queue));
+    return packed;
   }
-  return absl::UnimplementedError("PackedMatrix: no implementation for this device");
+  ASSIGN_OR_RETURN(packed.buffer_,
+                   Buffer::Allocate(context.device, elements * kPanel * DTypeBytes(source.dtype)));
+  cpu::PackMatrix(source, packed.buffer_.data(), *context.pool);
+  return packed;
 }
 
 absl::Status MatMul(const MatMulParams& params, const Context& context) {
   RETURN_IF_ERROR(internal::ValidateContext("MatMul", context));
-  RETURN_IF_ERROR(ValidateMatMul(params));
+  RETURN_IF_ERROR(ValidateMatMul(params, context));
   if (params.num_rows == 0) return absl::OkStatus();
-  switch (context.device) {
-    case Device::kCpu:
-      cpu::MatMul(params, *context.pool);
-      return absl::OkStatus();
-    case Device::kCuda:
-      break;
-  }
-  return absl::UnimplementedError("MatMul: no implementation for this device");
+  if (context.device == Device::kCuda) return cuda::MatMul(params, *context.queue);
+  cpu::MatMul(params, *context.pool);
+  return absl::OkStatus();
 }
 
 absl::Status Embedding(const EmbeddingParams& params, const Context& context) {
   RETURN_IF_ERROR(internal::ValidateContext("Embedding", context));
-  RETURN_IF_ERROR(ValidateEmbedding(params));
+  RETURN_IF_ERROR(ValidateEmbedding(params, context));
   if (params.num_rows == 0) return absl::OkStatus();
-  switch (context.device) {
-    case Device::kCpu:
-      cpu::Embedding(params, *context.pool);
-      return absl::OkStatus();
-    case Device::kCuda:
-      break;
-  }
-  return absl::UnimplementedError("Embedding: no implementation for this device");
+  if (context.device == Device::kCuda) return cuda::Embedding(params, *context.queue);
+  cpu::Embedding(params, *context.pool);
+  return absl::OkStatus();
 }
 
 }  // namespace reprise::kernels

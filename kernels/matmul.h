@@ -11,7 +11,7 @@ namespace reprise::kernels {
 // The weights of a linear layer, rearranged once at load for the product below: `blocks` matrices
 // of [n, k] (blocks > 1: block-diagonal, as RG-LRU's gates). Immutable after Pack; thread-safe.
 // CPU layout: panels of kPanel outputs, k-major within a panel, so that SIMD lanes run along the
-// outputs; the last panel is padded with zeros.
+// outputs; the last panel is padded with zeros. CUDA layout: kernels/cuda/packed_layout.h.
 class PackedMatrix {
  public:
   static constexpr int kPanel = 64;
@@ -23,13 +23,17 @@ class PackedMatrix {
     int k = 0;                   // inputs per block
     bool transposed = false;     // false: data is [blocks, n, k]; true: [blocks, k, n]
     const void* data = nullptr;  // borrowed for the call
+    int x_blocks = 0;            // blocks of x; block b reads block b % x_blocks; 0 = blocks
+    bool gated = false;          // outputs 0..n/2-1 gate n/2..n-1, see MatMulParams; CUDA only
   };
-  // Keeps the source's dtype in memory (kF16 and kBF16 stay 2 bytes): weights are read once per
-  // step and widened in registers.
+  // The CPU keeps the source's dtype in memory (kF16 and kBF16 stay 2 bytes): weights are read once
+  // per step and widened in registers. CUDA rounds everything to kBF16. `data` is host memory.
   static absl::StatusOr<PackedMatrix> Pack(const Source& source, const Context& context);
 
   PackedMatrix() = default;
   int blocks() const { return blocks_; }
+  int x_blocks() const { return x_blocks_; }
+  bool gated() const { return gated_; }
   int n() const { return n_; }
   int k() const { return k_; }
   DType dtype() const { return dtype_; }
@@ -39,26 +43,31 @@ class PackedMatrix {
 
  private:
   DType dtype_ = DType::kF32;
-  int blocks_ = 0, n_ = 0, k_ = 0;
-  Buffer buffer_;  // [blocks, panels, k, kPanel] of dtype
+  int blocks_ = 0, x_blocks_ = 0, n_ = 0, k_ = 0;
+  bool gated_ = false;
+  Buffer buffer_;  // CPU: [blocks, panels, k, kPanel] of dtype
 };
 
-// out[r, b*n + j] = bias[b*n + j] + sum_{i = 0..k-1} x[row(r), b*k + i] * W_b[j, i]
+// out[r, b*n + j] = bias[b*n + j] + sum_{i = 0..k-1} x[r, (b % x_blocks)*k + i] * W_b[j, i]
+// With gated weights (one block): out[r, j] = act(s[j]) * s[n/2 + j], j < n/2, of those sums s.
 //
-// Exactness: each output starts from zero and adds its products with fused multiply-adds in the
-// order i = 0, 1, ..., k-1; the bias (and, with `accumulate`, the old value of out) is added last.
-// Neither num_rows nor the number of threads nor the vector width changes the order.
+// Exactness: each output starts from zero and adds its products in the order i = 0, 1, ..., k-1;
+// the bias (and, with `accumulate`, the old value of out) is added last. On the CPU each product is
+// one fused multiply-add. On CUDA segments of 512 inputs are summed from zero by tensor cores, 16
+// inputs at a time, and then added up in order. Neither num_rows nor threads nor tiles change that.
 // `out` must not overlap `x`.
 struct MatMulParams {
   int num_rows = 0;
-  int64_t x_stride = 0;              // floats between rows of x, >= blocks * k
-  int64_t out_stride = 0;            // floats between rows of out, >= blocks * n
-  const float* x = nullptr;          // [*, blocks * k]
-  const int32_t* row_ids = nullptr;  // [num_rows] rows of x to use, or null for 0..num_rows-1
+  int64_t x_stride = 0;    // elements between rows of x, >= x_blocks * k
+  int64_t out_stride = 0;  // elements between rows of out, >= blocks * n (gated: n / 2)
+  Activation activation = Activation::kGeluTanh;  // of gated weights
+  const float* x = nullptr;                       // [num_rows, x_blocks * k]
+  const BF16* x_bf16 = nullptr;                   // the same on CUDA
   const PackedMatrix* weight = nullptr;
   const float* bias = nullptr;  // [blocks * n] or null
-  bool accumulate = false;      // out += instead of out =
+  bool accumulate = false;      // out += instead of out =; CPU only
   float* out = nullptr;         // [num_rows, blocks * n]
+  BF16* out_bf16 = nullptr;     // CUDA: instead of out, rounded
 };
 absl::Status MatMul(const MatMulParams& params, const Context& context);
 

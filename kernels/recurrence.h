@@ -25,6 +25,7 @@ struct CausalConv1dParams {
   const float* bias = nullptr;    // [channels] or null
   float* state = nullptr;         // [num_slots, width - 1, channels]
   float* out = nullptr;           // [num_rows, channels]
+  BF16* out_bf16 = nullptr;       // CUDA: [num_rows, channels], a rounded copy of out, or null
 };
 absl::Status CausalConv1d(const CausalConv1dParams& params, const Context& context);
 
@@ -37,19 +38,23 @@ absl::Status CausalConv1d(const CausalConv1dParams& params, const Context& conte
 // h_local (the recurrence started at 0) and a_prod (the product of a, started at 1):
 //   h_local = fma(a, h_local, m i u);  a_prod *= a;  out = fma(a_prod, h_grid, h_local)
 // When the position after a row is a multiple of kGridTokens, h_grid = out, h_local = 0, a_prod
-// = 1. At position 0 the old state is not read. out may alias u or a gate.
+// = 1. At position 0 the old state is not read. With `join`, out is multiplied by
+// act(join) (the block's other branch); the state is not. out may alias u or a gate.
 struct RgLruParams {
   RaggedRows rows;
   int width = 0;
-  int64_t u_stride = 0, gate_stride = 0, out_stride = 0;  // floats between rows
-  int64_t state_slot_stride = 0;                          // floats between slots, >= 3 * width
+  Activation join_activation = Activation::kGeluTanh;
+  int64_t u_stride = 0, gate_stride = 0, join_stride = 0, out_stride = 0;  // between rows
+  int64_t state_slot_stride = 0;  // floats between slots, >= 3 * width
   int num_slots = 0;
   const float* u = nullptr;               // [num_rows, width]
   const float* input_gate = nullptr;      // [num_rows, width], before the sigmoid
   const float* recurrent_gate = nullptr;  // [num_rows, width], before the sigmoid
   const float* log_a_scale = nullptr;     // [width], <= 0
+  const float* join = nullptr;            // [num_rows, width], before the activation, or null
   float* state = nullptr;                 // [num_slots, 3, width]: h_grid, h_local, a_prod
   float* out = nullptr;                   // [num_rows, width]
+  BF16* out_bf16 = nullptr;               // CUDA: instead of out, rounded
 };
 absl::Status RgLru(const RgLruParams& params, const Context& context);
 

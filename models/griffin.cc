@@ -152,7 +152,8 @@ absl::Status Griffin::Embed(const RaggedBatch& batch) const {
   return kernels::Embedding(params, context_);
 }
 
-absl::Status Griffin::Norm(int num_rows, const kernels::Buffer& weight, bool add) const {
+absl::Status Griffin::Norm(int num_rows, const kernels::Buffer& weight, bool add,
+                           const int32_t* row_ids) const {
   kernels::RmsNormParams params;
   params.num_rows = num_rows;
   params.dim = config_.hidden_size;
@@ -162,6 +163,7 @@ absl::Status Griffin::Norm(int num_rows, const kernels::Buffer& weight, bool add
   params.weight = weight.as<float>();
   params.x = scratch_.residual.as<float>();
   params.out = scratch_.normed.as<float>();
+  params.row_ids = row_ids;
   return kernels::RmsNorm(params, context_);
 }
 
@@ -171,7 +173,6 @@ absl::Status Griffin::Head(const RaggedBatch& batch, float* logits) const {
   params.x_stride = config_.hidden_size;
   params.out_stride = config_.vocab_size;
   params.x = scratch_.normed.as<float>();
-  params.row_ids = batch.logit_rows.data();
   params.weight = &lm_head_;
   params.out = logits;
   RETURN_IF_ERROR(kernels::MatMul(params, context_));
@@ -214,7 +215,8 @@ absl::Status Griffin::Forward(const RaggedBatch& batch, StateSlots& slots,
     add = true;
   }
   if (batch.logit_rows.empty()) return absl::OkStatus();
-  RETURN_IF_ERROR(Norm(rows, final_norm_, add));
+  RETURN_IF_ERROR(
+      Norm(static_cast<int>(batch.logit_rows.size()), final_norm_, add, batch.logit_rows.data()));
   return Head(batch, logits.data());
 }
 

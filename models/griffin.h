@@ -48,7 +48,8 @@ class Griffin final : public HybridModel {
   absl::Status Validate(const RaggedBatch& batch, const StateSlots& slots, size_t logits) const;
   absl::Status Embed(const RaggedBatch& batch) const;
   // residual += delta (when `add`); normed = norm(residual).
-  absl::Status Norm(int num_rows, const kernels::Buffer& weight, bool add) const;
+  absl::Status Norm(int num_rows, const kernels::Buffer& weight, bool add,
+                    const int32_t* row_ids = nullptr) const;
   absl::Status Head(const RaggedBatch& batch, float* logits) const;
 
   RecurrentGemmaConfig config_;

@@ -58,9 +58,10 @@ float SumOfSquares(const float* HWY_RESTRICT x, size_t dim) {
 
 void RmsNormRow(const RmsNormParams& p, int64_t row) {
   const size_t dim = p.dim;
-  float* HWY_RESTRICT x = p.x + row * p.dim;
+  const int64_t source = p.row_ids != nullptr ? p.row_ids[row] : row;
+  float* HWY_RESTRICT x = p.x + source * p.dim;
   if (p.delta != nullptr) {
-    const float* delta = p.delta + row * p.dim;
+    const float* delta = p.delta + source * p.dim;
     ForLanes(dim, [&](auto d, size_t i) HWY_ATTR {
       hn::StoreU(hn::Add(hn::LoadU(d, x + i), hn::LoadU(d, delta + i)), d, x + i);
     });

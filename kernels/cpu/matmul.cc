@@ -44,8 +44,7 @@ void Tile(const MatMulParams& p, const MatMulPlan& plan, size_t block, size_t pa
   const TB* weights = static_cast<const TB*>(w.data()) + (block * w.panels() + panel) * k * kPanel;
   const size_t rows = row_end - row_begin;
   const auto x_row = [&](size_t r) {
-    const int64_t row = p.row_ids != nullptr ? p.row_ids[row_begin + r] : row_begin + r;
-    return p.x + row * p.x_stride + block * k;
+    return p.x + (row_begin + r) * p.x_stride + block % p.weight->x_blocks() * k;
   };
   for (size_t k0 = 0; k0 < k; k0 += plan.k_block) {
     const size_t kc = std::min(plan.k_block, k - k0);

@@ -13,26 +13,28 @@
 
 namespace reprise::kernels::internal {
 
-// Rows of floats in memory.
+// Rows of numbers in memory.
 struct Rows2D {
-  const float* data = nullptr;
+  const void* data = nullptr;
   int64_t rows = 0;
   int64_t dim = 0;
   int64_t stride = 0;
+  int64_t element_bytes = sizeof(float);
 
   bool Overlaps(const Rows2D& other) const {
     if (data == nullptr || other.data == nullptr || rows <= 0 || other.rows <= 0) return false;
     const auto a = reinterpret_cast<intptr_t>(data), b = reinterpret_cast<intptr_t>(other.data);
-    const auto a_end = reinterpret_cast<intptr_t>(data + (rows - 1) * stride + dim);
-    const auto b_end =
-        reinterpret_cast<intptr_t>(other.data + (other.rows - 1) * other.stride + other.dim);
-    if (a_end <= b || b_end <= a) return false;
-    if (stride != other.stride) return true;
-    // Equal strides: compare the columns that the two take of a row of `stride` floats.
-    const intptr_t row_bytes = stride * static_cast<intptr_t>(sizeof(float));
+    if (End() <= b || other.End() <= a) return false;
+    const intptr_t row_bytes = stride * element_bytes;
+    if (row_bytes != other.stride * other.element_bytes) return true;
+    // Equal strides: compare the columns that the two take of a row.
     const intptr_t shift = ((b - a) % row_bytes + row_bytes) % row_bytes;
-    return shift < dim * static_cast<intptr_t>(sizeof(float)) ||
-           shift + other.dim * static_cast<intptr_t>(sizeof(float)) > row_bytes;
+    return shift < dim * element_bytes || shift + other.dim * other.element_bytes > row_bytes;
+  }
+
+ private:
+  intptr_t End() const {
+    return reinterpret_cast<intptr_t>(data) + ((rows - 1) * stride + dim) * element_bytes;
   }
 };
 
@@ -83,9 +85,27 @@ class Validator {
     return Check(false, tensor, absl::StrCat("memory apart from ", std::string(other)),
                  "an overlap");
   }
-  Validator& Rows(const RaggedRows& rows, int num_slots) {
+  // On CUDA the contents lie on the device and were checked before they went there.
+  Validator& Rows(const RaggedRows& rows, int num_slots, const Context& context) {
+    if (context.device == Device::kCuda) {
+      AtLeast("num_rows", rows.num_rows, 0)
+          .AtLeast("num_seqs", rows.num_seqs, 0)
+          .Pointer("seq_offsets", rows.seq_offsets);
+      if (rows.num_rows == 0) return *this;
+      return Pointer("slots", rows.slots)
+          .Pointer("start_positions", rows.start_positions)
+          .Pointer("row_seqs", rows.row_seqs)
+          .Range("max_seq_rows", rows.max_seq_rows, 1, rows.num_rows);
+    }
     if (status_.ok()) status_ = Prefixed(ValidateRaggedRows(rows, num_slots), op_);
     return *this;
+  }
+  // A tensor of which each device takes its own form.
+  Validator& Either(std::string_view tensor, const void* cpu, const void* cuda,
+                    const Context& context) {
+    return context.device == Device::kCpu
+               ? Pointer(tensor, cpu)
+               : Pointer(absl::StrCat(std::string(tensor), "_bf16"), cuda);
   }
 
   bool ok() const { return status_.ok(); }

@@ -128,6 +128,36 @@ TEST(RmsNormResidualTest, WithoutOutOnlyAdds) {
   for (int i = 0; i < 77; ++i) EXPECT_EQ(x[i], before[i] + delta[i]);
 }
 
+TEST(RmsNormRowIdsTest, TakesTheNamedRowsOnly) {
+  const auto pool = MakePool(2);
+  const Context context{Device::kCpu, pool.get()};
+  constexpr int kRows = 9, kDim = 70;
+  const std::vector<int32_t> ids = {7, 2, 3};
+  const std::vector<float> delta = PseudoVector(2, kRows * kDim), weight = PseudoVector(3, kDim);
+  std::vector<float> x = PseudoVector(1, kRows * kDim), all = x;
+  const std::vector<float> before = x;
+  std::vector<float> out(ids.size() * kDim, kNaN), every(kRows * kDim, kNaN);
+  ASSERT_TRUE(
+      RmsNorm({kRows, kDim, 1e-6f, 1.0f, delta.data(), weight.data(), all.data(), every.data()},
+              context)
+          .ok());
+  RmsNormParams p{3, kDim, 1e-6f, 1.0f, delta.data(), weight.data(), x.data(), out.data()};
+  p.row_ids = ids.data();
+  ASSERT_TRUE(RmsNorm(p, context).ok());
+  for (int r = 0; r < kRows; ++r) {
+    const auto at = std::find(ids.begin(), ids.end(), r);
+    for (int i = 0; i < kDim; ++i) {
+      EXPECT_EQ(x[r * kDim + i], at == ids.end() ? before[r * kDim + i] : all[r * kDim + i]);
+      if (at == ids.end()) continue;
+      EXPECT_EQ(out[(at - ids.begin()) * kDim + i], every[r * kDim + i]);
+    }
+  }
+  const int32_t bad[] = {0, 4, -2};
+  p.row_ids = bad;
+  EXPECT_THAT(std::string(RmsNorm(p, context).message()),
+              HasSubstr("row_ids[2]: expected >= 0, found -2"));
+}
+
 // Values that the model meets and values that it should not, both signs.
 std::vector<float> Sweep() {
   std::vector<float> values = {0.0f, -0.0f, 1e-30f, -1e-30f, 1e4f, -1e4f, 3e38f, -3e38f};

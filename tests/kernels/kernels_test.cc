@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "kernels/device_queue.h"
 #include "tests/kernels/test_util.h"
 
 namespace reprise::kernels {
@@ -162,8 +163,11 @@ TEST(BufferTest, Moves) {
   EXPECT_EQ(c.data(), data);
 }
 
-TEST(BufferTest, NoCudaInThisBuild) {
-  EXPECT_EQ(Buffer::Allocate(Device::kCuda, 4).status().code(), absl::StatusCode::kUnimplemented);
+TEST(BufferTest, CudaIsRefusedWhereItIsNot) {
+  const absl::Status device = QueryCudaDevice().status();
+  const absl::Status status = Buffer::Allocate(Device::kCuda, 4).status();
+  EXPECT_EQ(status.ok(), device.ok()) << status;
+  EXPECT_EQ(absl::IsUnimplemented(status), absl::IsUnimplemented(device)) << status;
 }
 
 TEST(DTypeTest, SizesAndNames) {

@@ -24,7 +24,6 @@ struct MatMulCase {
   bool transposed = false;
   bool bias = false;
   bool accumulate = false;
-  bool gather = false;
   int extra = 0;  // strides beyond the dims
   double tolerance = 4e-6;
 };
@@ -81,24 +80,11 @@ std::vector<float> RunRows(const MatMulCase& c, const PackedMatrix& weight, int 
   const int outputs = c.blocks * c.n;
   const std::vector<float> x = MakeX(c, first_row, rows);
   const std::vector<float> bias = PseudoVector(9, outputs);
-  std::vector<int32_t> ids;
-  std::vector<float> gathered;
   MatMulParams p;
   p.num_rows = rows;
   p.x_stride = c.blocks * c.k + c.extra;
   p.out_stride = outputs + 2 * c.extra;
   p.x = x.data();
-  if (c.gather) {
-    // The rows lie in reverse, with NaN rows between them.
-    gathered.assign(x.size() * 2, kNaN);
-    for (int r = 0; r < rows; ++r) {
-      ids.push_back(2 * (rows - 1 - r) + 1);
-      std::copy_n(x.begin() + r * p.x_stride, p.x_stride,
-                  gathered.begin() + ids.back() * p.x_stride);
-    }
-    p.x = gathered.data();
-    p.row_ids = ids.data();
-  }
   p.weight = &weight;
   p.bias = c.bias ? bias.data() : nullptr;
   p.accumulate = c.accumulate;
@@ -236,8 +222,6 @@ INSTANTIATE_TEST_SUITE_P(
         MatMulCase{.name = "accumulate", .n = 77, .accumulate = true},
         MatMulCase{
             .name = "bias_accumulate", .rows = 19, .n = 77, .bias = true, .accumulate = true},
-        MatMulCase{.name = "gather", .gather = true},
-        MatMulCase{.name = "gather_many", .rows = 61, .n = 77, .gather = true},
         MatMulCase{.name = "strided", .n = 77, .extra = 3},
         MatMulCase{.name = "strided_many", .rows = 19, .n = 77, .blocks = 2, .extra = 3}),
     [](const auto& info) { return std::string(info.param.name); });
@@ -340,7 +324,12 @@ class MatMulErrors : public ::testing::Test {
  protected:
   MatMulErrors() {
     packed_ = PackedMatrix::Pack({DType::kF32, 2, 3, 4, false, weights_}, context_).value();
-    p_ = {2, 8, 6, x_, nullptr, &packed_, nullptr, false, out_};
+    p_.num_rows = 2;
+    p_.x_stride = 8;
+    p_.out_stride = 6;
+    p_.x = x_;
+    p_.weight = &packed_;
+    p_.out = out_;
   }
   std::string Refusal(const MatMulParams& p) {
     const absl::Status status = MatMul(p, context_);
@@ -380,10 +369,6 @@ TEST_F(MatMulErrors, NamesTheTensor) {
   p = p_;
   p.out = x_ + 15;
   EXPECT_THAT(Refusal(p), HasSubstr("out: expected memory apart from x"));
-  const int32_t ids[] = {0, -3};
-  p = p_;
-  p.row_ids = ids;
-  EXPECT_THAT(Refusal(p), HasSubstr("row_ids[1]: expected >= 0, found -3"));
   p = p_;
   p.x = nullptr;
   EXPECT_THAT(Refusal(p), HasSubstr("x: expected a tensor, found null"));

@@ -337,7 +337,8 @@ TEST_F(RecurrenceErrors, HostileRows) {
 TEST_F(RecurrenceErrors, Device) {
   EXPECT_THAT(std::string(RgLru(lru_, {Device::kCpu, nullptr}).message()), HasSubstr("pool"));
   const absl::Status cuda = RgLru(lru_, {Device::kCuda, nullptr});
-  EXPECT_EQ(cuda.code(), absl::StatusCode::kUnimplemented);
+  // Without a queue, or not in this build.
+  EXPECT_TRUE(absl::IsInvalidArgument(cuda) || absl::IsUnimplemented(cuda)) << cuda;
 }
 
 }  // namespace
