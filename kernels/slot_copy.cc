@@ -38,10 +38,9 @@ void CopyPiece(const SlotCopyParams& p, const SlotTensor& tensor, uint64_t offse
 
 void CopyOnCpu(const SlotCopyParams& p, ThreadPool& pool) {
   for (int t = 0; t < p.num_tensors; ++t) {
-    pool.Run(static_cast<int64_t>(p.tensors[t].bytes), kPieceBytes,
-             [&](int64_t begin, int64_t end, int) {
-               CopyPiece(p, p.tensors[t], begin, end - begin);
-             });
+    pool.Run(
+        static_cast<int64_t>(p.tensors[t].bytes), kPieceBytes,
+        [&](int64_t begin, int64_t end, int) { CopyPiece(p, p.tensors[t], begin, end - begin); });
   }
 }
 

@@ -16,6 +16,8 @@ struct SlotTensor {
   uint64_t image_offset = 0;
 };
 
+// For example: zeroes a slot (num_to 1), forks one onto many, gathers one into an image.
+//
 // Copies the state of slot `from`, or `image`, or zeros (from < 0 and no image), to every slot of
 // `to`, or to `image_out`: one pass over all tensors whatever their number.
 struct SlotCopyParams {
@@ -24,7 +26,7 @@ struct SlotCopyParams {
   int from = -1;
   uint64_t largest_bytes = 0;           // of the largest tensor
   const SlotTensor* tensors = nullptr;  // [num_tensors]; on CUDA bytes and offsets in 16s
-  const int32_t* to = nullptr;          // [num_to], none of them `from`
+  const int32_t* to = nullptr;          // [num_to] on the host, none of them `from`
   const uint8_t* image = nullptr;       // source instead of a slot
   uint8_t* image_out = nullptr;         // destination beside `to`
 };

@@ -1,7 +1,9 @@
 #include "models/griffin.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -31,6 +33,23 @@ float RoundToBf16(float value) {
   return value;
 }
 
+// Sizes of the decode steps that are recorded. Rows of padding cost little: products of few rows
+// are bound by the weights.
+constexpr int kRecordedRows[] = {1,  2,  4,  8,  12,  16,  24,  32,  40,  48,
+                                 56, 64, 80, 96, 112, 128, 160, 192, 224, 256};
+
+// One row for each sequence, and all of them want logits.
+bool IsDecode(const RaggedBatch& batch, int max_rows) {
+  const int rows = batch.num_rows();
+  const int* size = std::lower_bound(std::begin(kRecordedRows), std::end(kRecordedRows), rows);
+  if (rows == 0 || size == std::end(kRecordedRows) || *size > max_rows) return false;
+  if (batch.num_seqs() != rows || static_cast<int>(batch.logit_rows.size()) != rows) return false;
+  for (int s = 0; s < rows; ++s) {
+    if (batch.seq_offsets[s] != s) return false;
+  }
+  return true;
+}
+
 template <typename... Parts>
 absl::Status Malformed(const Parts&... parts) {
   return absl::InvalidArgumentError(absl::StrCat("batch: ", parts...));
@@ -57,8 +76,8 @@ absl::StatusOr<std::unique_ptr<Griffin>> Griffin::Create(const RecurrentGemmaCon
 
 absl::StatusOr<Griffin::Layer> Griffin::LoadLayer(const Weights& weights, int layer) const {
   Layer out;
-  ASSIGN_OR_RETURN(out.temporal_norm, weights.Floats(WeightId::kTemporalNorm, layer, context_));
-  ASSIGN_OR_RETURN(out.channel_norm, weights.Floats(WeightId::kChannelNorm, layer, context_));
+  ASSIGN_OR_RETURN(out.temporal_norm, weights.Floats({WeightId::kTemporalNorm}, layer, context_));
+  ASSIGN_OR_RETURN(out.channel_norm, weights.Floats({WeightId::kChannelNorm}, layer, context_));
   ASSIGN_OR_RETURN(out.mlp, GatedMlp::Load(weights, config_, layer, context_));
   if (config_.blocks[layer] == BlockType::kRecurrent) {
     ASSIGN_OR_RETURN(out.mixer, RgLruMixer::Load(weights, config_, layer, context_));
@@ -72,8 +91,8 @@ absl::Status Griffin::Load(const Weights& weights) {
   const WeightId head = config_.tie_word_embeddings ? WeightId::kEmbedding : WeightId::kLmHead;
   ASSIGN_OR_RETURN(embedding_dtype_, weights.Find(WeightId::kEmbedding, -1)->FloatDType());
   ASSIGN_OR_RETURN(embedding_, weights.Raw(WeightId::kEmbedding, -1, context_));
-  ASSIGN_OR_RETURN(lm_head_, weights.Matrix(head, -1, context_));
-  ASSIGN_OR_RETURN(final_norm_, weights.Floats(WeightId::kFinalNorm, -1, context_));
+  ASSIGN_OR_RETURN(lm_head_, weights.Matrix({head}, -1, context_));
+  ASSIGN_OR_RETURN(final_norm_, weights.Floats({WeightId::kFinalNorm}, -1, context_));
   if (config_.scale_embeddings) {
     embedding_scale_ =
         RoundToBf16(static_cast<float>(std::sqrt(static_cast<double>(config_.hidden_size))));
@@ -93,11 +112,11 @@ absl::Status Griffin::Load(const Weights& weights) {
   info_.num_parameters = weights.num_parameters();
   info_.dtype = weights.dtype();
   ASSIGN_OR_RETURN(scratch_, Activations::Create(config_, max_rows_, context_));
+  ASSIGN_OR_RETURN(inputs_, StepInputs::Create(max_rows_, context_));
   return absl::OkStatus();
 }
 
-absl::Status Griffin::Validate(const RaggedBatch& batch, const StateSlots& slots,
-                               size_t logits) const {
+absl::Status Griffin::Validate(const RaggedBatch& batch, const StateSlots& slots) const {
   const size_t seqs = batch.slots.size();
   if (batch.tokens.size() > static_cast<size_t>(max_rows_)) {
     return Malformed(batch.tokens.size(), " rows, at most ", max_rows_, " fit");
@@ -132,21 +151,17 @@ absl::Status Griffin::Validate(const RaggedBatch& batch, const StateSlots& slots
     }
     last = row;
   }
-  if (logits != batch.logit_rows.size() * static_cast<size_t>(config_.vocab_size)) {
-    return Malformed("logits of ", logits, " floats, expected ", batch.logit_rows.size(), " x ",
-                     config_.vocab_size);
-  }
   return absl::OkStatus();
 }
 
-absl::Status Griffin::Embed(const RaggedBatch& batch) const {
+absl::Status Griffin::Embed(const StepView& view) const {
   kernels::EmbeddingParams params;
-  params.num_rows = batch.num_rows();
+  params.num_rows = view.rows.num_rows;
   params.dim = config_.hidden_size;
   params.vocab = config_.vocab_size;
   params.dtype = embedding_dtype_;
   params.scale = embedding_scale_;
-  params.ids = batch.tokens.data();
+  params.ids = view.tokens;
   params.table = embedding_.data();
   params.out = scratch_.residual.as<float>();
   return kernels::Embedding(params, context_);
@@ -162,17 +177,21 @@ absl::Status Griffin::Norm(int num_rows, const kernels::Buffer& weight, bool add
   params.delta = add ? scratch_.delta.as<float>() : nullptr;
   params.weight = weight.as<float>();
   params.x = scratch_.residual.as<float>();
-  params.out = scratch_.normed.as<float>();
+  const Operand out = scratch_.Feed(scratch_.normed);
+  params.out = out.f32;
+  params.out_bf16 = out.bf16;
   params.row_ids = row_ids;
   return kernels::RmsNorm(params, context_);
 }
 
-absl::Status Griffin::Head(const RaggedBatch& batch, float* logits) const {
+absl::Status Griffin::Head(const StepView& view, float* logits) const {
+  const Operand normed = scratch_.Feed(scratch_.normed);
   kernels::MatMulParams params;
-  params.num_rows = static_cast<int>(batch.logit_rows.size());
+  params.num_rows = view.num_logit_rows;
   params.x_stride = config_.hidden_size;
   params.out_stride = config_.vocab_size;
-  params.x = scratch_.normed.as<float>();
+  params.x = normed.f32;
+  params.x_bf16 = normed.bf16;
   params.weight = &lm_head_;
   params.out = logits;
   RETURN_IF_ERROR(kernels::MatMul(params, context_));
@@ -186,13 +205,9 @@ absl::Status Griffin::Head(const RaggedBatch& batch, float* logits) const {
   return kernels::Softcap(cap, context_);
 }
 
-absl::Status Griffin::Forward(const RaggedBatch& batch, StateSlots& slots,
-                              absl::Span<float> logits) {
-  RETURN_IF_ERROR(Validate(batch, slots, logits.size()));
-  const int rows = batch.num_rows();
-  if (rows == 0) return absl::OkStatus();
-
-  const MixerStep step = {batch.Rows(), &scratch_, &slots, context_};
+absl::Status Griffin::Run(const StepView& view, StateSlots& slots, float* logits) const {
+  const int rows = view.rows.num_rows;
+  const MixerStep step = {view.rows, &scratch_, &slots, context_};
   if (scratch_.rope_cos.size() != 0) {
     kernels::RopeTableParams rope;
     rope.rows = step.rows;
@@ -203,8 +218,8 @@ absl::Status Griffin::Forward(const RaggedBatch& batch, StateSlots& slots,
     RETURN_IF_ERROR(kernels::RopeTable(rope, context_));
   }
 
-  RETURN_IF_ERROR(Embed(batch));
-  const float* normed = scratch_.normed.as<float>();
+  RETURN_IF_ERROR(Embed(view));
+  const Operand normed = scratch_.Feed(scratch_.normed);
   float* delta = scratch_.delta.as<float>();
   bool add = false;
   for (const Layer& layer : layers_) {
@@ -214,10 +229,74 @@ absl::Status Griffin::Forward(const RaggedBatch& batch, StateSlots& slots,
     RETURN_IF_ERROR(layer.mlp.Run(rows, normed, delta, scratch_, context_));
     add = true;
   }
-  if (batch.logit_rows.empty()) return absl::OkStatus();
+  if (view.num_logit_rows == 0) return absl::OkStatus();
+  RETURN_IF_ERROR(Norm(view.num_logit_rows, final_norm_, add, view.logit_rows));
+  return Head(view, logits);
+}
+
+absl::Status Griffin::ReserveLogits(int rows) {
+  const size_t bytes = sizeof(float) * rows * config_.vocab_size;
+  if (logits_.size() >= bytes) return absl::OkStatus();
+  logits_ = kernels::Buffer();
+  ASSIGN_OR_RETURN(logits_, kernels::Buffer::Allocate(context_.device, bytes));
+  return absl::OkStatus();
+}
+
+absl::Status Griffin::RunRecorded(const RaggedBatch& batch, StateSlots& slots) {
+  const int seqs = batch.num_seqs();
+  const int size = *std::lower_bound(std::begin(kRecordedRows), std::end(kRecordedRows), seqs);
+  padded_ = batch;
+  for (int s = seqs; s < size; ++s) {
+    padded_.tokens.push_back(0);
+    padded_.seq_offsets.push_back(s + 1);
+    padded_.slots.push_back(-1);
+    padded_.start_positions.push_back(0);
+    padded_.logit_rows.push_back(s);
+  }
+  RETURN_IF_ERROR(ReserveLogits(size));
+  ASSIGN_OR_RETURN(const StepView view, inputs_.Stage(padded_));
+  Recording& recording = recordings_[size];
+  float* const logits = logits_.as<float>();
+  if (!recording.graph.valid() || recording.slots != &slots || recording.logits != logits) {
+    RETURN_IF_ERROR(context_.queue->BeginCapture());
+    const absl::Status recorded = Run(view, slots, logits);
+    absl::StatusOr<kernels::DeviceGraph> graph = context_.queue->EndCapture();
+    RETURN_IF_ERROR(recorded);
+    RETURN_IF_ERROR(graph.status());
+    recording = {&slots, logits, *std::move(graph)};
+  }
+  return context_.queue->Launch(recording.graph);
+}
+
+absl::StatusOr<float*> Griffin::ForwardOnDevice(const RaggedBatch& batch, StateSlots& slots) {
+  RETURN_IF_ERROR(Validate(batch, slots));
+  if (batch.num_rows() == 0) return logits_.as<float>();
+  if (context_.device == kernels::Device::kCuda && IsDecode(batch, max_rows_)) {
+    RETURN_IF_ERROR(RunRecorded(batch, slots));
+    return logits_.as<float>();
+  }
+  RETURN_IF_ERROR(ReserveLogits(static_cast<int>(batch.logit_rows.size())));
+  ASSIGN_OR_RETURN(const StepView view, inputs_.Stage(batch));
+  RETURN_IF_ERROR(Run(view, slots, logits_.as<float>()));
+  return logits_.as<float>();
+}
+
+absl::Status Griffin::Forward(const RaggedBatch& batch, StateSlots& slots,
+                              absl::Span<float> logits) {
+  if (logits.size() != batch.logit_rows.size() * static_cast<size_t>(config_.vocab_size)) {
+    return Malformed("logits of ", logits.size(), " floats, expected ", batch.logit_rows.size(),
+                     " x ", config_.vocab_size);
+  }
+  if (context_.device == kernels::Device::kCpu) {
+    RETURN_IF_ERROR(Validate(batch, slots));
+    if (batch.num_rows() == 0) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const StepView view, inputs_.Stage(batch));
+    return Run(view, slots, logits.data());
+  }
+  ASSIGN_OR_RETURN(const float* on_device, ForwardOnDevice(batch, slots));
   RETURN_IF_ERROR(
-      Norm(static_cast<int>(batch.logit_rows.size()), final_norm_, add, batch.logit_rows.data()));
-  return Head(batch, logits.data());
+      context_.queue->Download(logits.data(), on_device, logits.size() * sizeof(float)));
+  return context_.queue->Synchronize();
 }
 
 }  // namespace reprise::models

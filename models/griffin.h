@@ -6,6 +6,7 @@
 #ifndef REPRISE_MODELS_GRIFFIN_H_
 #define REPRISE_MODELS_GRIFFIN_H_
 
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "models/hybrid_model.h"
 #include "models/mixers/mixer.h"
 #include "models/mlp.h"
+#include "models/step_inputs.h"
 #include "models/weights.h"
 
 namespace reprise::models {
@@ -30,8 +32,10 @@ class Griffin final : public HybridModel {
   const ModelInfo& info() const override { return info_; }
   const StateLayout& state_layout() const override { return layout_; }
   int max_rows() const override { return max_rows_; }
+  kernels::Context context() const override { return context_; }
   absl::Status Forward(const RaggedBatch& batch, StateSlots& slots,
                        absl::Span<float> logits) override;
+  absl::StatusOr<float*> ForwardOnDevice(const RaggedBatch& batch, StateSlots& slots) override;
 
  private:
   struct Layer {
@@ -45,12 +49,18 @@ class Griffin final : public HybridModel {
           const kernels::Context& context);
   absl::Status Load(const Weights& weights);
   absl::StatusOr<Layer> LoadLayer(const Weights& weights, int layer) const;
-  absl::Status Validate(const RaggedBatch& batch, const StateSlots& slots, size_t logits) const;
-  absl::Status Embed(const RaggedBatch& batch) const;
+  absl::Status Validate(const RaggedBatch& batch, const StateSlots& slots) const;
+  absl::Status ReserveLogits(int rows);
+  // The whole step over checked and staged inputs. Queues the same operations for every batch of
+  // one shape, so that they can be recorded.
+  absl::Status Run(const StepView& view, StateSlots& slots, float* logits) const;
+  // A decode step: padded to a common size and replayed from a recorded graph.
+  absl::Status RunRecorded(const RaggedBatch& batch, StateSlots& slots);
+  absl::Status Embed(const StepView& view) const;
   // residual += delta (when `add`); normed = norm(residual).
   absl::Status Norm(int num_rows, const kernels::Buffer& weight, bool add,
                     const int32_t* row_ids = nullptr) const;
-  absl::Status Head(const RaggedBatch& batch, float* logits) const;
+  absl::Status Head(const StepView& view, float* logits) const;
 
   RecurrentGemmaConfig config_;
   ModelInfo info_;
@@ -65,6 +75,17 @@ class Griffin final : public HybridModel {
   std::vector<Layer> layers_;
   StateLayout layout_;
   Activations scratch_;
+  StepInputs inputs_;
+
+  // CUDA only.
+  struct Recording {
+    const StateSlots* slots = nullptr;
+    const float* logits = nullptr;
+    kernels::DeviceGraph graph;
+  };
+  std::map<int, Recording> recordings_;  // by rows
+  RaggedBatch padded_;
+  kernels::Buffer logits_;  // [rows, vocab], grown as needed
 };
 
 }  // namespace reprise::models

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "models/ragged_batch.h"
 #include "models/state_layout.h"
@@ -48,10 +49,24 @@ class HybridModel {
   // Feeds batch.tokens and moves the named slots' states to the end of their rows. Writes the
   // logits of batch.logit_rows to `logits` [logit_rows.size(), vocab_size], row-major.
   // INVALID_ARGUMENT for a malformed batch (bad offsets, duplicate or unknown slot, token outside
-  // the vocabulary, too many rows, wrong size of `logits`); then no state has moved.
+  // the vocabulary, too many rows, wrong size of `logits`); then no state has moved. `logits` is
+  // host memory and complete on return.
   virtual absl::Status Forward(const RaggedBatch& batch, StateSlots& slots,
                                absl::Span<float> logits) = 0;
+
+  // The same, with the logits in the model's own memory on its device, where they stay until the
+  // next call. On CUDA the work is queued on the model's queue, and its errors show at the next
+  // synchronization. RESOURCE_EXHAUSTED when there is no memory for that many rows of logits.
+  // UNIMPLEMENTED for a model that has no device.
+  virtual absl::StatusOr<float*> ForwardOnDevice(const RaggedBatch& batch, StateSlots& slots);
+
+  // Where the model runs.
+  virtual kernels::Context context() const { return {}; }
 };
+
+inline absl::StatusOr<float*> HybridModel::ForwardOnDevice(const RaggedBatch&, StateSlots&) {
+  return absl::UnimplementedError("this model gives its logits to the host only");
+}
 
 }  // namespace reprise::models
 

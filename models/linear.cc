@@ -1,27 +1,50 @@
 #include "models/linear.h"
 
+#include <vector>
+
 #include "base/status_macros.h"
 
 namespace reprise::models {
 
-absl::StatusOr<Linear> Linear::Load(const Weights& weights, WeightId weight, WeightId bias,
-                                    int layer, const kernels::Context& context) {
+absl::StatusOr<Linear> Linear::Load(const Weights& weights,
+                                    std::initializer_list<LinearNames> layers, int layer,
+                                    const kernels::Context& context, bool gated) {
+  std::vector<WeightId> matrices, biases;
+  for (const LinearNames& names : layers) {
+    matrices.push_back(names.weight);
+    biases.push_back(names.bias);
+  }
   Linear linear;
-  ASSIGN_OR_RETURN(linear.weight_, weights.Matrix(weight, layer, context));
-  ASSIGN_OR_RETURN(linear.bias_, weights.Floats(bias, layer, context));
+  ASSIGN_OR_RETURN(linear.weight_, weights.Matrix(matrices, layer, context, gated));
+  ASSIGN_OR_RETURN(linear.bias_, weights.Floats(biases, layer, context));
   return linear;
 }
 
-absl::Status Linear::Run(int num_rows, const float* x, float* out,
-                         const kernels::Context& context) const {
+kernels::MatMulParams Linear::Params(int num_rows, const Operand& x, int64_t x_stride) const {
   kernels::MatMulParams params;
   params.num_rows = num_rows;
-  params.x_stride = inputs();
+  params.x_stride = x_stride == 0 ? inputs() : x_stride;
   params.out_stride = outputs();
-  params.x = x;
+  params.x = x.f32;
+  params.x_bf16 = x.bf16;
   params.weight = &weight_;
   params.bias = bias_.size() == 0 ? nullptr : bias_.as<float>();
+  return params;
+}
+
+absl::Status Linear::Run(int num_rows, const Operand& x, float* out,
+                         const kernels::Context& context, int64_t x_stride) const {
+  kernels::MatMulParams params = Params(num_rows, x, x_stride);
   params.out = out;
+  return kernels::MatMul(params, context);
+}
+
+absl::Status Linear::RunGated(int num_rows, const Operand& x, kernels::Activation activation,
+                              const Operand& out, const kernels::Context& context) const {
+  kernels::MatMulParams params = Params(num_rows, x, 0);
+  params.activation = activation;
+  params.out = out.f32;
+  params.out_bf16 = out.bf16;
   return kernels::MatMul(params, context);
 }
 

@@ -2,28 +2,48 @@
 #ifndef REPRISE_MODELS_LINEAR_H_
 #define REPRISE_MODELS_LINEAR_H_
 
+#include <initializer_list>
+
 #include "absl/status/statusor.h"
 #include "kernels/matmul.h"
+#include "models/activations.h"
 #include "models/weights.h"
 
 namespace reprise::models {
 
+// A linear layer of a checkpoint and the one that holds its bias.
+struct LinearNames {
+  WeightId weight, bias;
+};
+
 // Immutable.
 class Linear {
  public:
-  // A bias that the config does not have is none.
-  static absl::StatusOr<Linear> Load(const Weights& weights, WeightId weight, WeightId bias,
-                                     int layer, const kernels::Context& context);
+  // Several layers that read the same inputs become one product, their outputs side by side (of
+  // block-diagonal ones: all blocks of the first, then all of the second). A bias that the config
+  // does not have is none. `gated`: two layers, see PackedMatrix::Source.
+  static absl::StatusOr<Linear> Load(const Weights& weights,
+                                     std::initializer_list<LinearNames> layers, int layer,
+                                     const kernels::Context& context, bool gated = false);
   Linear() = default;
 
-  int64_t inputs() const { return int64_t{weight_.blocks()} * weight_.k(); }
-  int64_t outputs() const { return int64_t{weight_.blocks()} * weight_.n(); }
+  int64_t inputs() const { return int64_t{weight_.x_blocks()} * weight_.k(); }
+  int64_t outputs() const {
+    return int64_t{weight_.blocks()} * weight_.n() / (weight_.gated() ? 2 : 1);
+  }
   size_t bytes() const { return weight_.bytes() + bias_.size(); }
 
-  // x [num_rows, inputs] -> out [num_rows, outputs], both dense; they must not overlap.
-  absl::Status Run(int num_rows, const float* x, float* out, const kernels::Context& context) const;
+  // x [num_rows, inputs] at x_stride (0: dense) -> out [num_rows, outputs], dense; they must not
+  // overlap.
+  absl::Status Run(int num_rows, const Operand& x, float* out, const kernels::Context& context,
+                   int64_t x_stride = 0) const;
+  // CUDA, gated weights: out = act(gate) * up.
+  absl::Status RunGated(int num_rows, const Operand& x, kernels::Activation activation,
+                        const Operand& out, const kernels::Context& context) const;
 
  private:
+  kernels::MatMulParams Params(int num_rows, const Operand& x, int64_t x_stride) const;
+
   kernels::PackedMatrix weight_;
   kernels::Buffer bias_;  // [outputs] or empty
 };

@@ -82,8 +82,8 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const LoadOp
     return absl::InvalidArgumentError(
         absl::StrCat("max_rows: expected 1 to ", kMaxRows, ", found ", options.max_rows));
   }
-  if (options.context.device != kernels::Device::kCpu || options.context.pool == nullptr) {
-    return absl::UnimplementedError("models run on the CPU, with a thread pool");
+  if (options.context.pool == nullptr) {
+    return absl::InvalidArgumentError("context.pool: expected a thread pool, found null");
   }
   std::error_code error;
   if (!std::filesystem::is_directory(directory, error)) {

@@ -13,7 +13,7 @@
 namespace reprise::models {
 
 struct LoadOptions {
-  kernels::Context context;  // borrowed pool must outlive the model
+  kernels::Context context;  // with a pool on any device; borrowed, must outlive the model
   int max_rows = 512;        // rows of one Forward, 1..65536
 };
 

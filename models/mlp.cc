@@ -9,29 +9,33 @@ absl::StatusOr<GatedMlp> GatedMlp::Load(const Weights& weights, const RecurrentG
   using enum WeightId;
   GatedMlp mlp;
   mlp.activation_ = config.activation;
-  ASSIGN_OR_RETURN(mlp.gate_, Linear::Load(weights, kMlpGate, kMlpGateBias, layer, context));
-  ASSIGN_OR_RETURN(mlp.up_, Linear::Load(weights, kMlpUp, kMlpUpBias, layer, context));
-  ASSIGN_OR_RETURN(mlp.down_, Linear::Load(weights, kMlpDown, kMlpDownBias, layer, context));
+  const bool gated = context.device == kernels::Device::kCuda;
+  ASSIGN_OR_RETURN(mlp.gate_up_,
+                   Linear::Load(weights, {{kMlpGate, kMlpGateBias}, {kMlpUp, kMlpUpBias}}, layer,
+                                context, gated));
+  ASSIGN_OR_RETURN(mlp.down_, Linear::Load(weights, {{kMlpDown, kMlpDownBias}}, layer, context));
   return mlp;
 }
 
-absl::Status GatedMlp::Run(int num_rows, const float* x, float* out, const Activations& scratch,
+absl::Status GatedMlp::Run(int num_rows, const Operand& x, float* out, const Activations& scratch,
                            const kernels::Context& context) const {
-  float* gate = scratch.mlp_gate.as<float>();
-  float* up = scratch.mlp_up.as<float>();
-  RETURN_IF_ERROR(gate_.Run(num_rows, x, gate, context));
-  RETURN_IF_ERROR(up_.Run(num_rows, x, up, context));
-
+  const Operand inner = scratch.Feed(scratch.mlp);
+  if (context.device == kernels::Device::kCuda) {
+    RETURN_IF_ERROR(gate_up_.RunGated(num_rows, x, activation_, inner, context));
+    return down_.Run(num_rows, inner, out, context);
+  }
+  RETURN_IF_ERROR(gate_up_.Run(num_rows, x, inner.f32, context));
+  const int64_t width = down_.inputs();
   kernels::GatedActivationParams params;
   params.activation = activation_;
   params.num_rows = num_rows;
-  params.dim = static_cast<int>(gate_.outputs());
-  params.gate_stride = params.up_stride = params.out_stride = params.dim;
-  params.gate = gate;
-  params.up = up;
-  params.out = gate;
+  params.dim = static_cast<int>(width);
+  params.gate_stride = params.up_stride = params.out_stride = 2 * width;
+  params.gate = inner.f32;
+  params.up = inner.f32 + width;
+  params.out = inner.f32;
   RETURN_IF_ERROR(kernels::GatedActivation(params, context));
-  return down_.Run(num_rows, gate, out, context);
+  return down_.Run(num_rows, inner, out, context, 2 * width);
 }
 
 }  // namespace reprise::models

@@ -16,15 +16,15 @@ class GatedMlp {
                                        int layer, const kernels::Context& context);
   GatedMlp() = default;
 
-  size_t bytes() const { return gate_.bytes() + up_.bytes() + down_.bytes(); }
+  size_t bytes() const { return gate_up_.bytes() + down_.bytes(); }
 
   // x, out: [num_rows, hidden].
-  absl::Status Run(int num_rows, const float* x, float* out, const Activations& scratch,
+  absl::Status Run(int num_rows, const Operand& x, float* out, const Activations& scratch,
                    const kernels::Context& context) const;
 
  private:
   kernels::Activation activation_ = kernels::Activation::kGeluTanh;
-  Linear gate_, up_, down_;
+  Linear gate_up_, down_;
 };
 
 }  // namespace reprise::models

@@ -33,7 +33,9 @@ std::string NumericsId(kernels::Device device);
 class StateLayout {
  public:
   explicit StateLayout(kernels::Device device = kernels::Device::kCpu)
-      : numerics_id_(NumericsId(device)) {}
+      : device_(device), numerics_id_(NumericsId(device)) {}
+
+  kernels::Device device() const { return device_; }
 
   // Appends a tensor; offsets follow the order of the calls.
   void Add(int layer, StateRole role, kernels::DType dtype, std::vector<int64_t> shape);
@@ -46,6 +48,7 @@ class StateLayout {
   std::string Digest() const;
 
  private:
+  kernels::Device device_;
   std::string numerics_id_;
   std::vector<StateTensor> tensors_;
   size_t bytes_ = 0;

@@ -1,5 +1,6 @@
 #include "models/state_slots.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -40,8 +41,11 @@ void SlotHandle::Reset() {
   generation_ = 0;
 }
 
-StateSlots::StateSlots(StateLayout layout, int num_slots)
-    : layout_(std::move(layout)), num_slots_(num_slots), generations_(num_slots, 0) {
+StateSlots::StateSlots(StateLayout layout, int num_slots, const kernels::Context& context)
+    : layout_(std::move(layout)),
+      num_slots_(num_slots),
+      context_(context),
+      generations_(num_slots, 0) {
   free_.reserve(num_slots);
   for (int slot = num_slots; slot-- > 0;) free_.push_back(slot);
 }
@@ -54,11 +58,11 @@ absl::StatusOr<std::unique_ptr<StateSlots>> StateSlots::Create(const StateLayout
     return absl::InvalidArgumentError(
         absl::StrCat("num_slots: expected 1 to ", kMaxSlots, ", found ", num_slots));
   }
-  if (context.device != kernels::Device::kCpu) {
-    return absl::UnimplementedError("state slots: only the CPU is supported");
+  if (layout.device() != context.device) {
+    return absl::InvalidArgumentError("state slots: the layout is for another device");
   }
-  // Copies below are memcpy: the arrays must be in host memory.
-  auto slots = std::unique_ptr<StateSlots>(new StateSlots(layout, num_slots));
+  const bool cuda = context.device == kernels::Device::kCuda;
+  auto slots = std::unique_ptr<StateSlots>(new StateSlots(layout, num_slots, context));
   for (const StateTensor& tensor : layout.tensors()) {
     size_t bytes = 0;
     if (__builtin_mul_overflow(tensor.bytes, static_cast<size_t>(num_slots), &bytes)) {
@@ -70,9 +74,29 @@ absl::StatusOr<std::unique_ptr<StateSlots>> StateSlots::Create(const StateLayout
       return Prefixed(buffer.status(), absl::StrCat("state slots: ", num_slots, " slots of ",
                                                     layout.bytes(), " bytes: ", tensor.Name()));
     }
+    if (cuda && tensor.bytes % 16 != 0) {
+      return absl::UnimplementedError(absl::StrCat("state slots: ", tensor.Name(), " has ",
+                                                   tensor.bytes, " bytes, not a multiple of 16"));
+    }
+    slots->tensors_.push_back({buffer->as<uint8_t>(), tensor.bytes, tensor.offset});
+    slots->largest_bytes_ = std::max<uint64_t>(slots->largest_bytes_, tensor.bytes);
     slots->buffers_.push_back(*std::move(buffer));
   }
+  if (!cuda) return slots;
+  const size_t table = slots->tensors_.size() * sizeof(kernels::SlotTensor);
+  ASSIGN_OR_RETURN(slots->device_tensors_, kernels::Buffer::Allocate(context.device, table));
+  RETURN_IF_ERROR(
+      context.queue->Upload(slots->device_tensors_.data(), slots->tensors_.data(), table));
+  RETURN_IF_ERROR(context.queue->Synchronize());
+  ASSIGN_OR_RETURN(slots->device_image_, kernels::Buffer::Allocate(context.device, layout.bytes()));
+  ASSIGN_OR_RETURN(slots->pinned_image_, kernels::PinnedBuffer::Allocate(layout.bytes()));
   return slots;
+}
+
+absl::Status StateSlots::CheckImage(size_t bytes) const {
+  if (bytes == layout_.bytes()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("image: expected ", layout_.bytes(), " bytes, found ", bytes));
 }
 
 absl::StatusOr<SlotHandle> StateSlots::Acquire() {
@@ -99,56 +123,71 @@ int64_t StateSlots::slot_stride(int index) const {
   return static_cast<int64_t>(tensor.bytes / kernels::DTypeBytes(tensor.dtype));
 }
 
+kernels::SlotCopyParams StateSlots::CopyParams() const {
+  kernels::SlotCopyParams params;
+  params.num_tensors = static_cast<int>(tensors_.size());
+  params.largest_bytes = largest_bytes_;
+  params.tensors =
+      device_tensors_.size() != 0 ? device_tensors_.as<kernels::SlotTensor>() : tensors_.data();
+  return params;
+}
+
 absl::Status StateSlots::Export(int slot, absl::Span<uint8_t> image) const {
   if (!held(slot)) return NotHeld(slot);
-  if (image.size() != layout_.bytes()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("image: expected ", layout_.bytes(), " bytes, found ", image.size()));
+  RETURN_IF_ERROR(CheckImage(image.size()));
+  kernels::SlotCopyParams params = CopyParams();
+  params.from = slot;
+  if (context_.device == kernels::Device::kCpu) {
+    params.image_out = image.data();
+    return kernels::CopySlots(params, context_);
   }
-  for (size_t i = 0; i < buffers_.size(); ++i) {
-    const StateTensor& tensor = layout_.tensors()[i];
-    if (tensor.bytes == 0) continue;
-    std::memcpy(image.data() + tensor.offset, buffers_[i].as<uint8_t>() + slot * tensor.bytes,
-                tensor.bytes);
-  }
+  params.image_out = device_image_.as<uint8_t>();
+  RETURN_IF_ERROR(kernels::CopySlots(params, context_));
+  RETURN_IF_ERROR(
+      context_.queue->Download(pinned_image_.as<uint8_t>(), device_image_.data(), image.size()));
+  RETURN_IF_ERROR(context_.queue->Synchronize());
+  std::memcpy(image.data(), pinned_image_.as<uint8_t>(), image.size());
   return absl::OkStatus();
 }
 
 absl::Status StateSlots::Import(int slot, absl::Span<const uint8_t> image) {
   if (!held(slot)) return NotHeld(slot);
-  if (image.size() != layout_.bytes()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("image: expected ", layout_.bytes(), " bytes, found ", image.size()));
-  }
-  for (size_t i = 0; i < buffers_.size(); ++i) {
-    const StateTensor& tensor = layout_.tensors()[i];
-    if (tensor.bytes == 0) continue;
-    std::memcpy(buffers_[i].as<uint8_t>() + slot * tensor.bytes, image.data() + tensor.offset,
-                tensor.bytes);
-  }
-  return absl::OkStatus();
+  RETURN_IF_ERROR(CheckImage(image.size()));
+  kernels::SlotCopyParams params = CopyParams();
+  params.num_to = 1;
+  params.to = &slot;
+  params.image = image.data();
+  if (context_.device == kernels::Device::kCpu) return kernels::CopySlots(params, context_);
+  params.image = device_image_.as<uint8_t>();
+  std::memcpy(pinned_image_.as<uint8_t>(), image.data(), image.size());
+  RETURN_IF_ERROR(
+      context_.queue->Upload(device_image_.data(), pinned_image_.as<uint8_t>(), image.size()));
+  RETURN_IF_ERROR(kernels::CopySlots(params, context_));
+  // The pinned image is used again.
+  return context_.queue->Synchronize();
 }
 
-absl::Status StateSlots::Copy(int from, int to) {
+absl::Status StateSlots::Copy(int from, absl::Span<const int> to) {
   if (!held(from)) return NotHeld(from);
-  if (!held(to)) return NotHeld(to);
-  if (from == to) return absl::OkStatus();
-  for (size_t i = 0; i < buffers_.size(); ++i) {
-    const size_t bytes = layout_.tensors()[i].bytes;
-    if (bytes == 0) continue;
-    std::memcpy(buffers_[i].as<uint8_t>() + to * bytes, buffers_[i].as<uint8_t>() + from * bytes,
-                bytes);
+  std::vector<int32_t> others;
+  for (const int slot : to) {
+    if (!held(slot)) return NotHeld(slot);
+    if (slot != from) others.push_back(slot);
   }
-  return absl::OkStatus();
+  if (others.empty()) return absl::OkStatus();
+  kernels::SlotCopyParams params = CopyParams();
+  params.from = from;
+  params.num_to = static_cast<int>(others.size());
+  params.to = others.data();
+  return kernels::CopySlots(params, context_);
 }
 
 absl::Status StateSlots::Zero(int slot) {
   if (!held(slot)) return NotHeld(slot);
-  for (size_t i = 0; i < buffers_.size(); ++i) {
-    const size_t bytes = layout_.tensors()[i].bytes;
-    if (bytes != 0) std::memset(buffers_[i].as<uint8_t>() + slot * bytes, 0, bytes);
-  }
-  return absl::OkStatus();
+  kernels::SlotCopyParams params = CopyParams();
+  params.num_to = 1;
+  params.to = &slot;
+  return kernels::CopySlots(params, context_);
 }
 
 absl::Status StateSlots::CheckIntegrity() const {

@@ -9,7 +9,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/device_queue.h"
 #include "kernels/kernels.h"
+#include "kernels/slot_copy.h"
 #include "models/state_layout.h"
 
 namespace reprise::models {
@@ -41,7 +43,8 @@ class SlotHandle {
 };
 
 // N slots for one layout, allocated once. Each state tensor is one array [slots, tensor]: kernels
-// index it by slot. Not thread-safe: belongs to the thread that runs the steps.
+// index it by slot. Not thread-safe: belongs to the thread that runs the steps. On CUDA copies are
+// queued between the steps; Export and Import wait for theirs.
 class StateSlots {
  public:
   // num_slots >= 1. RESOURCE_EXHAUSTED when num_slots * layout.bytes() is not to be had.
@@ -69,8 +72,9 @@ class StateSlots {
   // A slot's whole state in layout order.
   absl::Status Export(int slot, absl::Span<uint8_t> image) const;
   absl::Status Import(int slot, absl::Span<const uint8_t> image);
-  // Copies one slot's state onto another's: the whole cost of a fork.
-  absl::Status Copy(int from, int to);
+  // Copies one slot's state onto others: the whole cost of a fork.
+  absl::Status Copy(int from, int to) { return Copy(from, {&to, 1}); }
+  absl::Status Copy(int from, absl::Span<const int> to);
   absl::Status Zero(int slot);
 
   // INTERNAL unless free + held = all, without duplicates.
@@ -78,12 +82,20 @@ class StateSlots {
 
  private:
   friend class SlotHandle;
-  StateSlots(StateLayout layout, int num_slots);
+  StateSlots(StateLayout layout, int num_slots, const kernels::Context& context);
+  kernels::SlotCopyParams CopyParams() const;
+  absl::Status CheckImage(size_t bytes) const;
   void Release(int slot, uint64_t generation);
 
   StateLayout layout_;
   int num_slots_;
+  kernels::Context context_;
   std::vector<kernels::Buffer> buffers_;
+  std::vector<kernels::SlotTensor> tensors_;  // of buffers_
+  uint64_t largest_bytes_ = 0;
+  // CUDA only: tensors_ there, and an image on its way.
+  kernels::Buffer device_tensors_, device_image_;
+  kernels::PinnedBuffer pinned_image_;
   std::vector<int> free_;
   std::vector<uint64_t> generations_;  // odd = held
 };

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "base/hash.h"
 #include "base/status_macros.h"
+#include "kernels/device_queue.h"
 
 namespace reprise::models {
 namespace {
@@ -79,6 +80,19 @@ bool HasNonFinite(std::string_view bytes, DType dtype) {
   }
 }
 
+absl::StatusOr<kernels::Buffer> UploadBytes(const void* data, size_t bytes,
+                                            const kernels::Context& context) {
+  ASSIGN_OR_RETURN(kernels::Buffer buffer, kernels::Buffer::Allocate(context.device, bytes));
+  if (bytes == 0) return buffer;
+  if (context.device == kernels::Device::kCpu) {
+    std::memcpy(buffer.data(), data, bytes);
+    return buffer;
+  }
+  RETURN_IF_ERROR(context.queue->Upload(buffer.data(), data, bytes));
+  RETURN_IF_ERROR(context.queue->Synchronize());
+  return buffer;
+}
+
 }  // namespace
 
 absl::StatusOr<Weights> Weights::Resolve(const Checkpoint& checkpoint,
@@ -120,54 +134,87 @@ const TensorView* Weights::Find(WeightId id, int layer) const {
   return it == tensors_.end() ? nullptr : it->second;
 }
 
-absl::StatusOr<kernels::Buffer> Weights::Floats(WeightId id, int layer,
-                                                const kernels::Context& context) const {
+absl::StatusOr<std::vector<float>> Weights::HostFloats(WeightId id, int layer) const {
   const TensorView* tensor = Find(id, layer);
-  if (tensor == nullptr) return kernels::Buffer();
+  if (tensor == nullptr) return std::vector<float>();
   ASSIGN_OR_RETURN(const DType dtype, tensor->FloatDType());
-  ASSIGN_OR_RETURN(
-      kernels::Buffer buffer,
-      kernels::Buffer::Allocate(context.device, tensor->num_elements() * sizeof(float)));
-  WidenTo(*tensor, dtype, buffer.as<float>());
-  return buffer;
+  std::vector<float> values(tensor->num_elements());
+  WidenTo(*tensor, dtype, values.data());
+  return values;
+}
+
+absl::StatusOr<kernels::Buffer> Weights::Floats(const std::vector<WeightId>& ids, int layer,
+                                                const kernels::Context& context) const {
+  std::vector<float> values;
+  for (const WeightId id : ids) {
+    ASSIGN_OR_RETURN(const std::vector<float> more, HostFloats(id, layer));
+    values.insert(values.end(), more.begin(), more.end());
+  }
+  return UploadFloats(values, context);
 }
 
 absl::StatusOr<kernels::Buffer> Weights::Raw(WeightId id, int layer,
                                              const kernels::Context& context) const {
   const TensorView* tensor = Find(id, layer);
   if (tensor == nullptr) return kernels::Buffer();
-  ASSIGN_OR_RETURN(kernels::Buffer buffer,
-                   kernels::Buffer::Allocate(context.device, tensor->bytes.size()));
-  std::memcpy(buffer.data(), tensor->bytes.data(), tensor->bytes.size());
-  return buffer;
+  return UploadBytes(tensor->bytes.data(), tensor->bytes.size(), context);
 }
 
-absl::StatusOr<kernels::PackedMatrix> Weights::Matrix(WeightId id, int layer,
-                                                      const kernels::Context& context) const {
-  const TensorView* tensor = Find(id, layer);
-  if (tensor == nullptr) {
-    return absl::InternalError(absl::StrCat("weight ", SpecOf(id).name, " was not resolved"));
+absl::StatusOr<kernels::PackedMatrix> Weights::Matrix(const std::vector<WeightId>& ids, int layer,
+                                                      const kernels::Context& context,
+                                                      bool gated) const {
+  std::vector<const TensorView*> tensors;
+  bool same_dtype = true;
+  for (const WeightId id : ids) {
+    tensors.push_back(Find(id, layer));
+    if (tensors.back() == nullptr) {
+      return absl::InternalError(absl::StrCat("weight ", SpecOf(id).name, " was not resolved"));
+    }
+    same_dtype &= tensors.back()->dtype_name == tensors.front()->dtype_name;
   }
+  const TensorView& first = *tensors.front();
   kernels::PackedMatrix::Source source;
-  ASSIGN_OR_RETURN(source.dtype, tensor->FloatDType());
-  const bool blocked = tensor->shape.size() == 3;
-  source.blocks = blocked ? static_cast<int>(tensor->shape[0]) : 1;
+  ASSIGN_OR_RETURN(source.dtype, first.FloatDType());
+  const bool blocked = first.shape.size() == 3;
   source.transposed = blocked;
-  const int64_t rows = tensor->shape[blocked ? 1 : 0];
-  const int64_t columns = tensor->shape[blocked ? 2 : 1];
-  source.n = static_cast<int>(blocked ? columns : rows);
-  source.k = static_cast<int>(blocked ? rows : columns);
-  // The file promises no alignment of its tensors.
-  const bool aligned =
-      reinterpret_cast<uintptr_t>(tensor->bytes.data()) % kernels::DTypeBytes(source.dtype) == 0;
-  kernels::Buffer copy;
-  if (!aligned) {
-    ASSIGN_OR_RETURN(copy, Raw(id, layer, context));
+  source.gated = gated;
+  source.k = static_cast<int>(first.shape[1]);
+  source.n = static_cast<int>(blocked ? first.shape[2] : 0);
+  source.blocks = 0;
+  if (blocked) source.x_blocks = static_cast<int>(first.shape[0]);
+  for (const TensorView* tensor : tensors) {
+    (blocked ? source.blocks : source.n) += static_cast<int>(tensor->shape[0]);
   }
-  source.data = aligned ? static_cast<const void*>(tensor->bytes.data()) : copy.data();
+  if (!blocked) source.blocks = 1;
+
+  // The file promises no alignment of its tensors, and several lie apart.
+  std::vector<char> joined;
+  std::vector<float> widened;
+  const bool aligned =
+      reinterpret_cast<uintptr_t>(first.bytes.data()) % kernels::DTypeBytes(source.dtype) == 0;
+  if (!same_dtype) {
+    source.dtype = DType::kF32;
+    for (const WeightId id : ids) {
+      ASSIGN_OR_RETURN(const std::vector<float> more, HostFloats(id, layer));
+      widened.insert(widened.end(), more.begin(), more.end());
+    }
+    source.data = widened.data();
+  } else if (tensors.size() == 1 && aligned) {
+    source.data = first.bytes.data();
+  } else {
+    for (const TensorView* tensor : tensors) {
+      joined.insert(joined.end(), tensor->bytes.begin(), tensor->bytes.end());
+    }
+    source.data = joined.data();
+  }
   absl::StatusOr<kernels::PackedMatrix> packed = kernels::PackedMatrix::Pack(source, context);
-  if (!packed.ok()) return Prefixed(packed.status(), tensor->name);
+  if (!packed.ok()) return Prefixed(packed.status(), first.name);
   return packed;
+}
+
+absl::StatusOr<kernels::Buffer> UploadFloats(const std::vector<float>& values,
+                                             const kernels::Context& context) {
+  return UploadBytes(values.data(), values.size() * sizeof(float), context);
 }
 
 absl::StatusOr<std::string> Weights::Fingerprint(std::string_view config_json,

@@ -29,15 +29,20 @@ class Weights {
   // `layer` is -1 for weights of the whole model. Null when the config has no such weight.
   const TensorView* Find(WeightId id, int layer) const;
 
-  // The tensor as float32, in the checkpoint's order; an empty buffer when the config has none.
-  absl::StatusOr<kernels::Buffer> Floats(WeightId id, int layer,
+  // The tensor as float32, in the checkpoint's order; empty when the config has none.
+  absl::StatusOr<std::vector<float>> HostFloats(WeightId id, int layer) const;
+  // The tensors one after the other as float32, on the context's device; an empty buffer when the
+  // config has none of them. It has all or none.
+  absl::StatusOr<kernels::Buffer> Floats(const std::vector<WeightId>& ids, int layer,
                                          const kernels::Context& context) const;
-  // The tensor's bytes as they are, aligned.
+  // The tensor's bytes as they are, aligned, on the context's device.
   absl::StatusOr<kernels::Buffer> Raw(WeightId id, int layer,
                                       const kernels::Context& context) const;
-  // [n, k] as it stands, or [blocks, k, n] for the block-diagonal gates.
-  absl::StatusOr<kernels::PackedMatrix> Matrix(WeightId id, int layer,
-                                               const kernels::Context& context) const;
+  // [n, k] as it stands, or [blocks, k, n] for the block-diagonal gates. Of several tensors with
+  // the same k: their outputs side by side, or all their blocks, which read the same x.
+  absl::StatusOr<kernels::PackedMatrix> Matrix(const std::vector<WeightId>& ids, int layer,
+                                               const kernels::Context& context,
+                                               bool gated = false) const;
 
   // Hex SHA-256 over config.json and the name, dtype, shape and data of each needed tensor: the
   // same however the tensors are spread over files. Reads all weights once, in parallel, and also
@@ -54,6 +59,10 @@ class Weights {
   std::map<std::pair<int, WeightId>, const TensorView*> tensors_;  // by layer, in table order
   std::vector<std::string> unused_;
 };
+
+// `values` on the context's device.
+absl::StatusOr<kernels::Buffer> UploadFloats(const std::vector<float>& values,
+                                             const kernels::Context& context);
 
 }  // namespace reprise::models
 

@@ -47,12 +47,11 @@ absl::StatusOr<DeviceInfo> QueryCudaDevice() {
   int device = 0;
   RETURN_IF_ERROR(Check(cudaGetDevice(&device), "cudaGetDevice"));
   cudaDeviceProp properties = {};
-  RETURN_IF_ERROR(
-      Check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties"));
+  RETURN_IF_ERROR(Check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties"));
   if (properties.major != 9 || properties.minor != 0) {
-    return absl::UnavailableError(absl::StrCat(
-        properties.name, ": compute capability 9.0 is needed, found ", properties.major, ".",
-        properties.minor));
+    return absl::UnavailableError(absl::StrCat(properties.name,
+                                               ": compute capability 9.0 is needed, found ",
+                                               properties.major, ".", properties.minor));
   }
   DeviceInfo info;
   info.name = properties.name;
@@ -116,8 +115,7 @@ absl::StatusOr<std::unique_ptr<DeviceQueue>> DeviceQueue::Create(size_t scratch_
       Check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"));
   queue->stream_ = stream;
   ASSIGN_OR_RETURN(queue->scratch_, Buffer::Allocate(Device::kCuda, scratch_bytes));
-  ASSIGN_OR_RETURN(queue->counters_,
-                   Buffer::Allocate(Device::kCuda, kCounters * sizeof(uint32_t)));
+  ASSIGN_OR_RETURN(queue->counters_, Buffer::Allocate(Device::kCuda, kCounters * sizeof(uint32_t)));
   return queue;
 }
 
@@ -129,16 +127,14 @@ DeviceQueue::~DeviceQueue() {
 
 absl::Status DeviceQueue::Upload(void* device, const void* host, size_t bytes) {
   if (bytes == 0) return absl::OkStatus();
-  return Check(
-      cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, Stream(stream_)),
-      "upload of ", bytes, " bytes");
+  return Check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, Stream(stream_)),
+               "upload of ", bytes, " bytes");
 }
 
 absl::Status DeviceQueue::Download(void* host, const void* device, size_t bytes) {
   if (bytes == 0) return absl::OkStatus();
-  return Check(
-      cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, Stream(stream_)),
-      "download of ", bytes, " bytes");
+  return Check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, Stream(stream_)),
+               "download of ", bytes, " bytes");
 }
 
 absl::Status DeviceQueue::Copy(void* to, const void* from, size_t bytes) {
@@ -189,8 +185,7 @@ absl::Status DeviceQueue::Record(DeviceEvent& event) {
 }
 
 absl::Status DeviceQueue::Wait(const DeviceEvent& event) {
-  return Check(cudaStreamWaitEvent(Stream(stream_), Event(event.event_), 0),
-               "cudaStreamWaitEvent");
+  return Check(cudaStreamWaitEvent(Stream(stream_), Event(event.event_), 0), "cudaStreamWaitEvent");
 }
 
 absl::StatusOr<bool> DeviceQueue::Done(const DeviceEvent& event) {
@@ -206,9 +201,8 @@ absl::Status DeviceQueue::WaitOnHost(const DeviceEvent& event) {
 
 absl::StatusOr<float> DeviceQueue::Milliseconds(const DeviceEvent& begin, const DeviceEvent& end) {
   float milliseconds = 0.0f;
-  RETURN_IF_ERROR(Check(
-      cudaEventElapsedTime(&milliseconds, Event(begin.event_), Event(end.event_)),
-      "cudaEventElapsedTime"));
+  RETURN_IF_ERROR(Check(cudaEventElapsedTime(&milliseconds, Event(begin.event_), Event(end.event_)),
+                        "cudaEventElapsedTime"));
   return milliseconds;
 }
 

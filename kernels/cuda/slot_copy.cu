@@ -1,4 +1,6 @@
 // States between slots and images. Bound by bytes: 16 per thread and turn.
+#include <algorithm>
+
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/launch.cuh"
 
@@ -9,9 +11,16 @@ constexpr int kThreads = 256;
 constexpr int kUnroll = 4;
 constexpr uint64_t kPieceBytes = uint64_t{16} * kThreads * kUnroll;
 
-// grid: (pieces of the largest tensor, tensors). Every tensor's size, and so every slot's start, is a
-// multiple of 16 bytes.
-__global__ void __launch_bounds__(kThreads) CopySlotsKernel(SlotCopyParams p) {
+// Destinations travel with the launch.
+constexpr int kMaxTo = 64;
+struct Destinations {
+  int32_t slots[kMaxTo];
+};
+
+// grid: (pieces of the largest tensor, tensors). Every tensor's size, and so every slot's start, is
+// a multiple of 16 bytes.
+__global__ void __launch_bounds__(kThreads)
+    CopySlotsKernel(SlotCopyParams p, const __grid_constant__ Destinations to) {
   LetNextStart();
   WaitForPrevious();
   const SlotTensor tensor = p.tensors[blockIdx.y];
@@ -36,7 +45,7 @@ __global__ void __launch_bounds__(kThreads) CopySlotsKernel(SlotCopyParams p) {
       if (at < tensor.bytes) __stcs(reinterpret_cast<uint4*>(destination + at), values[i]);
     }
   };
-  for (int t = 0; t < p.num_to; ++t) write(tensor.data + p.to[t] * tensor.bytes);
+  for (int t = 0; t < p.num_to; ++t) write(tensor.data + to.slots[t] * tensor.bytes);
   if (p.image_out != nullptr) write(p.image_out + tensor.image_offset);
 }
 
@@ -47,8 +56,19 @@ absl::Status CopySlots(const SlotCopyParams& params, DeviceQueue& queue) {
   const unsigned pieces =
       static_cast<unsigned>((params.largest_bytes + kPieceBytes - 1) / kPieceBytes);
   if (pieces == 0) return absl::OkStatus();
-  return Check(Launch(CopySlotsKernel, dim3(pieces, params.num_tensors), kThreads, 0, queue, params),
-               "CopySlots[", params.num_tensors, " tensors, ", params.num_to, " slots]");
+  SlotCopyParams part = params;
+  int done = 0;
+  do {
+    part.num_to = std::min(params.num_to - done, kMaxTo);
+    Destinations to = {};
+    std::copy_n(params.to + done, part.num_to, to.slots);
+    RETURN_IF_ERROR(Check(
+        Launch(CopySlotsKernel, dim3(pieces, params.num_tensors), kThreads, 0, queue, part, to),
+        "CopySlots[", params.num_tensors, " tensors, ", params.num_to, " slots]"));
+    part.image_out = nullptr;
+    done += part.num_to;
+  } while (done < params.num_to);
+  return absl::OkStatus();
 }
 
 }  // namespace reprise::kernels::cuda

@@ -29,7 +29,7 @@ class Mixer {
 
   // x, out: [num_rows, hidden]. Moves the states of the step's slots. May use all scratch but
   // residual, normed and delta.
-  virtual absl::Status Run(const MixerStep& step, const float* x, float* out) const = 0;
+  virtual absl::Status Run(const MixerStep& step, const Operand& x, float* out) const = 0;
 
   virtual size_t bytes() const = 0;  // of weights
 };

@@ -1,9 +1,9 @@
 #include "models/mixers/rg_lru_mixer.h"
 
 #include <cmath>
+#include <vector>
 
 #include "base/status_macros.h"
-#include "kernels/elementwise.h"
 #include "kernels/recurrence.h"
 
 namespace reprise::models {
@@ -11,19 +11,19 @@ namespace {
 
 // The checkpoint has [width, 1, conv_width]; lanes run along the channels, so each tap is a row
 // here.
-void TransposeTaps(int width, int conv_width, const float* in, float* out) {
+std::vector<float> TransposedTaps(int width, int conv_width, const std::vector<float>& taps) {
+  std::vector<float> out(taps.size());
   for (int c = 0; c < width; ++c) {
-    for (int j = 0; j < conv_width; ++j) out[j * width + c] = in[c * conv_width + j];
+    for (int j = 0; j < conv_width; ++j) out[j * width + c] = taps[c * conv_width + j];
   }
+  return out;
 }
 
 // In double and once, so that the only rounding is the last.
-void LogDecayScale(int width, float* recurrent_param) {
-  for (int c = 0; c < width; ++c) {
-    const double x = recurrent_param[c];
-    const double softplus = std::fmax(x, 0.0) + std::log1p(std::exp(-std::fabs(x)));
-    recurrent_param[c] = static_cast<float>(-8.0 * softplus);
-  }
+float LogDecayScale(float recurrent_param) {
+  const double x = recurrent_param;
+  const double softplus = std::fmax(x, 0.0) + std::log1p(std::exp(-std::fabs(x)));
+  return static_cast<float>(-8.0 * softplus);
 }
 
 }  // namespace
@@ -37,23 +37,24 @@ absl::StatusOr<std::unique_ptr<RgLruMixer>> RgLruMixer::Load(const Weights& weig
                                                              const kernels::Context& context) {
   using enum WeightId;
   auto mixer = std::unique_ptr<RgLruMixer>(new RgLruMixer(config));
-  const auto linear = [&](WeightId weight, WeightId bias, Linear& out) -> absl::Status {
-    ASSIGN_OR_RETURN(out, Linear::Load(weights, weight, bias, layer, context));
-    return absl::OkStatus();
-  };
-  RETURN_IF_ERROR(linear(kLinearX, kLinearXBias, mixer->linear_x_));
-  RETURN_IF_ERROR(linear(kLinearY, kLinearYBias, mixer->linear_y_));
-  RETURN_IF_ERROR(linear(kLinearOut, kLinearOutBias, mixer->linear_out_));
-  RETURN_IF_ERROR(linear(kInputGate, kInputGateBias, mixer->input_gate_));
-  RETURN_IF_ERROR(linear(kRecurrentGate, kRecurrentGateBias, mixer->recurrent_gate_));
+  ASSIGN_OR_RETURN(
+      mixer->linear_in_,
+      Linear::Load(weights, {{kLinearY, kLinearYBias}, {kLinearX, kLinearXBias}}, layer, context));
+  ASSIGN_OR_RETURN(
+      mixer->gates_,
+      Linear::Load(weights, {{kInputGate, kInputGateBias}, {kRecurrentGate, kRecurrentGateBias}},
+                   layer, context));
+  ASSIGN_OR_RETURN(mixer->linear_out_,
+                   Linear::Load(weights, {{kLinearOut, kLinearOutBias}}, layer, context));
 
-  ASSIGN_OR_RETURN(const kernels::Buffer taps, weights.Floats(kConv, layer, context));
-  ASSIGN_OR_RETURN(mixer->conv_weight_, kernels::Buffer::Allocate(context.device, taps.size()));
-  TransposeTaps(config.lru_width, config.conv_width, taps.as<float>(),
-                mixer->conv_weight_.as<float>());
-  ASSIGN_OR_RETURN(mixer->conv_bias_, weights.Floats(kConvBias, layer, context));
-  ASSIGN_OR_RETURN(mixer->log_a_scale_, weights.Floats(kRecurrentParam, layer, context));
-  LogDecayScale(config.lru_width, mixer->log_a_scale_.as<float>());
+  ASSIGN_OR_RETURN(const std::vector<float> taps, weights.HostFloats(kConv, layer));
+  ASSIGN_OR_RETURN(
+      mixer->conv_weight_,
+      UploadFloats(TransposedTaps(config.lru_width, config.conv_width, taps), context));
+  ASSIGN_OR_RETURN(mixer->conv_bias_, weights.Floats({kConvBias}, layer, context));
+  ASSIGN_OR_RETURN(std::vector<float> decay, weights.HostFloats(kRecurrentParam, layer));
+  for (float& value : decay) value = LogDecayScale(value);
+  ASSIGN_OR_RETURN(mixer->log_a_scale_, UploadFloats(decay, context));
   return mixer;
 }
 
@@ -67,8 +68,8 @@ void RgLruMixer::DeclareState(int layer, StateLayout& layout) {
 }
 
 size_t RgLruMixer::bytes() const {
-  return linear_x_.bytes() + linear_y_.bytes() + linear_out_.bytes() + input_gate_.bytes() +
-         recurrent_gate_.bytes() + conv_weight_.size() + conv_bias_.size() + log_a_scale_.size();
+  return linear_in_.bytes() + gates_.bytes() + linear_out_.bytes() + conv_weight_.size() +
+         conv_bias_.size() + log_a_scale_.size();
 }
 
 absl::Status RgLruMixer::Convolve(const MixerStep& step) const {
@@ -76,9 +77,10 @@ absl::Status RgLruMixer::Convolve(const MixerStep& step) const {
   params.rows = step.rows;
   params.channels = width_;
   params.width = conv_width_;
-  params.x_stride = params.out_stride = width_;
+  params.x_stride = 2 * width_;
+  params.out_stride = width_;
   params.num_slots = step.slots->num_slots();
-  params.x = step.scratch->lru_x.as<float>();
+  params.x = step.scratch->lru_in.as<float>() + width_;
   params.weight = conv_weight_.as<float>();
   params.bias = conv_bias_.as<float>();
   if (conv_index_ >= 0) {
@@ -86,6 +88,7 @@ absl::Status RgLruMixer::Convolve(const MixerStep& step) const {
     params.state = static_cast<float*>(step.slots->tensor(conv_index_));
   }
   params.out = step.scratch->lru_conv.as<float>();
+  params.out_bf16 = step.scratch->Feed(step.scratch->lru_conv_in).bf16;
   return kernels::CausalConv1d(params, step.context);
 }
 
@@ -93,40 +96,33 @@ absl::Status RgLruMixer::Recur(const MixerStep& step) const {
   kernels::RgLruParams params;
   params.rows = step.rows;
   params.width = width_;
-  params.u_stride = params.gate_stride = params.out_stride = width_;
+  params.join_activation = activation_;
+  params.u_stride = params.out_stride = width_;
+  params.gate_stride = params.join_stride = 2 * width_;
   params.state_slot_stride = step.slots->slot_stride(lru_index_);
   params.num_slots = step.slots->num_slots();
   params.u = step.scratch->lru_conv.as<float>();
-  params.input_gate = step.scratch->input_gate.as<float>();
-  params.recurrent_gate = step.scratch->recurrent_gate.as<float>();
+  params.input_gate = step.scratch->gates.as<float>();
+  params.recurrent_gate = step.scratch->gates.as<float>() + width_;
   params.log_a_scale = log_a_scale_.as<float>();
+  params.join = step.scratch->lru_in.as<float>();
   params.state = static_cast<float*>(step.slots->tensor(lru_index_));
-  params.out = step.scratch->lru_conv.as<float>();
+  const Operand out = step.scratch->Feed(step.scratch->lru_out);
+  params.out = out.f32;
+  params.out_bf16 = out.bf16;
   return kernels::RgLru(params, step.context);
 }
 
-absl::Status RgLruMixer::Run(const MixerStep& step, const float* x, float* out) const {
+absl::Status RgLruMixer::Run(const MixerStep& step, const Operand& x, float* out) const {
   const int rows = step.rows.num_rows;
-  float* y = step.scratch->lru_y.as<float>();
-  float* u = step.scratch->lru_conv.as<float>();
-  RETURN_IF_ERROR(linear_y_.Run(rows, x, y, step.context));
-  RETURN_IF_ERROR(linear_x_.Run(rows, x, step.scratch->lru_x.as<float>(), step.context));
+  const Activations& scratch = *step.scratch;
+  RETURN_IF_ERROR(linear_in_.Run(rows, x, scratch.lru_in.as<float>(), step.context));
   RETURN_IF_ERROR(Convolve(step));
-  RETURN_IF_ERROR(input_gate_.Run(rows, u, step.scratch->input_gate.as<float>(), step.context));
-  RETURN_IF_ERROR(
-      recurrent_gate_.Run(rows, u, step.scratch->recurrent_gate.as<float>(), step.context));
+  const bool cuda = step.context.device == kernels::Device::kCuda;
+  const Operand u = scratch.Feed(cuda ? scratch.lru_conv_in : scratch.lru_conv);
+  RETURN_IF_ERROR(gates_.Run(rows, u, scratch.gates.as<float>(), step.context));
   RETURN_IF_ERROR(Recur(step));
-
-  kernels::GatedActivationParams join;
-  join.activation = activation_;
-  join.num_rows = rows;
-  join.dim = width_;
-  join.gate_stride = join.up_stride = join.out_stride = width_;
-  join.gate = y;
-  join.up = u;
-  join.out = y;
-  RETURN_IF_ERROR(kernels::GatedActivation(join, step.context));
-  return linear_out_.Run(rows, y, out, step.context);
+  return linear_out_.Run(rows, scratch.Feed(scratch.lru_out), out, step.context);
 }
 
 }  // namespace reprise::models

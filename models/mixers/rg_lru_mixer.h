@@ -20,7 +20,7 @@ class RgLruMixer final : public Mixer {
                                                           const kernels::Context& context);
 
   void DeclareState(int layer, StateLayout& layout) override;
-  absl::Status Run(const MixerStep& step, const float* x, float* out) const override;
+  absl::Status Run(const MixerStep& step, const Operand& x, float* out) const override;
   size_t bytes() const override;
 
  private:
@@ -31,11 +31,12 @@ class RgLruMixer final : public Mixer {
   int width_;
   int conv_width_;
   kernels::Activation activation_;
-  Linear linear_x_, linear_y_, linear_out_;
-  Linear input_gate_, recurrent_gate_;  // block-diagonal
-  kernels::Buffer conv_weight_;         // [conv_width, width]
-  kernels::Buffer conv_bias_;           // [width]
-  kernels::Buffer log_a_scale_;         // [width], -8 softplus(recurrent_param)
+  Linear linear_in_;  // y, then x
+  Linear gates_;      // input gate, then recurrent gate; block-diagonal
+  Linear linear_out_;
+  kernels::Buffer conv_weight_;  // [conv_width, width]
+  kernels::Buffer conv_bias_;    // [width]
+  kernels::Buffer log_a_scale_;  // [width], -8 softplus(recurrent_param)
   int conv_index_ = -1;
   int lru_index_ = -1;
 };

@@ -1,6 +1,7 @@
 #include "models/mixers/window_attention_mixer.h"
 
 #include <cmath>
+#include <vector>
 
 #include "base/status_macros.h"
 #include "kernels/attention.h"
@@ -20,38 +21,43 @@ absl::StatusOr<std::unique_ptr<WindowAttentionMixer>> WindowAttentionMixer::Load
     const kernels::Context& context) {
   using enum WeightId;
   auto mixer = std::unique_ptr<WindowAttentionMixer>(new WindowAttentionMixer(config));
-  ASSIGN_OR_RETURN(mixer->q_, Linear::Load(weights, kQuery, kQueryBias, layer, context));
-  ASSIGN_OR_RETURN(mixer->k_, Linear::Load(weights, kKey, kKeyBias, layer, context));
-  ASSIGN_OR_RETURN(mixer->v_, Linear::Load(weights, kValue, kValueBias, layer, context));
+  ASSIGN_OR_RETURN(
+      mixer->qkv_,
+      Linear::Load(weights, {{kQuery, kQueryBias}, {kKey, kKeyBias}, {kValue, kValueBias}}, layer,
+                   context));
   ASSIGN_OR_RETURN(mixer->out_,
-                   Linear::Load(weights, kAttentionOut, kAttentionOutBias, layer, context));
+                   Linear::Load(weights, {{kAttentionOut, kAttentionOutBias}}, layer, context));
   return mixer;
 }
 
 void WindowAttentionMixer::DeclareState(int layer, StateLayout& layout) {
+  const bool cuda = layout.device() == kernels::Device::kCuda;
+  const kernels::DType dtype = cuda ? kernels::DType::kBF16 : kernels::DType::kF32;
+  const std::vector<int64_t> by_position = {ring_blocks_, kv_heads_, kernels::kGridTokens,
+                                            head_dim_};
+  const std::vector<int64_t> by_dim = {ring_blocks_, kv_heads_, head_dim_, kernels::kGridTokens};
   keys_index_ = static_cast<int>(layout.tensors().size());
-  layout.Add(layer, StateRole::kWindowKeys, kernels::DType::kF32,
-             {ring_blocks_, kv_heads_, head_dim_, kernels::kGridTokens});
+  layout.Add(layer, StateRole::kWindowKeys, dtype, cuda ? by_position : by_dim);
   values_index_ = static_cast<int>(layout.tensors().size());
-  layout.Add(layer, StateRole::kWindowValues, kernels::DType::kF32,
-             {ring_blocks_, kv_heads_, kernels::kGridTokens, head_dim_});
+  layout.Add(layer, StateRole::kWindowValues, dtype, by_position);
 }
 
-size_t WindowAttentionMixer::bytes() const {
-  return q_.bytes() + k_.bytes() + v_.bytes() + out_.bytes();
-}
+size_t WindowAttentionMixer::bytes() const { return qkv_.bytes() + out_.bytes(); }
 
-absl::Status WindowAttentionMixer::Rotate(const MixerStep& step, int heads, float* x) const {
-  if (rotary_dims_ == 0) return absl::OkStatus();
+absl::Status WindowAttentionMixer::Rotate(const MixerStep& step) const {
+  const bool cuda = step.context.device == kernels::Device::kCuda;
+  if (rotary_dims_ == 0 && !cuda) return absl::OkStatus();
   kernels::RopeParams params;
   params.num_rows = step.rows.num_rows;
-  params.heads = heads;
+  params.heads = heads_ + kv_heads_;
+  params.plain_heads = kv_heads_;
   params.head_dim = head_dim_;
   params.rotary_dims = rotary_dims_;
-  params.x_stride = int64_t{heads} * head_dim_;
+  params.x_stride = params.out_stride = qkv_.outputs();
   params.cos = step.scratch->rope_cos.as<float>();
   params.sin = step.scratch->rope_sin.as<float>();
-  params.x = x;
+  params.x = step.scratch->qkv.as<float>();
+  if (cuda) params.out_bf16 = step.scratch->rotated.as<kernels::BF16>();
   return kernels::Rope(params, step.context);
 }
 
@@ -64,31 +70,42 @@ absl::Status WindowAttentionMixer::Attend(const MixerStep& step) const {
   params.window = window_;
   params.ring_blocks = ring_blocks_;
   params.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim_)));
-  params.q_stride = params.out_stride = q_.outputs();
-  params.k_stride = params.v_stride = k_.outputs();
+  params.q_stride = params.k_stride = params.v_stride = qkv_.outputs();
+  params.out_stride = int64_t{heads_} * head_dim_;
   params.k_slot_stride = step.slots->slot_stride(keys_index_);
   params.v_slot_stride = step.slots->slot_stride(values_index_);
   params.num_slots = step.slots->num_slots();
-  params.q = step.scratch->q.as<float>();
-  params.k = step.scratch->k.as<float>();
-  params.v = step.scratch->v.as<float>();
-  params.k_ring = static_cast<float*>(step.slots->tensor(keys_index_));
-  params.v_ring = static_cast<float*>(step.slots->tensor(values_index_));
-  params.out = step.scratch->attended.as<float>();
+  const int64_t k_at = int64_t{heads_} * head_dim_;
+  const int64_t v_at = k_at + int64_t{kv_heads_} * head_dim_;
+  void* const k_ring = step.slots->tensor(keys_index_);
+  void* const v_ring = step.slots->tensor(values_index_);
+  const Operand out = step.scratch->Feed(step.scratch->attended);
+  if (step.context.device == kernels::Device::kCuda) {
+    const kernels::BF16* qkv = step.scratch->rotated.as<kernels::BF16>();
+    params.q_bf16 = qkv;
+    params.k_bf16 = qkv + k_at;
+    params.v_bf16 = qkv + v_at;
+    params.k_ring_bf16 = static_cast<kernels::BF16*>(k_ring);
+    params.v_ring_bf16 = static_cast<kernels::BF16*>(v_ring);
+    params.out_bf16 = out.bf16;
+  } else {
+    const float* qkv = step.scratch->qkv.as<float>();
+    params.q = qkv;
+    params.k = qkv + k_at;
+    params.v = qkv + v_at;
+    params.k_ring = static_cast<float*>(k_ring);
+    params.v_ring = static_cast<float*>(v_ring);
+    params.out = out.f32;
+  }
   return kernels::WindowAttention(params, step.context);
 }
 
-absl::Status WindowAttentionMixer::Run(const MixerStep& step, const float* x, float* out) const {
+absl::Status WindowAttentionMixer::Run(const MixerStep& step, const Operand& x, float* out) const {
   const int rows = step.rows.num_rows;
-  float* q = step.scratch->q.as<float>();
-  float* k = step.scratch->k.as<float>();
-  RETURN_IF_ERROR(q_.Run(rows, x, q, step.context));
-  RETURN_IF_ERROR(k_.Run(rows, x, k, step.context));
-  RETURN_IF_ERROR(v_.Run(rows, x, step.scratch->v.as<float>(), step.context));
-  RETURN_IF_ERROR(Rotate(step, heads_, q));
-  RETURN_IF_ERROR(Rotate(step, kv_heads_, k));
+  RETURN_IF_ERROR(qkv_.Run(rows, x, step.scratch->qkv.as<float>(), step.context));
+  RETURN_IF_ERROR(Rotate(step));
   RETURN_IF_ERROR(Attend(step));
-  return out_.Run(rows, step.scratch->attended.as<float>(), out, step.context);
+  return out_.Run(rows, step.scratch->Feed(step.scratch->attended), out, step.context);
 }
 
 }  // namespace reprise::models

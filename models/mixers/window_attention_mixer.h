@@ -13,8 +13,9 @@
 namespace reprise::models {
 
 // State, with ring blocks of kGridTokens positions:
-//   kv_window.k [ring_blocks, kv_heads, head_dim, kGridTokens]
-//   kv_window.v [ring_blocks, kv_heads, kGridTokens, head_dim]
+//   kv_window.k [ring_blocks, kv_heads, head_dim, kGridTokens], float32
+//   kv_window.v [ring_blocks, kv_heads, kGridTokens, head_dim], float32
+// On CUDA both lie as kv_window.v, in bfloat16.
 class WindowAttentionMixer final : public Mixer {
  public:
   static absl::StatusOr<std::unique_ptr<WindowAttentionMixer>> Load(
@@ -22,16 +23,16 @@ class WindowAttentionMixer final : public Mixer {
       const kernels::Context& context);
 
   void DeclareState(int layer, StateLayout& layout) override;
-  absl::Status Run(const MixerStep& step, const float* x, float* out) const override;
+  absl::Status Run(const MixerStep& step, const Operand& x, float* out) const override;
   size_t bytes() const override;
 
  private:
   explicit WindowAttentionMixer(const RecurrentGemmaConfig& config);
-  absl::Status Rotate(const MixerStep& step, int heads, float* x) const;
+  absl::Status Rotate(const MixerStep& step) const;
   absl::Status Attend(const MixerStep& step) const;
 
   int heads_, kv_heads_, head_dim_, rotary_dims_, window_, ring_blocks_;
-  Linear q_, k_, v_, out_;
+  Linear qkv_, out_;
   int keys_index_ = -1;
   int values_index_ = -1;
 };

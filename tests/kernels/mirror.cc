@@ -23,8 +23,7 @@ RaggedRows Mirror::Rows(const RaggedRows& rows) {
   const auto offsets = std::vector<int32_t>(rows.seq_offsets, rows.seq_offsets + rows.num_seqs + 1);
   ints_.push_back(std::make_unique<std::vector<int32_t>>(offsets));
   out.seq_offsets = In(*ints_.back());
-  ints_.push_back(
-      std::make_unique<std::vector<int32_t>>(rows.slots, rows.slots + rows.num_seqs));
+  ints_.push_back(std::make_unique<std::vector<int32_t>>(rows.slots, rows.slots + rows.num_seqs));
   out.slots = In(*ints_.back());
   longs_.push_back(std::make_unique<std::vector<int64_t>>(rows.start_positions,
                                                           rows.start_positions + rows.num_seqs));

@@ -270,11 +270,11 @@ TEST(Weights, WidensAndAligns) {
     WriteCheckpoint(folder, json, tensors);
     const auto checkpoint = Checkpoint::Open(folder.path()).value();
     const auto weights = Weights::Resolve(checkpoint, config).value();
-    const auto buffer = weights.Floats(WeightId::kFinalNorm, -1, context).value();
+    const auto buffer = weights.Floats({WeightId::kFinalNorm}, -1, context).value();
     for (size_t i = 0; i < values.size(); ++i) {
       EXPECT_EQ(buffer.as<float>()[i], values[i]) << dtype << " " << i;
     }
-    const auto matrix = weights.Matrix(WeightId::kMlpUp, 0, context);
+    const auto matrix = weights.Matrix({WeightId::kMlpUp}, 0, context);
     EXPECT_TRUE(matrix.ok()) << matrix.status();
     EXPECT_EQ(weights.Find(WeightId::kQuery, 0), nullptr);
   }
