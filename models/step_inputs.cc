@@ -10,8 +10,7 @@ namespace {
 
 // Positions come first, so that they are aligned.
 size_t Bytes(size_t rows, size_t seqs, size_t logit_rows) {
-  return sizeof(int64_t) * seqs +
-         sizeof(int32_t) * (seqs + (seqs + 1) + 2 * rows + logit_rows);
+  return sizeof(int64_t) * seqs + sizeof(int32_t) * (seqs + (seqs + 1) + 2 * rows + logit_rows);
 }
 
 }  // namespace

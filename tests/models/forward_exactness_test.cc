@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <string>
@@ -17,14 +18,15 @@ namespace {
 constexpr int kText = 200;
 
 struct Case {
-  const char* name;
+  std::string name;
   nlohmann::json changes;
   std::string dtype = "F32";
+  kernels::Device device = kernels::Device::kCpu;
 };
 
 // A base row, then one change per row. The windows are shorter than the text, but for one.
 std::vector<Case> Cases() {
-  return {
+  std::vector<Case> cases = {
       {"base", nlohmann::json::object()},
       {"window_24", {{"attention_window_size", 24}}},
       {"window_64", {{"attention_window_size", 64}}},
@@ -38,35 +40,58 @@ std::vector<Case> Cases() {
       {"untied_uncapped", {{"tie_word_embeddings", false}, {"logits_soft_cap", 0}}},
       {"mixed_dtypes", {{"attention_window_size", 70}}, "mixed"},
   };
+  const size_t count = cases.size();
+  for (size_t i = 0; i < count; ++i) {
+    Case cuda = cases[i];
+    cuda.name += "_cuda";
+    cuda.device = kernels::Device::kCuda;
+    // Heads of 16 and whole vectors of channels.
+    cuda.changes["hidden_size"] = 48;
+    cuda.changes["lru_width"] = 48;
+    cases.push_back(cuda);
+  }
+  // Inputs beyond one segment of a product's sum, and heads as large as they come.
+  cases.push_back({"wide_cuda",
+                   {{"hidden_size", 1088},
+                    {"lru_width", 1536},
+                    {"intermediate_size", 3200},
+                    {"num_attention_heads", 6},
+                    {"head_dim", 256}},
+                   "BF16",
+                   kernels::Device::kCuda});
+  return cases;
 }
 
 class ForwardExactness : public ::testing::TestWithParam<Case> {
  protected:
-  ForwardExactness()
-      : runner_(SmallConfig(GetParam().changes), 20, 2, 1, GetParam().dtype),
-        text_(RandomTokens(kText, runner_.vocab(), 7)) {
-    const SlotHandle slot = runner_.Acquire();
-    logits_ = runner_.Feed(slot.slot(), 0, text_, {kText});
-    state_ = runner_.Export(slot.slot());
+  void SetUp() override {
+    const Case& c = GetParam();
+    if (c.device == kernels::Device::kCuda && !HasCuda()) GTEST_SKIP() << "no CUDA device";
+    runner_ = std::make_unique<ModelRunner>(SmallConfig(c.changes), 20, 2, 1, c.dtype, c.device);
+    text_ = RandomTokens(kText, runner_->vocab(), 7);
+    const SlotHandle slot = runner_->Acquire();
+    logits_ = runner_->Feed(slot.slot(), 0, text_, {kText});
+    state_ = runner_->Export(slot.slot());
   }
-  ~ForwardExactness() override {
-    const absl::Status status = runner_.slots().CheckIntegrity();
+  void TearDown() override {
+    if (runner_ == nullptr) return;
+    const absl::Status status = runner_->slots().CheckIntegrity();
     EXPECT_TRUE(status.ok()) << status;
   }
 
   Logits Rows(int64_t begin, int64_t end) const {
     return Slice(logits_, begin * vocab(), end * vocab());
   }
-  int64_t vocab() const { return runner_.vocab(); }
+  int64_t vocab() const { return runner_->vocab(); }
 
   void ExpectChunks(const std::vector<int>& chunks, const std::string& what) {
-    const SlotHandle slot = runner_.Acquire();
-    const Logits logits = runner_.Feed(slot.slot(), 0, text_, chunks);
+    const SlotHandle slot = runner_->Acquire();
+    const Logits logits = runner_->Feed(slot.slot(), 0, text_, chunks);
     EXPECT_EQ(BitDifference(logits, logits_), "") << what;
-    EXPECT_EQ(BitDifference(runner_.Export(slot.slot()), state_), "") << what;
+    EXPECT_EQ(BitDifference(runner_->Export(slot.slot()), state_), "") << what;
   }
 
-  ModelRunner runner_;
+  std::unique_ptr<ModelRunner> runner_;
   std::vector<int32_t> text_;
   Logits logits_;  // of the whole text in one step
   Image state_;    // after it
@@ -100,12 +125,12 @@ TEST_P(ForwardExactness, InACrowd) {
   std::vector<SlotHandle> handles;
   std::vector<int64_t> positions;
   for (int i = 0; i < kStrangers; ++i) {
-    handles.push_back(runner_.Acquire());
+    handles.push_back(runner_->Acquire());
     positions.push_back(1 + 12 * i + i % 3);
     const int count = static_cast<int>(positions.back());
-    runner_.Feed(handles.back().slot(), 0, RandomTokens(count, vocab(), 100 + i), {count});
+    runner_->Feed(handles.back().slot(), 0, RandomTokens(count, vocab(), 100 + i), {count});
   }
-  const SlotHandle mine = runner_.Acquire();
+  const SlotHandle mine = runner_->Acquire();
   Logits logits;
   for (int64_t at = 0; at < kText;) {
     const int count = std::min<int64_t>(kText - at, 1 + static_cast<int>(random() % 40));
@@ -125,26 +150,27 @@ TEST_P(ForwardExactness, InACrowd) {
     }
     // A padding sequence at the end.
     pieces.push_back({-1, 3, RandomTokens(2, vocab(), 5)});
-    const Logits all = runner_.Step(pieces);
+    const Logits all = runner_->Step(pieces);
     const Logits own = Slice(all, before * vocab(), (before + count) * vocab());
     logits.insert(logits.end(), own.begin(), own.end());
     at += count;
   }
   EXPECT_EQ(BitDifference(logits, logits_), "");
-  EXPECT_EQ(BitDifference(runner_.Export(mine.slot()), state_), "");
+  EXPECT_EQ(BitDifference(runner_->Export(mine.slot()), state_), "");
 }
 
 TEST_P(ForwardExactness, OthersAreUntouched) {
-  const SlotHandle idle = runner_.Acquire();
-  runner_.Feed(idle.slot(), 0, text_, {77, kText - 77});
-  const SlotHandle fresh = runner_.Acquire();
-  const SlotHandle busy = runner_.Acquire();
-  runner_.Feed(busy.slot(), 0, text_, {100, 1, 99});
-  EXPECT_EQ(BitDifference(runner_.Export(idle.slot()), state_), "");
-  EXPECT_EQ(BitDifference(runner_.Export(fresh.slot()), Image(state_.size(), 0)), "");
+  const SlotHandle idle = runner_->Acquire();
+  runner_->Feed(idle.slot(), 0, text_, {77, kText - 77});
+  const SlotHandle fresh = runner_->Acquire();
+  const SlotHandle busy = runner_->Acquire();
+  runner_->Feed(busy.slot(), 0, text_, {100, 1, 99});
+  EXPECT_EQ(BitDifference(runner_->Export(idle.slot()), state_), "");
+  EXPECT_EQ(BitDifference(runner_->Export(fresh.slot()), Image(state_.size(), 0)), "");
 }
 
 TEST_P(ForwardExactness, AnyNumberOfThreads) {
+  if (GetParam().device != kernels::Device::kCpu) GTEST_SKIP() << "threads are the CPU's";
   for (const int threads : {1, 3}) {
     ModelRunner other(SmallConfig(GetParam().changes), 1, threads, 1, GetParam().dtype);
     const SlotHandle slot = other.Acquire();
@@ -156,44 +182,44 @@ TEST_P(ForwardExactness, AnyNumberOfThreads) {
 
 TEST_P(ForwardExactness, ExportAndImportAtEveryPosition) {
   // A walks on; B is given A's state at each position, in a slot that something else has used.
-  const SlotHandle a = runner_.Acquire();
+  const SlotHandle a = runner_->Acquire();
   for (int at = 0; at < kText; ++at) {
-    const Image image = runner_.Export(a.slot());
-    SlotHandle b = runner_.Acquire();
-    runner_.Feed(b.slot(), 0, RandomTokens(30, vocab(), at), {30});
-    runner_.Import(b.slot(), image);
-    ASSERT_EQ(BitDifference(runner_.Export(b.slot()), image), "") << at;
-    const Logits rest = runner_.Feed(b.slot(), at, Slice(text_, at, kText), {kText - at});
+    const Image image = runner_->Export(a.slot());
+    SlotHandle b = runner_->Acquire();
+    runner_->Feed(b.slot(), 0, RandomTokens(30, vocab(), at), {30});
+    runner_->Import(b.slot(), image);
+    ASSERT_EQ(BitDifference(runner_->Export(b.slot()), image), "") << at;
+    const Logits rest = runner_->Feed(b.slot(), at, Slice(text_, at, kText), {kText - at});
     ASSERT_EQ(BitDifference(rest, Rows(at, kText)), "") << at;
-    ASSERT_EQ(BitDifference(runner_.Export(b.slot()), state_), "") << at;
-    runner_.Feed(a.slot(), at, {text_[at]}, {1});
+    ASSERT_EQ(BitDifference(runner_->Export(b.slot()), state_), "") << at;
+    runner_->Feed(a.slot(), at, {text_[at]}, {1});
   }
 }
 
 TEST_P(ForwardExactness, ForksGoTheirOwnWays) {
   for (const int at : {1, 63, 64, 65, 130}) {
-    const SlotHandle trunk = runner_.Acquire();
-    const SlotHandle fork = runner_.Acquire();
-    runner_.Feed(fork.slot(), 0, RandomTokens(9, vocab(), 3), {9});
-    runner_.Feed(trunk.slot(), 0, Slice(text_, 0, at), {at});
-    ASSERT_TRUE(runner_.slots().Copy(trunk.slot(), fork.slot()).ok());
-    runner_.Feed(fork.slot(), at, RandomTokens(80, vocab(), 4), {80});
-    const Logits rest = runner_.Feed(trunk.slot(), at, Slice(text_, at, kText), {kText - at});
+    const SlotHandle trunk = runner_->Acquire();
+    const SlotHandle fork = runner_->Acquire();
+    runner_->Feed(fork.slot(), 0, RandomTokens(9, vocab(), 3), {9});
+    runner_->Feed(trunk.slot(), 0, Slice(text_, 0, at), {at});
+    ASSERT_TRUE(runner_->slots().Copy(trunk.slot(), fork.slot()).ok());
+    runner_->Feed(fork.slot(), at, RandomTokens(80, vocab(), 4), {80});
+    const Logits rest = runner_->Feed(trunk.slot(), at, Slice(text_, at, kText), {kText - at});
     EXPECT_EQ(BitDifference(rest, Rows(at, kText)), "") << at;
 
     // And the other way round: the copy goes on with the text after its trunk went astray.
-    const SlotHandle second = runner_.Acquire();
-    runner_.Feed(second.slot(), 0, Slice(text_, 0, at), {at});
-    ASSERT_TRUE(runner_.slots().Copy(second.slot(), fork.slot()).ok());
-    runner_.Feed(second.slot(), at, RandomTokens(80, vocab(), 5), {80});
-    const Logits copy = runner_.Feed(fork.slot(), at, Slice(text_, at, kText), {kText - at});
+    const SlotHandle second = runner_->Acquire();
+    runner_->Feed(second.slot(), 0, Slice(text_, 0, at), {at});
+    ASSERT_TRUE(runner_->slots().Copy(second.slot(), fork.slot()).ok());
+    runner_->Feed(second.slot(), at, RandomTokens(80, vocab(), 5), {80});
+    const Logits copy = runner_->Feed(fork.slot(), at, Slice(text_, at, kText), {kText - at});
     EXPECT_EQ(BitDifference(copy, Rows(at, kText)), "") << at;
-    EXPECT_EQ(BitDifference(runner_.Export(fork.slot()), state_), "") << at;
+    EXPECT_EQ(BitDifference(runner_->Export(fork.slot()), state_), "") << at;
   }
 }
 
 TEST_P(ForwardExactness, FewerLogitRowsAreTheSameRows) {
-  const SlotHandle slot = runner_.Acquire();
+  const SlotHandle slot = runner_->Acquire();
   RaggedBatch batch;
   batch.tokens = text_;
   batch.seq_offsets = {0, kText};
@@ -201,7 +227,7 @@ TEST_P(ForwardExactness, FewerLogitRowsAreTheSameRows) {
   batch.start_positions = {0};
   batch.logit_rows = {0, 5, 63, 64, 150, kText - 1};
   Logits logits(batch.logit_rows.size() * vocab());
-  ASSERT_TRUE(runner_.model().Forward(batch, runner_.slots(), absl::MakeSpan(logits)).ok());
+  ASSERT_TRUE(runner_->model().Forward(batch, runner_->slots(), absl::MakeSpan(logits)).ok());
   for (size_t i = 0; i < batch.logit_rows.size(); ++i) {
     const int row = batch.logit_rows[i];
     EXPECT_EQ(BitDifference(Slice(logits, i * vocab(), (i + 1) * vocab()), Rows(row, row + 1)), "");
@@ -209,7 +235,7 @@ TEST_P(ForwardExactness, FewerLogitRowsAreTheSameRows) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, ForwardExactness, ::testing::ValuesIn(Cases()),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace reprise::models::testing

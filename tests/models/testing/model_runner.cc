@@ -39,12 +39,19 @@ std::string Difference(const std::vector<T>& a, const std::vector<T>& b) {
 
 }  // namespace
 
+bool HasCuda() { return kernels::QueryCudaDevice().ok(); }
+
 ModelRunner::ModelRunner(const nlohmann::json& config, int num_slots, int threads, uint64_t seed,
-                         const std::string& dtype)
+                         const std::string& dtype, kernels::Device device)
     : pool_(Value(kernels::ThreadPool::Create(threads))) {
   WriteCheckpoint(folder_, config, RandomTensors(config, seed, dtype));
   LoadOptions options;
+  options.context.device = device;
   options.context.pool = pool_.get();
+  if (device == kernels::Device::kCuda) {
+    queue_ = Value(kernels::DeviceQueue::Create());
+    options.context.queue = queue_.get();
+  }
   loaded_ = Value(LoadModel(folder_.path(), options));
   slots_ = Value(StateSlots::Create(loaded_.model->state_layout(), num_slots, options.context));
 }

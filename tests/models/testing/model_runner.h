@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/device_queue.h"
 #include "models/load_model.h"
 #include "models/ragged_batch.h"
 #include "models/state_slots.h"
@@ -23,11 +24,14 @@ struct Piece {
   std::vector<int32_t> tokens;
 };
 
+// False where the tests of CUDA have to be skipped.
+bool HasCuda();
+
 // Aborts the test on any error: tests of errors call the model itself.
 class ModelRunner {
  public:
   ModelRunner(const nlohmann::json& config, int num_slots, int threads = 2, uint64_t seed = 1,
-              const std::string& dtype = "F32");
+              const std::string& dtype = "F32", kernels::Device device = kernels::Device::kCpu);
 
   HybridModel& model() { return *loaded_.model; }
   StateSlots& slots() { return *slots_; }
@@ -45,6 +49,7 @@ class ModelRunner {
  private:
   TempDir folder_;
   std::unique_ptr<kernels::ThreadPool> pool_;
+  std::unique_ptr<kernels::DeviceQueue> queue_;
   LoadedModel loaded_;
   std::unique_ptr<StateSlots> slots_;
 };
