@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "state_store/chunking.h"
 #include "state_store/internal/cat.h"
+#include "state_store/internal/chunk_namer.h"
 #include "state_store/redis/error.h"
 #include "state_store/redis/store_scripts.h"
 #include "state_store/store_error.h"
@@ -22,6 +23,8 @@ namespace {
 // Of one pipeline: small commands, and bytes of chunks in either direction.
 constexpr size_t kBatchCommands = 512;
 constexpr size_t kBatchBytes = 8 << 20;
+// Of one round trip of what is being named at the same time.
+constexpr size_t kStreamBytes = 512 << 10;
 
 absl::Status CorruptChunk(const Sha256Digest& digest, std::string_view problem) {
   return MakeStoreError(StoreError::kCorruptChunk, Cat("chunk ", HexDigest(digest), " ", problem));
@@ -67,11 +70,24 @@ std::vector<ChunkRef> DistinctChunks(const SnapshotManifest& manifest) {
 
 // One distinct chunk of what is being stored.
 struct ChunkTable::Piece {
-  std::string key;
-  ChunkRef ref;
-  std::string_view raw;
+  std::string key{};
+  ChunkRef ref{};
+  std::string_view raw{};
   bool missing = true;
-  std::string old_header;  // of damaged bytes, to be replaced
+  std::string old_header{};  // of damaged bytes, to be replaced
+  EncodedChunk encoded{};
+  std::string header{};
+
+  std::string_view stored() const {
+    return encoded.codec == ChunkCodec::kRaw ? raw : std::string_view(encoded.stored);
+  }
+};
+
+// Of one call.
+struct ChunkTable::Progress {
+  Replication* replication = nullptr;
+  uint64_t oldest = 0;  // stamp
+  bool held = false;
 };
 
 std::string ChunkTable::HeaderOf(std::string_view key, const ChunkRef& ref) {
@@ -100,29 +116,30 @@ bool ChunkTable::ParseHeader(std::string_view key, std::string_view header, Chun
   return true;
 }
 
-absl::Status ChunkTable::PinPieces(const PinScope& scope, std::vector<Piece>& pieces,
-                                   uint64_t& oldest, Replication* replication) {
-  for (size_t begin = 0; begin < pieces.size(); begin += kBatchCommands) {
-    const size_t end = std::min(pieces.size(), begin + kBatchCommands);
-    std::vector<Command> commands;
-    for (size_t i = begin; i < end; ++i) {
-      commands.push_back(
-          Eval(kPinChunk, pieces[i].key, {std::string(scope.pin), std::string(scope.session_id)}));
-    }
-    ReplicationSum replicas(replication);
-    const std::vector<Answer> answers = client_.Run(commands, scope.deadline, replicas.one());
-    replicas.Add();
-    for (size_t i = begin; i < end; ++i) {
-      Piece& piece = pieces[i];
-      const absl::StatusOr<Reply>& reply = answers[i - begin].reply;
-      RETURN_IF_ERROR(reply.status());
-      ASSIGN_OR_RETURN(const auto* fields, reply->Array("pin_chunk", 3));
-      RETURN_IF_ERROR(ReadStamp((*fields)[2], oldest));
-      const std::string& header = (*fields)[1].text;
-      piece.missing = (*fields)[0].integer != 1 || !ParseHeader(piece.key, header, piece.ref);
-      if (piece.missing) piece.old_header = header;
-    }
+absl::Status ChunkTable::ReadPinned(const Answer& answer, Piece& piece, Progress& progress) {
+  RETURN_IF_ERROR(answer.reply.status());
+  ASSIGN_OR_RETURN(const auto* fields, answer.reply->Array("pin_chunk", 3));
+  RETURN_IF_ERROR(ReadStamp((*fields)[2], progress.oldest));
+  const std::string& header = (*fields)[1].text;
+  piece.missing = (*fields)[0].integer != 1 || !ParseHeader(piece.key, header, piece.ref);
+  if (piece.missing) piece.old_header = header;
+  return absl::OkStatus();
+}
+
+absl::Status ChunkTable::ReadPut(const Answer& answer, Piece& piece, Progress& progress) {
+  RETURN_IF_ERROR(answer.reply.status());
+  ASSIGN_OR_RETURN(const auto* fields, answer.reply->Array("put_chunk", 2));
+  const std::string& header = (*fields)[1].text;
+  if ((*fields)[0].integer != 1 || fields->size() < 4) {
+    piece.old_header = header;
+    return absl::OkStatus();
   }
+  RETURN_IF_ERROR(ReadStamp((*fields)[2], progress.oldest));
+  // Somebody else may have brought it meanwhile, in another form.
+  if (!ParseHeader(piece.key, header, piece.ref)) {
+    return CorruptChunk(piece.ref.digest, "has a damaged header");
+  }
+  piece.missing = false;
   return absl::OkStatus();
 }
 
@@ -139,123 +156,163 @@ absl::Status ChunkTable::Reserve(const PinScope& scope, int64_t bytes) {
       Cat(bytes, " bytes more do not fit under the cap of ", options_.max_stored_bytes));
 }
 
-absl::Status ChunkTable::PutBatch(const PinScope& scope, const std::vector<Piece*>& batch,
-                                  uint64_t& oldest, Replication* replication) {
-  std::vector<EncodedChunk> encoded(batch.size());
-  std::vector<std::string> headers(batch.size());
+absl::Status ChunkTable::Encode(Piece& piece) const {
+  ChunkRef old;
+  // Manifests describe the damaged bytes, so only equal ones can take their place.
+  const bool heal = ParseHeader(piece.key, piece.old_header, old);
+  const ChunkCodec codec = heal ? old.codec : options_.codec;
+  ASSIGN_OR_RETURN(piece.encoded, EncodeChunk(piece.raw, codec, options_.zstd_level));
+  piece.ref.codec = piece.encoded.codec;
+  piece.ref.raw_length = static_cast<uint32_t>(piece.raw.size());
+  piece.ref.stored_length = static_cast<uint32_t>(piece.stored().size());
+  piece.header = HeaderOf(piece.key, piece.ref);
+  if (heal && piece.header != piece.old_header) {
+    return CorruptChunk(piece.ref.digest, "is damaged and cannot be written as it was");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ChunkTable::Exchange(const PinScope& scope, const std::vector<Piece*>& puts,
+                                  const std::vector<Piece*>& pins, Progress& progress) {
+  const std::string pin(scope.pin), session_id(scope.session_id);
   std::vector<Command> commands;
+  const bool take = !progress.held;
+  if (take) {
+    commands.push_back(Eval(kHold, keys_.Hold(scope.tenant, scope.pin),
+                            {"take", std::string(scope.user), session_id}));
+  }
   int64_t reserved = 0;
-  for (size_t i = 0; i < batch.size(); ++i) {
-    Piece& piece = *batch[i];
-    ChunkRef old;
-    // Manifests describe the damaged bytes, so only equal ones can take their place.
-    const bool heal = ParseHeader(piece.key, piece.old_header, old);
-    const ChunkCodec codec = heal ? old.codec : options_.codec;
-    ASSIGN_OR_RETURN(encoded[i], EncodeChunk(piece.raw, codec, options_.zstd_level));
-    const std::string_view stored =
-        encoded[i].codec == ChunkCodec::kRaw ? piece.raw : encoded[i].stored;
-    piece.ref.codec = encoded[i].codec;
-    piece.ref.raw_length = static_cast<uint32_t>(piece.raw.size());
-    piece.ref.stored_length = static_cast<uint32_t>(stored.size());
-    piece.ref.checksum = Checksum64(piece.raw);
-    headers[i] = HeaderOf(piece.key, piece.ref);
-    if (heal && headers[i] != piece.old_header) {
-      return CorruptChunk(piece.ref.digest, "is damaged and cannot be written as it was");
-    }
-    reserved += piece.ref.stored_length;
+  for (Piece* piece : puts) {
+    RETURN_IF_ERROR(Encode(*piece));
+    reserved += piece->ref.stored_length;
+    // The bytes go beside the script: through one they would be copied four times.
     commands.push_back(
-        Eval(kPutChunk, piece.key,
-             {std::string(scope.pin), std::string(scope.session_id), headers[i], piece.old_header},
-             stored));
+        {.arguments = {"HSETNX", piece->key, "d"}, .tail = piece->stored(), .key = piece->key});
+    commands.push_back(Eval(kSealChunk, piece->key, {pin, session_id, piece->header}));
+  }
+  for (const Piece* piece : pins) {
+    commands.push_back(Eval(kPinChunk, piece->key, {pin, session_id}));
   }
   RETURN_IF_ERROR(Reserve(scope, reserved));
-  ReplicationSum replicas(replication);
+  ReplicationSum replicas(progress.replication);
   const std::vector<Answer> answers = client_.Run(commands, scope.deadline, replicas.one());
   replicas.Add();
+  size_t next = 0;
   absl::Status failure = absl::OkStatus();
-  for (size_t i = 0; i < batch.size(); ++i) {
-    Piece& piece = *batch[i];
-    const absl::StatusOr<Reply>& reply = answers[i].reply;
-    if (!reply.ok()) {
-      failure.Update(reply.status());
-      continue;
+  if (take) {
+    const Answer& held = answers[next++];
+    failure.Update(held.reply.status());
+    if (held.reply.ok()) {
+      ASSIGN_OR_RETURN(const auto* fields, held.reply->Array("hold", 2));
+      failure.Update(ReadStamp((*fields)[1], progress.oldest));
+      progress.held = true;
     }
-    ASSIGN_OR_RETURN(const auto* fields, reply->Array("put_chunk", 2));
-    if ((*fields)[0].integer != 1 || fields->size() < 4) {
-      failure.Update(CorruptChunk(piece.ref.digest, "is damaged and is described otherwise"));
-      continue;
-    }
-    reserved -= (*fields)[3].integer;
-    failure.Update(ReadStamp((*fields)[2], oldest));
-    // Somebody else may have brought it meanwhile, in another form.
-    if (!ParseHeader(piece.key, (*fields)[1].text, piece.ref)) {
-      failure.Update(CorruptChunk(piece.ref.digest, "has a damaged header"));
-    }
-    piece.missing = false;
   }
+  for (Piece* piece : puts) {
+    failure.Update(answers[next++].reply.status());
+    const Answer& sealed = answers[next++];
+    failure.Update(ReadPut(sealed, *piece, progress));
+    if (!piece->missing) reserved -= sealed.reply->elements[3].integer;
+  }
+  for (Piece* piece : pins) failure.Update(ReadPinned(answers[next++], *piece, progress));
   Reserve(scope, -reserved).IgnoreError();
   return failure;
 }
 
-absl::Status ChunkTable::PutPieces(const PinScope& scope, std::vector<Piece*>& missing,
-                                   uint64_t& oldest, Replication* replication) {
-  std::vector<Piece*> batch;
-  size_t bytes = 0;
-  for (Piece* piece : missing) {
-    if (!batch.empty() && bytes + piece->raw.size() > kBatchBytes) {
-      RETURN_IF_ERROR(PutBatch(scope, batch, oldest, replication));
-      batch.clear();
-      bytes = 0;
-    }
-    batch.push_back(piece);
-    bytes += piece->raw.size();
-  }
-  return batch.empty() ? absl::OkStatus() : PutBatch(scope, batch, oldest, replication);
+absl::Status ChunkTable::Replace(const PinScope& scope, Piece& piece, Progress& progress) {
+  RETURN_IF_ERROR(Encode(piece));
+  int64_t reserved = piece.ref.stored_length;
+  RETURN_IF_ERROR(Reserve(scope, reserved));
+  ReplicationSum replicas(progress.replication);
+  const Answer answer = client_.Run(
+      Eval(kPutChunk, piece.key,
+           {std::string(scope.pin), std::string(scope.session_id), piece.header, piece.old_header},
+           piece.stored()),
+      scope.deadline, replicas.one());
+  replicas.Add();
+  const absl::Status put = ReadPut(answer, piece, progress);
+  if (!piece.missing) reserved -= answer.reply->elements[3].integer;
+  Reserve(scope, -reserved).IgnoreError();
+  RETURN_IF_ERROR(put);
+  if (!piece.missing) return absl::OkStatus();
+  return CorruptChunk(piece.ref.digest, "is damaged and is described otherwise");
 }
 
 absl::StatusOr<uint64_t> ChunkTable::Store(const PinScope& scope,
                                            const std::vector<std::string>& payloads,
                                            std::vector<SnapshotPart>& parts,
                                            Replication* replication) {
-  std::vector<Piece> pieces;
-  std::map<Sha256Digest, size_t> index;
-  std::vector<std::vector<size_t>> layout(parts.size());  // [part][chunk] -> piece
+  std::vector<std::string_view> chunks;
+  std::vector<size_t> ends(parts.size());  // of each part's chunks in `chunks`
   for (size_t p = 0; p < parts.size(); ++p) {
-    const auto chunks = CutIntoChunks(payloads[p], options_.chunk_bytes);
-    if (chunks.size() > kMaxChunksPerPart) {
+    const auto cut = CutIntoChunks(payloads[p], options_.chunk_bytes);
+    if (cut.size() > kMaxChunksPerPart) {
       return MakeStoreError(StoreError::kInvalidArgument,
                             Cat("part \"", parts[p].name, "\" has too many chunks"));
     }
-    for (const std::string_view raw : chunks) {
-      const Sha256Digest digest = ChunkDigest(scope.tenant, raw);
-      const auto [it, fresh] = index.try_emplace(digest, pieces.size());
-      if (fresh) {
-        Piece& piece = pieces.emplace_back();
-        piece.key = keys_.Chunk(scope.tenant, digest);
-        piece.ref.digest = digest;
-        piece.raw = raw;
-      }
-      layout[p].push_back(it->second);
+    chunks.insert(chunks.end(), cut.begin(), cut.end());
+    ends[p] = chunks.size();
+  }
+  ChunkNamer namer(scope.tenant, std::move(chunks));
+  const size_t count = namer.chunks().size();
+  std::vector<Piece> pieces;
+  pieces.reserve(count);  // so that pointers hold
+  std::map<Sha256Digest, size_t> index;
+  std::vector<size_t> piece_of(count);
+  Progress progress{replication};
+  // While the bytes of one batch are on their way, the next one is named, and asked for.
+  std::vector<Piece*> puts, pins, damaged;
+  absl::Status stored = absl::OkStatus();
+  for (size_t next = 0; stored.ok() && (next < count || !puts.empty());) {
+    pins.clear();
+    for (size_t bytes = 0; next < count && pins.size() < kBatchCommands && bytes < kStreamBytes;
+         ++next) {
+      const ChunkName& name = namer.At(next);
+      const auto [it, fresh] = index.try_emplace(name.digest, pieces.size());
+      piece_of[next] = it->second;
+      if (!fresh) continue;
+      Piece& piece = pieces.emplace_back();
+      piece.key = keys_.Chunk(scope.tenant, name.digest);
+      piece.ref.digest = name.digest;
+      piece.ref.checksum = name.checksum;
+      piece.raw = namer.chunks()[next];
+      pins.push_back(&piece);
+      bytes += piece.raw.size();
+    }
+    stored = Exchange(scope, puts, pins, progress);
+    std::erase_if(puts, [](const Piece* piece) { return !piece->missing; });
+    damaged.insert(damaged.end(), puts.begin(), puts.end());
+    puts.clear();
+    for (Piece* piece : pins) {
+      if (piece->missing) (piece->old_header.empty() ? puts : damaged).push_back(piece);
     }
   }
-  uint64_t oldest = 0;
-  absl::Status stored = PinPieces(scope, pieces, oldest, replication);
-  if (stored.ok()) {
-    std::vector<Piece*> missing;
-    for (Piece& piece : pieces) {
-      if (piece.missing) missing.push_back(&piece);
-    }
-    stored = PutPieces(scope, missing, oldest, replication);
+  for (Piece* piece : damaged) {
+    if (stored.ok()) stored = Replace(scope, *piece, progress);
   }
   if (!stored.ok()) {
+    DropHold(scope).status().IgnoreError();
     UnpinPieces(scope, pieces);
     return stored;
   }
-  for (size_t p = 0; p < parts.size(); ++p) {
+  for (size_t p = 0, next = 0; p < parts.size(); ++p) {
     parts[p].chunks.clear();
-    for (const size_t i : layout[p]) parts[p].chunks.push_back(pieces[i].ref);
+    for (; next < ends[p]; ++next) parts[p].chunks.push_back(pieces[piece_of[next]].ref);
   }
-  return oldest;
+  return progress.oldest;
+}
+
+absl::StatusOr<uint64_t> ChunkTable::Share(const PinScope& scope) {
+  const Answer answer =
+      client_.Run(Eval(kHold, keys_.Hold(scope.tenant, scope.pin),
+                       {"share", std::string(scope.user), std::string(scope.session_id)}),
+                  scope.deadline);
+  RETURN_IF_ERROR(answer.reply.status());
+  ASSIGN_OR_RETURN(const auto* fields, answer.reply->Array("hold", 2));
+  if ((*fields)[0].integer == 0) return 0;
+  uint64_t stamp = 0;
+  RETURN_IF_ERROR(ReadStamp((*fields)[1], stamp));
+  return stamp;
 }
 
 absl::StatusOr<uint64_t> ChunkTable::Pin(const PinScope& scope, const SnapshotManifest& manifest) {
@@ -265,16 +322,33 @@ absl::StatusOr<uint64_t> ChunkTable::Pin(const PinScope& scope, const SnapshotMa
     piece.key = keys_.Chunk(scope.tenant, ref.digest);
     piece.ref = ref;
   }
-  uint64_t oldest = 0;
-  absl::Status pinned = PinPieces(scope, pieces, oldest, nullptr);
+  Progress progress;
+  absl::Status pinned = absl::OkStatus();
+  std::vector<Piece*> batch;
+  for (Piece& piece : pieces) {
+    batch.push_back(&piece);
+    if (batch.size() < kBatchCommands && &piece != &pieces.back()) continue;
+    if (pinned.ok()) pinned = Exchange(scope, {}, batch, progress);
+    batch.clear();
+  }
   for (const Piece& piece : pieces) {
     if (pinned.ok() && piece.missing) {
       pinned = CorruptChunk(piece.ref.digest, "is missing or damaged");
     }
   }
-  if (pinned.ok()) return oldest;
+  if (pinned.ok()) return progress.oldest;
+  DropHold(scope).status().IgnoreError();
   UnpinPieces(scope, pieces);
   return pinned;
+}
+
+absl::StatusOr<bool> ChunkTable::DropHold(const PinScope& scope) {
+  const Answer answer = client_.Run(
+      Eval(kHold, keys_.Hold(scope.tenant, scope.pin), {"drop", std::string(scope.user), ""}),
+      scope.deadline);
+  RETURN_IF_ERROR(answer.reply.status());
+  ASSIGN_OR_RETURN(const auto* fields, answer.reply->Array("hold", 2));
+  return (*fields)[0].integer == 1;
 }
 
 void ChunkTable::Unpin(const PinScope& scope, const SnapshotManifest& manifest) {
@@ -282,7 +356,9 @@ void ChunkTable::Unpin(const PinScope& scope, const SnapshotManifest& manifest) 
   for (const ChunkRef& ref : DistinctChunks(manifest)) {
     pieces.emplace_back().key = keys_.Chunk(scope.tenant, ref.digest);
   }
-  UnpinPieces(scope, pieces);
+  if (pieces.empty()) return;
+  const absl::StatusOr<bool> last = DropHold(scope);
+  if (last.ok() && *last) UnpinPieces(scope, pieces);
 }
 
 void ChunkTable::UnpinPieces(const PinScope& scope, const std::vector<Piece>& pieces) {
@@ -302,9 +378,9 @@ void ChunkTable::UnpinPieces(const PinScope& scope, const std::vector<Piece>& pi
 }
 
 absl::StatusOr<std::string> ChunkTable::Verified(std::string_view tenant, const ChunkRef& ref,
-                                                 const Reply& reply, Deadline deadline) {
+                                                 Reply reply, Deadline deadline) {
   if (reply.is_nil()) return CorruptChunk(ref.digest, "is missing");
-  absl::StatusOr<std::string> raw = DecodeChunk(reply.text, ref);
+  absl::StatusOr<std::string> raw = DecodeChunk(std::move(reply.text), ref);
   if (raw.ok()) return raw;
   // Once more, in case it was damaged on the way and not there.
   const std::string key = keys_.Chunk(tenant, ref.digest);
@@ -343,11 +419,11 @@ absl::StatusOr<std::vector<std::string>> ChunkTable::Read(std::string_view tenan
       commands.push_back({.arguments = {"HGET", key, "d"}, .tail = {}, .key = std::move(key)});
       ++end;
     }
-    const std::vector<Answer> answers = client_.Run(commands, deadline);
+    std::vector<Answer> answers = client_.Run(commands, deadline);
     for (size_t i = begin; i < end; ++i) {
       RETURN_IF_ERROR(answers[i - begin].reply.status());
       absl::StatusOr<std::string> raw =
-          Verified(tenant, *places[i].ref, *answers[i - begin].reply, deadline);
+          Verified(tenant, *places[i].ref, *std::move(answers[i - begin].reply), deadline);
       if (!raw.ok()) {
         return Prefixed(raw.status(), Cat("part \"", manifest.parts[places[i].part].name, "\""));
       }

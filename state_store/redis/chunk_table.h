@@ -1,10 +1,12 @@
 // The chunks of all tenants in Redis, and who holds them.
 //
-// A chunk is one hash: d the stored bytes, h its header, p:<pin> for each manifest that names it,
-// with the moment (server's clock, microseconds) and the session. A pin is a random name for one
-// manifest in one session. Who commits pins first and names afterwards; who lets go un-names first
-// and unpins afterwards; so the pins of a chunk are never fewer than the manifests that name it,
-// whatever is cut off in between. What such a cut leaves pinned is found by CollectGarbage.
+// A chunk is one hash: d the stored bytes, h its header, p:<pin> for each pin on it, with the
+// moment (server's clock, microseconds) and the session that set it. A pin is a random name for all
+// chunks of one snapshot; its hold, a hash of its own, lists the sessions that use it. So a fork
+// adds itself to one hold, however large the state is. Who commits pins first and names afterwards;
+// who lets go un-names first, then leaves the hold, and the last to leave unpins; so what a
+// manifest names is pinned, whatever is cut off in between. What such a cut leaves is found by
+// CollectGarbage.
 #ifndef REPRISE_STATE_STORE_REDIS_CHUNK_TABLE_H_
 #define REPRISE_STATE_STORE_REDIS_CHUNK_TABLE_H_
 
@@ -27,6 +29,7 @@ struct PinScope {
   std::string_view tenant;
   std::string_view session_id;
   std::string_view pin;
+  std::string_view user;  // of the pin: a name that only this one manifest of this session has
   Deadline deadline;
 };
 
@@ -37,12 +40,15 @@ class ChunkTable {
       : client_(client), keys_(keys), options_(options) {}
 
   // Stores what the tenant has not, pins all of it, and fills parts[i].chunks from payloads[i].
-  // Returns the oldest pin's stamp, 0 without chunks. Lets go again on failure.
+  // Returns the oldest stamp of pins and hold, 0 without chunks. Lets go again on failure.
   absl::StatusOr<uint64_t> Store(const PinScope& scope, const std::vector<std::string>& payloads,
                                  std::vector<SnapshotPart>& parts, Replication* replication);
+  // Uses a pin that is there: its stamp, or 0 if there is no hold on it.
+  absl::StatusOr<uint64_t> Share(const PinScope& scope);
   // Pins chunks that are there. DATA_LOSS (kCorruptChunk) if one is missing or damaged.
   absl::StatusOr<uint64_t> Pin(const PinScope& scope, const SnapshotManifest& manifest);
-  // Lets go, and removes what nobody holds then. Failures leave work for CollectGarbage.
+  // Leaves the pin; if nobody uses it any more, unpins, and removes what has no pin then. Failures
+  // leave work for CollectGarbage.
   void Unpin(const PinScope& scope, const SnapshotManifest& manifest);
 
   // The raw bytes of all parts, verified. DATA_LOSS (kCorruptChunk).
@@ -55,21 +61,27 @@ class ChunkTable {
 
  private:
   struct Piece;
+  struct Progress;
 
   // Fills everything but the digest.
   static bool ParseHeader(std::string_view key, std::string_view header, ChunkRef& ref);
-  // Fills pieces[i].ref of those that are there; the others stay `missing`.
-  absl::Status PinPieces(const PinScope& scope, std::vector<Piece>& pieces, uint64_t& oldest,
-                         Replication* replication);
-  absl::Status PutPieces(const PinScope& scope, std::vector<Piece*>& missing, uint64_t& oldest,
-                         Replication* replication);
-  absl::Status PutBatch(const PinScope& scope, const std::vector<Piece*>& batch, uint64_t& oldest,
-                        Replication* replication);
+  static absl::Status ReadPinned(const Answer& answer, Piece& piece, Progress& progress);
+  static absl::Status ReadPut(const Answer& answer, Piece& piece, Progress& progress);
+  // What of `piece` is to be stored, and its header.
+  absl::Status Encode(Piece& piece) const;
+  // One round trip, or a few: takes the hold if it is not taken, sends the bytes of `puts`, pins
+  // `pins`. What is there now is not `missing` any more.
+  absl::Status Exchange(const PinScope& scope, const std::vector<Piece*>& puts,
+                        const std::vector<Piece*>& pins, Progress& progress);
+  // Puts that may replace bytes, through a script.
+  absl::Status Replace(const PinScope& scope, Piece& piece, Progress& progress);
+  // Whether it was the last one.
+  absl::StatusOr<bool> DropHold(const PinScope& scope);
   void UnpinPieces(const PinScope& scope, const std::vector<Piece>& pieces);
   absl::Status Reserve(const PinScope& scope, int64_t bytes);
   // The raw bytes of one chunk; on damage tells Redis that it is.
-  absl::StatusOr<std::string> Verified(std::string_view tenant, const ChunkRef& ref,
-                                       const Reply& reply, Deadline deadline);
+  absl::StatusOr<std::string> Verified(std::string_view tenant, const ChunkRef& ref, Reply reply,
+                                       Deadline deadline);
 
   Client& client_;
   const Keys& keys_;

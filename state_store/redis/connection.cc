@@ -1,6 +1,7 @@
 #include "state_store/redis/connection.h"
 
 #include <algorithm>
+#include <deque>
 #include <optional>
 #include <utility>
 
@@ -14,6 +15,8 @@ namespace {
 // Commands are encoded when no more than this waits to be sent.
 constexpr size_t kSendAhead = 256 << 10;
 constexpr size_t kReadBytes = 64 << 10;
+// Arguments at least so long are not copied before they are sent.
+constexpr size_t kInPlaceBytes = 8 << 10;
 
 // `failure` of the transport, as it concerns one command: the mark that MakeRedisError puts on is
 // taken off and put on anew.
@@ -27,40 +30,109 @@ absl::Status ForCommand(const absl::Status& failure, const Endpoint& endpoint, b
 
 }  // namespace
 
+// What is to be sent is a row of segments: small arguments encoded one after the other in `out`,
+// and large ones where their owner has them.
 struct Connection::Progress {
+  struct Segment {
+    std::string_view large;  // or, if its data is null, the bytes of `out` up to `out_end`
+    size_t out_end = 0;
+  };
+
   std::vector<absl::StatusOr<Reply>>& results;
-  std::string out{};  // encoded, from `out_sent` on not sent
+  std::string out{};
   size_t out_sent = 0;
-  size_t encoded = 0;  // commands in `out` or before
-  size_t sent = 0;     // commands wholly sent
+  std::deque<Segment> segments{};  // not wholly sent
+  size_t large_sent = 0;           // of the first segment, if it is a large one
+  uint64_t queued_bytes = 0;       // of all encoded commands
+  uint64_t sent_bytes = 0;
+  std::deque<uint64_t> ends{};  // of the encoded commands not wholly sent, in queued_bytes
+  size_t encoded = 0;           // commands
+  size_t sent = 0;              // commands wholly sent
   size_t replied = 0;
-  std::vector<size_t> ends{};  // of the encoded commands not wholly sent, within `out`
+
+  bool AllSent(size_t commands) const { return encoded == commands && segments.empty(); }
+
+  void Encode(const Arguments& command) {
+    if (segments.empty()) {
+      out.clear();
+      out_sent = 0;
+    }
+    const size_t before = out.size();
+    size_t large = 0;
+    const auto close_segment = [&] {
+      if (!segments.empty() && segments.back().large.data() == nullptr) {
+        segments.back().out_end = out.size();
+      } else {
+        segments.push_back({{}, out.size()});
+      }
+    };
+    AppendArrayHeader(command.size(), out);
+    for (const std::string_view argument : command) {
+      AppendBulkHeader(argument.size(), out);
+      if (argument.size() < kInPlaceBytes) {
+        out.append(argument);
+      } else {
+        close_segment();
+        segments.push_back({argument, 0});
+        large += argument.size();
+      }
+      out.append("\r\n");
+    }
+    close_segment();
+    queued_bytes += out.size() - before + large;
+    ends.push_back(queued_bytes);
+    ++encoded;
+  }
+
+  std::string_view NextBytes() const {
+    const Segment& first = segments.front();
+    if (first.large.data() != nullptr) return first.large.substr(large_sent);
+    return std::string_view(out).substr(out_sent, first.out_end - out_sent);
+  }
+
+  void Sent(size_t n) {
+    sent_bytes += n;
+    const bool whole = n == NextBytes().size();
+    if (segments.front().large.data() != nullptr) {
+      large_sent = whole ? 0 : large_sent + n;
+    } else {
+      out_sent += n;
+    }
+    if (whole) segments.pop_front();
+    for (; !ends.empty() && ends.front() <= sent_bytes; ends.pop_front()) ++sent;
+  }
 };
 
 absl::StatusOr<bool> Connection::SendSome(const std::vector<Arguments>& commands, Progress& p) {
-  while (p.encoded < commands.size() && p.out.size() - p.out_sent < kSendAhead) {
-    if (p.out_sent == p.out.size()) {
-      p.out.clear();
-      p.out_sent = 0;
+  bool progress = false;
+  for (;;) {
+    while (p.encoded < commands.size() && p.queued_bytes - p.sent_bytes < kSendAhead) {
+      p.Encode(commands[p.encoded]);
     }
-    AppendCommand(commands[p.encoded++], p.out);
-    p.ends.push_back(p.out.size());
+    if (p.segments.empty()) return progress;
+    const std::string_view bytes = p.NextBytes();
+    ASSIGN_OR_RETURN(const size_t n, socket_->TryWrite(bytes));
+    if (n > 0) p.Sent(n);
+    progress = progress || n > 0;
+    // What the server does not take now it may take after its answers have been read.
+    if (n < bytes.size()) return progress;
   }
-  if (p.out_sent == p.out.size()) return false;
-  ASSIGN_OR_RETURN(const size_t n, socket_->TryWrite(std::string_view(p.out).substr(p.out_sent)));
-  p.out_sent += n;
-  size_t done = 0;
-  while (done < p.ends.size() && p.ends[done] <= p.out_sent) ++done;
-  p.ends.erase(p.ends.begin(), p.ends.begin() + static_cast<ptrdiff_t>(done));
-  p.sent += done;
-  return n > 0;
 }
 
 absl::StatusOr<bool> Connection::ReceiveSome(Progress& p) {
-  buffer_.resize(kReadBytes);
-  ASSIGN_OR_RETURN(const size_t n, socket_->TryRead(absl::MakeSpan(buffer_)));
-  if (n == 0) return false;
-  RETURN_IF_ERROR(reader_.Feed(std::string_view(buffer_).substr(0, n)));
+  // A long string is read to where it stays.
+  const absl::Span<char> in_place = reader_.InPlace();
+  if (!in_place.empty()) {
+    ASSIGN_OR_RETURN(const size_t n, socket_->TryRead(in_place));
+    if (n == 0) return false;
+    reader_.FilledInPlace(n);
+    if (n < in_place.size()) return true;
+  } else {
+    buffer_.resize(kReadBytes);
+    ASSIGN_OR_RETURN(const size_t n, socket_->TryRead(absl::MakeSpan(buffer_)));
+    if (n == 0) return false;
+    RETURN_IF_ERROR(reader_.Feed(std::string_view(buffer_).substr(0, n)));
+  }
   for (;;) {
     ASSIGN_OR_RETURN(std::optional<Reply> reply, reader_.Next());
     if (!reply.has_value()) return true;
@@ -86,8 +158,7 @@ absl::Status Connection::Exchange(const std::vector<Arguments>& commands, Deadli
       if (TimeLeft(deadline) > absl::ZeroDuration()) continue;
       return MakeRedisError(RedisError::kTimeout, Outcome::kUnknown, "no whole answer in time");
     }
-    const bool unsent = p.out_sent < p.out.size() || p.encoded < commands.size();
-    RETURN_IF_ERROR(socket_->Wait(unsent, deadline));
+    RETURN_IF_ERROR(socket_->Wait(!p.AllSent(commands.size()), deadline));
   }
   return absl::OkStatus();
 }

@@ -53,6 +53,10 @@ std::string Keys::Chunk(std::string_view tenant, const Sha256Digest& digest) con
   return Cat(prefix_, "c:{", EscapeTenant(tenant), ":", HexDigest(digest), "}");
 }
 
+std::string Keys::Hold(std::string_view tenant, std::string_view pin) const {
+  return Cat(prefix_, "h:{", EscapeTenant(tenant), ":", pin, "}");
+}
+
 std::string Keys::OfTenant(std::string_view kind, std::string_view tenant) const {
   return Cat(prefix_, kind, EscapeTenant(tenant), "}");
 }
@@ -84,6 +88,10 @@ std::optional<std::pair<std::string, std::string>> Keys::ParseSession(std::strin
 
 std::optional<std::pair<std::string, std::string>> Keys::ParseChunk(std::string_view key) const {
   return Parse("c:", key);
+}
+
+std::optional<std::pair<std::string, std::string>> Keys::ParseHold(std::string_view key) const {
+  return Parse("h:", key);
 }
 
 }  // namespace reprise::state_store::redis

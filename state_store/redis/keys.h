@@ -2,6 +2,7 @@
 //
 //   <prefix>s:{T:S}    hash    one session: record, manifests, remembered requests, lease
 //   <prefix>c:{T:D}    hash    one chunk, D its digest: bytes, header, pins
+//   <prefix>h:{T:P}    hash    who uses pin P, and since when
 //   <prefix>i:{T}      zset    the tenant's session ids, all with score 0: paged by name
 //   <prefix>x:{T}      zset    sessions that expire, by a time not after their expiry
 //   (microseconds) <prefix>q:{T}      hash    request ids of creations, forks and imports
@@ -35,6 +36,7 @@ class Keys {
 
   std::string Session(std::string_view tenant, std::string_view session_id) const;
   std::string Chunk(std::string_view tenant, const Sha256Digest& digest) const;
+  std::string Hold(std::string_view tenant, std::string_view pin) const;
   std::string Index(std::string_view tenant) const { return OfTenant("i:{", tenant); }
   std::string Expiry(std::string_view tenant) const { return OfTenant("x:{", tenant); }
   std::string Creations(std::string_view tenant) const { return OfTenant("q:{", tenant); }
@@ -44,9 +46,11 @@ class Keys {
   // For SCAN.
   std::string SessionPattern() const { return Pattern("s:"); }
   std::string ChunkPattern() const { return Pattern("c:"); }
-  // Tenant and session id, or tenant and the digest's hex; nullopt for a key that is none of ours.
+  std::string HoldPattern() const { return Pattern("h:"); }
+  // Tenant and session id, digest in hexadecimal, or pin; nullopt for a key that is none of ours.
   std::optional<std::pair<std::string, std::string>> ParseSession(std::string_view key) const;
   std::optional<std::pair<std::string, std::string>> ParseChunk(std::string_view key) const;
+  std::optional<std::pair<std::string, std::string>> ParseHold(std::string_view key) const;
 
  private:
   std::string OfTenant(std::string_view kind, std::string_view tenant) const;

@@ -11,7 +11,8 @@
 namespace reprise::state_store::redis {
 namespace {
 
-constexpr uint8_t kRecordVersion = 1;
+// Version 1 had no users of pins.
+constexpr uint8_t kRecordVersion = 2;
 constexpr size_t kHexIdBytes = 32;
 constexpr size_t kMaxRows = 1 << 16;
 constexpr size_t kMaxRequestIdBytes = 256;
@@ -108,7 +109,8 @@ absl::StatusOr<std::string> EncodeRecord(const SessionRecord& record) {
     writer.U64(row.order);
     writer.String(row.id);
     writer.U8(row.retained ? 1 : 0);
-    writer.String(row.pin);
+    writer.String(row.use.pin);
+    writer.String(row.use.user);
   }
   writer.U32(static_cast<uint32_t>(record.requests.size()));
   for (const RequestRow& row : record.requests) {
@@ -122,7 +124,7 @@ absl::StatusOr<std::string> EncodeRecord(const SessionRecord& record) {
 absl::StatusOr<SessionRecord> DecodeRecord(std::string_view bytes) {
   WireReader reader(bytes, StoreError::kCorruptIndex, "session record");
   const uint8_t version = reader.U8("version");
-  if (reader.ok() && version != kRecordVersion) {
+  if (reader.ok() && (version < 1 || version > kRecordVersion)) {
     return MakeStoreError(StoreError::kUnsupportedVersion,
                           Cat("session record of version ", int{version}));
   }
@@ -136,7 +138,8 @@ absl::StatusOr<SessionRecord> DecodeRecord(std::string_view bytes) {
     row.order = reader.U64("order");
     row.id = reader.String(kMaxIdBytes, "snapshot id");
     row.retained = reader.U8("retained") != 0;
-    row.pin = reader.String(kHexIdBytes, "pin");
+    row.use.pin = reader.String(kHexIdBytes, "pin");
+    if (version >= 2) row.use.user = reader.String(kHexIdBytes, "user of the pin");
   }
   const uint32_t requests = reader.Count(kMaxRows, 13, "requests");
   for (uint32_t i = 0; i < requests && reader.ok(); ++i) {
@@ -196,7 +199,7 @@ absl::Status AddToIndex(const SessionRecord& record, const Manifests& manifests,
 }
 
 absl::StatusOr<FieldChanges> ApplyToRecord(const Mutation& mutation, std::string_view key,
-                                           std::string_view pin, SessionRecord& record) {
+                                           const PinUse& use, SessionRecord& record) {
   FieldChanges changes;
   const auto find = [&](std::string_view id) {
     return std::find_if(record.snapshots.begin(), record.snapshots.end(),
@@ -209,7 +212,7 @@ absl::StatusOr<FieldChanges> ApplyToRecord(const Mutation& mutation, std::string
     } else if (const auto* snapshot = std::get_if<PutSnapshot>(&op)) {
       const std::string& id = snapshot->manifest->snapshot_id;
       ASSIGN_OR_RETURN(const std::string bytes, EncodeManifest(*snapshot->manifest));
-      record.snapshots.push_back({record.next_order++, id, false, std::string(pin)});
+      record.snapshots.push_back({record.next_order++, id, false, use});
       changes.sets.emplace_back(ManifestField(id), Seal(key, ManifestField(id), bytes));
     } else if (const auto* erase = std::get_if<EraseSnapshot>(&op)) {
       const auto row = find(erase->snapshot_id);

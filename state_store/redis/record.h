@@ -29,12 +29,20 @@
 
 namespace reprise::state_store::redis {
 
+// What holds the chunks of a snapshot for a session: see chunk_table.h. 32 hexadecimal digits each.
+struct PinUse {
+  std::string pin;
+  std::string user;  // empty in records of version 1, whose pins have one user and no hold
+
+  friend bool operator==(const PinUse&, const PinUse&) = default;
+};
+
 // A snapshot that the session has as head, retains or was forked from.
 struct SnapshotRow {
   uint64_t order = 0;
   std::string id;
   bool retained = false;
-  std::string pin;  // that holds its chunks for this session: 32 hexadecimal digits
+  PinUse use;
 
   friend bool operator==(const SnapshotRow&, const SnapshotRow&) = default;
 };
@@ -89,9 +97,9 @@ struct FieldChanges {
 };
 
 // Carries out the ops that concern `record` on it, and adds the record itself to the changes.
-// Snapshots that come in are held by `pin`.
+// Snapshots that come in are held by `use`.
 absl::StatusOr<FieldChanges> ApplyToRecord(const Mutation& mutation, std::string_view key,
-                                           std::string_view pin, SessionRecord& record);
+                                           const PinUse& use, SessionRecord& record);
 
 }  // namespace reprise::state_store::redis
 

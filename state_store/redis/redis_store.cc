@@ -121,7 +121,7 @@ absl::StatusOr<ApplyResult> StoreImpl::Apply(std::string_view tenant, std::strin
 
 absl::StatusOr<Session> StoreImpl::Mutate(std::string_view tenant, std::string_view session_id,
                                           const Wanted& wanted, const Planner& planner,
-                                          std::string_view pin, const Change& change,
+                                          const PinUse& use, const Change& change,
                                           Deadline deadline, Replication* replication,
                                           bool* stale_pins) {
   ReleaseDue(/*all=*/false);
@@ -145,7 +145,7 @@ absl::StatusOr<Session> StoreImpl::Mutate(std::string_view tenant, std::string_v
     SessionRecord record = loaded.record;
     Change next = change;
     next.expected_rev = loaded.rev;
-    ASSIGN_OR_RETURN(next.fields, ApplyToRecord(plan->mutation, key, pin, record));
+    ASSIGN_OR_RETURN(next.fields, ApplyToRecord(plan->mutation, key, use, record));
     const bool erases =
         std::any_of(plan->mutation.ops.begin(), plan->mutation.ops.end(),
                     [](const Op& op) { return std::holds_alternative<EraseSession>(op); });
@@ -184,12 +184,12 @@ void StoreImpl::LetGo(std::string_view tenant, std::string_view session_id,
     const auto manifest = manifests.find(row.id);
     if (manifest == manifests.end()) continue;
     if (release_delay_ == absl::ZeroDuration()) {
-      chunks_.Unpin({tenant, session_id, row.pin, deadline}, *manifest->second);
+      chunks_.Unpin({tenant, session_id, row.use.pin, row.use.user, deadline}, *manifest->second);
       continue;
     }
     absl::MutexLock lock(&mu_);
     releases_.push_back({DeadlineAfter(release_delay_), std::string(tenant),
-                         std::string(session_id), row.pin, manifest->second});
+                         std::string(session_id), row.use, manifest->second});
   }
 }
 
@@ -204,8 +204,9 @@ void StoreImpl::ReleaseDue(bool all) {
       release = std::move(releases_.front());
       releases_.pop_front();
     }
-    chunks_.Unpin({release.tenant, release.session_id, release.pin, NewDeadline()},
-                  *release.manifest);
+    chunks_.Unpin(
+        {release.tenant, release.session_id, release.use.pin, release.use.user, NewDeadline()},
+        *release.manifest);
   }
 }
 
@@ -274,8 +275,8 @@ absl::StatusOr<Session> StoreImpl::PutAndCommit(std::string_view tenant,
   manifest->created_at = request.now;
 
   for (int attempt = 1;; ++attempt) {
-    const std::string pin = NewToken();
-    const PinScope scope{tenant, session_id, pin, deadline};
+    const PinUse use{NewToken(), NewToken()};
+    const PinScope scope{tenant, session_id, use.pin, use.user, deadline};
     Replication replication = ReplicationFor(options);
     bool stale_pins = false;
     absl::StatusOr<Session> result = [&]() -> absl::StatusOr<Session> {
@@ -292,7 +293,7 @@ absl::StatusOr<Session> StoreImpl::PutAndCommit(std::string_view tenant,
             request.now = Now();
             return PlanCommit(index, request, manifest->model_id, manifest, options.keep);
           },
-          pin, change, deadline, &replication, &stale_pins);
+          use, change, deadline, &replication, &stale_pins);
     }();
     if (result.ok()) {
       RETURN_IF_ERROR(CheckReplicas(replication));
@@ -322,7 +323,7 @@ absl::StatusOr<Session> StoreImpl::Rewind(std::string_view tenant, std::string_v
   change.token = "";
   return Mutate(
       tenant, session_id, wanted,
-      [&](const SessionIndex& index) { return PlanRewind(index, request, snapshot_id); }, "",
+      [&](const SessionIndex& index) { return PlanRewind(index, request, snapshot_id); }, {},
       change, NewDeadline());
 }
 
@@ -339,7 +340,7 @@ absl::StatusOr<Session> StoreImpl::UpdateSession(std::string_view tenant,
   absl::StatusOr<Session> session = Mutate(
       tenant, session_id, Wanted{},
       [&](const SessionIndex& index) { return PlanUpdate(index, tenant, session_id, update, now); },
-      "", Change{}, deadline);
+      {}, Change{}, deadline);
   if (absl::IsNotFound(session.status())) {
     RemoveFromLists(tenant, session_id, deadline).IgnoreError();
   }
@@ -352,7 +353,7 @@ absl::Status StoreImpl::DeleteSession(std::string_view tenant, std::string_view 
   absl::Status erased =
       Mutate(
           tenant, session_id, Wanted{},
-          [&](const SessionIndex& index) { return PlanDelete(index, tenant, session_id); }, "",
+          [&](const SessionIndex& index) { return PlanDelete(index, tenant, session_id); }, {},
           Change{}, deadline)
           .status();
   // One that cannot be read can still be deleted.
@@ -387,7 +388,7 @@ absl::StatusOr<SnapshotInfo> StoreImpl::CreateSnapshot(std::string_view tenant,
                                                 return PlanRetainHead(index, tenant, session_id,
                                                                       Now());
                                               },
-                                              "", Change{}, NewDeadline()));
+                                              {}, Change{}, NewDeadline()));
   return GetSnapshot(tenant, session_id, session.head_snapshot_id);
 }
 
@@ -399,7 +400,7 @@ absl::Status StoreImpl::DeleteSnapshot(std::string_view tenant, std::string_view
              [&](const SessionIndex& index) {
                return PlanDeleteSnapshot(index, tenant, session_id, snapshot_id, Now());
              },
-             "", Change{}, NewDeadline())
+             {}, Change{}, NewDeadline())
       .status();
 }
 

@@ -49,6 +49,7 @@ struct RedisStoreOptions {
 struct GarbageReport {
   int64_t chunks_seen = 0;
   int64_t pins_dropped = 0;
+  int64_t holds_dropped = 0;  // users of pins, that is
   int64_t index_repairs = 0;
 };
 

@@ -3,6 +3,7 @@
 #include <hiredis/hiredis.h>
 #include <hiredis/read.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -15,6 +16,10 @@ namespace {
 
 // More than any command of ours is answered with.
 constexpr int kMaxElements = 1 << 17;
+// Strings of such lengths are read in place: a length is what the server says, and memory for it is
+// taken at once.
+constexpr size_t kInPlaceBytes = 16 << 10;
+constexpr size_t kMostInPlaceBytes = 32 << 20;
 
 // hiredis builds its replies through these. They are called from C, so nothing may be thrown; null
 // makes the reader fail with "out of memory". Elements are created in place in their parent, which
@@ -100,10 +105,17 @@ absl::StatusOr<const std::vector<Reply>*> Reply::Array(std::string_view what, si
   return &elements;
 }
 
+void AppendArrayHeader(size_t elements, std::string& out) {
+  absl::StrAppend(&out, "*", elements, "\r\n");
+}
+
+void AppendBulkHeader(size_t bytes, std::string& out) { absl::StrAppend(&out, "$", bytes, "\r\n"); }
+
 void AppendCommand(const std::vector<std::string_view>& arguments, std::string& out) {
-  absl::StrAppend(&out, "*", arguments.size(), "\r\n");
+  AppendArrayHeader(arguments.size(), out);
   for (const std::string_view argument : arguments) {
-    absl::StrAppend(&out, "$", argument.size(), "\r\n", ToAbsl(argument), "\r\n");
+    AppendBulkHeader(argument.size(), out);
+    absl::StrAppend(&out, ToAbsl(argument), "\r\n");
   }
 }
 
@@ -114,8 +126,8 @@ ReplyReader::ReplyReader(size_t max_reply_bytes)
 
 ReplyReader::~ReplyReader() = default;
 
-absl::Status ReplyReader::Feed(std::string_view bytes) {
-  if (reader_ == nullptr) return BadProtocol("no memory for a reader");
+absl::Status ReplyReader::FeedReader(std::string_view bytes) {
+  if (bytes.empty()) return absl::OkStatus();
   pending_bytes_ += bytes.size();
   if (redisReaderFeed(reader_.get(), bytes.data(), bytes.size()) != REDIS_OK) {
     return BadProtocol(reader_->errstr);
@@ -123,8 +135,64 @@ absl::Status ReplyReader::Feed(std::string_view bytes) {
   return absl::OkStatus();
 }
 
+absl::Status ReplyReader::Feed(std::string_view bytes) {
+  if (reader_ == nullptr) return BadProtocol("no memory for a reader");
+  if (in_place_.has_value()) {
+    const size_t n = std::min(bytes.size(), in_place_->size() - filled_);
+    bytes.copy(in_place_->data() + filled_, n);
+    filled_ += n;
+    bytes.remove_prefix(n);
+    for (; crlf_seen_ < 2 && !bytes.empty(); ++crlf_seen_, bytes.remove_prefix(1)) {
+      if (bytes.front() != "\r\n"[crlf_seen_]) return BadProtocol("a string has no end");
+    }
+  }
+  return FeedReader(bytes);
+}
+
+absl::Span<char> ReplyReader::InPlace() {
+  if (!in_place_.has_value()) return {};
+  return absl::MakeSpan(in_place_->data() + filled_, in_place_->size() - filled_);
+}
+
+void ReplyReader::FilledInPlace(size_t bytes) { filled_ += bytes; }
+
+void ReplyReader::BeginInPlace() {
+  if (reader_->ridx != -1) return;  // in the middle of a reply
+  const std::string_view rest(reader_->buf + reader_->pos, reader_->len - reader_->pos);
+  constexpr size_t kLongestHeader = 12;
+  const size_t end = rest.substr(0, kLongestHeader).find("\r\n");
+  size_t size = 0;
+  if (rest.empty() || rest[0] != '$' || end == std::string_view::npos ||
+      !absl::SimpleAtoi(ToAbsl(rest.substr(1, end - 1)), &size)) {
+    return;
+  }
+  // What is there whole is no work for hiredis either, and what is too long it shall refuse.
+  const std::string_view body = rest.substr(end + 2);
+  if (size < kInPlaceBytes || size > std::min(max_reply_bytes_, kMostInPlaceBytes) ||
+      body.size() >= size) {
+    return;
+  }
+  in_place_.emplace(size, '\0');
+  body.copy(in_place_->data(), body.size());
+  filled_ = body.size();
+  crlf_seen_ = 0;
+  // Nothing of what hiredis has is left.
+  reader_.reset(redisReaderCreateWithFunctions(&kFunctions));
+  pending_bytes_ = 0;
+}
+
 absl::StatusOr<std::optional<Reply>> ReplyReader::Next() {
   if (reader_ == nullptr) return BadProtocol("no memory for a reader");
+  if (!in_place_.has_value()) BeginInPlace();
+  if (reader_ == nullptr) return BadProtocol("no memory for a reader");
+  if (in_place_.has_value()) {
+    if (filled_ < in_place_->size() || crlf_seen_ < 2) return std::nullopt;
+    Reply reply;
+    reply.type = Reply::Type::kString;
+    reply.text = *std::move(in_place_);
+    in_place_.reset();
+    return reply;
+  }
   void* object = nullptr;
   if (redisReaderGetReply(reader_.get(), &object) != REDIS_OK) return BadProtocol(reader_->errstr);
   if (object == nullptr) {
@@ -138,6 +206,6 @@ absl::StatusOr<std::optional<Reply>> ReplyReader::Next() {
   return std::move(*reply);
 }
 
-bool ReplyReader::HasLeftovers() const { return pending_bytes_ != 0; }
+bool ReplyReader::HasLeftovers() const { return pending_bytes_ != 0 || in_place_.has_value(); }
 
 }  // namespace reprise::state_store::redis

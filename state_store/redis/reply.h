@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 
 struct redisReader;
 
@@ -35,7 +36,10 @@ struct Reply {
   absl::StatusOr<const std::vector<Reply>*> Array(std::string_view what, size_t size) const;
 };
 
-// Appends one command to `out`.
+// A command is the header of an array, and for each argument a bulk header, its bytes and CRLF.
+void AppendArrayHeader(size_t elements, std::string& out);
+void AppendBulkHeader(size_t bytes, std::string& out);
+// Appends one whole command to `out`.
 void AppendCommand(const std::vector<std::string_view>& arguments, std::string& out);
 
 // Replies out of a stream of bytes that anyone may have written. Not thread-safe.
@@ -49,6 +53,10 @@ class ReplyReader {
 
   // After a failure the reader is of no more use.
   absl::Status Feed(std::string_view bytes);
+  // Where the coming bytes may be read to instead of being fed, because they belong to a long
+  // string whose length is known; empty if they do not. Then FilledInPlace says how many came.
+  absl::Span<char> InPlace();
+  void FilledInPlace(size_t bytes);
   // nullopt: more bytes are needed.
   absl::StatusOr<std::optional<Reply>> Next();
   // Whether bytes wait that are not a whole reply, or replies that nobody took.
@@ -59,8 +67,16 @@ class ReplyReader {
     void operator()(redisReader* reader) const;
   };
 
+  // Takes a long string away from hiredis, which would copy it several times.
+  void BeginInPlace();
+  absl::Status FeedReader(std::string_view bytes);
+
   const size_t max_reply_bytes_;
-  size_t pending_bytes_ = 0;  // fed since the last whole reply
+  size_t pending_bytes_ = 0;  // fed to hiredis since the last whole reply
+  // A string that is a whole reply, of which `filled_` bytes are there.
+  std::optional<std::string> in_place_;
+  size_t filled_ = 0;
+  size_t crlf_seen_ = 0;  // of the two bytes after it
   std::unique_ptr<redisReader, ReaderDeleter> reader_;
 };
 

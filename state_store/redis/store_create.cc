@@ -120,11 +120,38 @@ void StoreImpl::FinishClaim(const Creation& creation, Claim& claim, const Sessio
   claim.stored.clear();
 }
 
+// Joins whoever holds the chunks of `manifest` for its source, or, where that cannot be, pins them
+// anew. DATA_LOSS (kCorruptChunk) also if the source has let go of them meanwhile.
+absl::StatusOr<uint64_t> StoreImpl::PinOrigin(std::string_view tenant, std::string_view session_id,
+                                              const SessionRecord& source,
+                                              const SnapshotManifest& manifest, Deadline deadline,
+                                              PinUse& use) {
+  const SnapshotRow* row = source.FindSnapshot(manifest.snapshot_id);
+  if (row != nullptr && !row->use.user.empty()) {
+    const PinScope shared{tenant, session_id, row->use.pin, use.user, deadline};
+    ASSIGN_OR_RETURN(const uint64_t stamp, chunks_.Share(shared));
+    if (stamp != 0) {
+      // If the source names it still, it leaves the hold after we have joined.
+      const absl::StatusOr<Loaded> again = Load(tenant, source.session.id, Wanted{}, deadline);
+      const SnapshotRow* now =
+          again.ok() ? again->record.FindSnapshot(manifest.snapshot_id) : nullptr;
+      if (now != nullptr && now->use == row->use) {
+        use.pin = row->use.pin;
+        return stamp;
+      }
+      chunks_.Unpin(shared, manifest);
+      RETURN_IF_ERROR(again.status());
+      return MakeStoreError(StoreError::kCorruptChunk,
+                            Cat("snapshot ", manifest.snapshot_id, " was let go of"));
+    }
+  }
+  return chunks_.Pin({tenant, session_id, use.pin, use.user, deadline}, manifest);
+}
+
 absl::StatusOr<Session> StoreImpl::TryMake(Creation& creation, Claim& claim) {
   const std::string_view tenant = creation.tenant;
   const Deadline deadline = creation.deadline;
   const bool remembered = !creation.options.request_id.empty();
-  const std::string pin = NewToken();
   bool unsure = false;
   std::string failed_rev;
   for (;;) {
@@ -178,12 +205,13 @@ absl::StatusOr<Session> StoreImpl::TryMake(Creation& creation, Claim& claim) {
     change.expected_rev = target.rev;
     change.new_rev = NewToken();
     change.replace = true;
-    const PinScope scope{tenant, session.id, pin, deadline};
+    PinUse use{NewToken(), NewToken()};
     const std::string key = keys_.Session(tenant, session.id);
     std::shared_ptr<const SnapshotManifest> head = imported;
     if (creation.kind == RequestKind::kFork) {
       head = source.manifests.at(session.parent_snapshot_id);
-      const absl::StatusOr<uint64_t> pinned = chunks_.Pin(scope, *head);
+      const absl::StatusOr<uint64_t> pinned =
+          PinOrigin(tenant, session.id, source.record, *head, deadline, use);
       // The source may just have let go of it. If it has not, it is damaged.
       if (GetStoreError(pinned.status()) == StoreError::kCorruptChunk && source.rev != failed_rev) {
         failed_rev = source.rev;
@@ -193,14 +221,15 @@ absl::StatusOr<Session> StoreImpl::TryMake(Creation& creation, Claim& claim) {
       change.oldest_pin = *pinned;
     } else if (imported != nullptr) {
       ASSIGN_OR_RETURN(change.oldest_pin,
-                       chunks_.Store(scope, creation.imported->payloads, imported->parts, nullptr));
+                       chunks_.Store({tenant, session.id, use.pin, use.user, deadline},
+                                     creation.imported->payloads, imported->parts, nullptr));
     }
     absl::StatusOr<ApplyResult> applied = [&]() -> absl::StatusOr<ApplyResult> {
-      ASSIGN_OR_RETURN(change.fields, ApplyToRecord(plan.mutation, key, pin, record));
+      ASSIGN_OR_RETURN(change.fields, ApplyToRecord(plan.mutation, key, use, record));
       if (creation.kind == RequestKind::kFork) {
         // The plan names a snapshot that is there; this session gets a manifest of its own.
-        record.snapshots.push_back({record.next_order++, head->snapshot_id, false, pin});
-        ASSIGN_OR_RETURN(change.fields, ApplyToRecord({}, key, pin, record));
+        record.snapshots.push_back({record.next_order++, head->snapshot_id, false, use});
+        ASSIGN_OR_RETURN(change.fields, ApplyToRecord({}, key, use, record));
         ASSIGN_OR_RETURN(const std::string bytes, EncodeManifest(*head));
         const std::string field = ManifestField(head->snapshot_id);
         change.fields.sets.emplace_back(field, Seal(key, field, bytes));
@@ -216,7 +245,7 @@ absl::StatusOr<Session> StoreImpl::TryMake(Creation& creation, Claim& claim) {
     const bool done = applied.ok() && applied->what == Applied::kDone;
     if (!done && head != nullptr &&
         (applied.ok() || GetOutcome(applied.status()) == Outcome::kNotDone)) {
-      chunks_.Unpin(scope, *head);
+      chunks_.Unpin({tenant, session.id, use.pin, use.user, deadline}, *head);
     }
     RETURN_IF_ERROR(applied.status());
     if (done) {

@@ -1,5 +1,6 @@
 // RedisStore as it is. redis_store.cc has the changes, store_reads.cc the reads, store_create.cc
-// what makes sessions, store_sweep.cc the upkeep.
+// what makes sessions, store_sweep.cc lists and expiry, store_integrity.cc the check of everything,
+// store_garbage.cc what crashes leave.
 #ifndef REPRISE_STATE_STORE_REDIS_STORE_IMPL_H_
 #define REPRISE_STATE_STORE_REDIS_STORE_IMPL_H_
 
@@ -117,10 +118,18 @@ class StoreImpl final : public RedisStore {
   struct Creation;
   struct Claim;
   struct Walk;
-  struct Inspected;
+  struct Garbage;
+  // A chunk as it lies in Redis.
+  struct Inspected {
+    std::string header{};
+    uint64_t length = 0;
+    uint64_t now = 0;                           // the server's, in microseconds
+    std::map<std::string, std::string> pins{};  // with stamp and session
+  };
   struct Release {
     Deadline due;
-    std::string tenant, session_id, pin;
+    std::string tenant, session_id;
+    PinUse use;
     std::shared_ptr<const SnapshotManifest> manifest;
   };
 
@@ -145,7 +154,7 @@ class StoreImpl final : public RedisStore {
                                     Replication* replication);
   // Loads, plans and applies until the revision holds. `change` brings pins and token.
   absl::StatusOr<Session> Mutate(std::string_view tenant, std::string_view session_id,
-                                 const Wanted& wanted, const Planner& planner, std::string_view pin,
+                                 const Wanted& wanted, const Planner& planner, const PinUse& use,
                                  const Change& change, Deadline deadline,
                                  Replication* replication = nullptr, bool* stale_pins = nullptr);
   // For a repeated request with kSync: its answer counts only once the replicas have it too.
@@ -165,6 +174,9 @@ class StoreImpl final : public RedisStore {
   // Makes a session: see store_create.cc.
   absl::StatusOr<Session> Make(Creation& creation);
   absl::StatusOr<Session> TryMake(Creation& creation, Claim& claim);
+  absl::StatusOr<uint64_t> PinOrigin(std::string_view tenant, std::string_view session_id,
+                                     const SessionRecord& source, const SnapshotManifest& manifest,
+                                     Deadline deadline, PinUse& use);
   absl::StatusOr<std::optional<Session>> ReadClaim(const Creation& creation, Claim& claim);
   absl::StatusOr<bool> TakeClaim(const Creation& creation, Claim& claim);
   void FinishClaim(const Creation& creation, Claim& claim, const Session* result);
@@ -188,9 +200,12 @@ class StoreImpl final : public RedisStore {
   absl::StatusOr<std::vector<Inspected>> Inspect(const std::vector<std::string>& keys,
                                                  Deadline deadline);
   absl::Status CheckChunks(const std::vector<std::string>& keys, Walk& walk);
-  absl::Status CollectPins(const std::vector<std::string>& keys,
-                           std::map<std::string, std::vector<std::string>>& held,
-                           std::map<std::string, uint64_t>& bytes, GarbageReport& report);
+  absl::Status CheckHolds(const Walk& walk);
+  absl::Status CollectHolds(const std::vector<std::string>& keys, Garbage& garbage);
+  absl::Status CollectPins(const std::vector<std::string>& keys, Garbage& garbage);
+  absl::Status FindNamers(Garbage& garbage);
+  // Whether a pin that is old may be in use.
+  absl::StatusOr<bool> IsNamed(const std::string& tenant, const std::string& pin, Garbage& garbage);
   absl::Status RepairLists(GarbageReport& report);
 
   const RedisStoreOptions options_;

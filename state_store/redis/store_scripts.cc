@@ -91,13 +91,22 @@ const Script kPinChunk("pin_chunk", R"lua(
 local time = redis.call('TIME')
 local stamp = string.format('%.0f', time[1] * 1000000 + time[2])
 local chunk = redis.call('HMGET', KEYS[1], 'h', 'bad')
-if not chunk[1] then return {0, '', stamp} end
-local length = tonumber(string.match(chunk[1], '^1 %d+ %d+ (%d+) ') or -1)
-if chunk[2] or redis.call('HSTRLEN', KEYS[1], 'd') ~= length then
-  return {0, chunk[1], stamp}
-end
+local length = chunk[1] and tonumber(string.match(chunk[1], '^1 %d+ %d+ (%d+) ') or -1)
+local whole = chunk[1] and not chunk[2] and redis.call('HSTRLEN', KEYS[1], 'd') == length
 redis.call('HSET', KEYS[1], 'p:' .. ARGV[1], stamp .. ' ' .. ARGV[2])
-return {1, chunk[1], stamp}
+return {whole and 1 or 0, chunk[1] or '', stamp}
+)lua");
+
+const Script kSealChunk("seal_chunk", R"lua(
+local time = redis.call('TIME')
+local stamp = string.format('%.0f', time[1] * 1000000 + time[2])
+local chunk = redis.call('HMGET', KEYS[1], 'h', 'bad')
+local header = chunk[1] or ARGV[3]
+local length = tonumber(string.match(header, '^1 %d+ %d+ (%d+) ') or -1)
+local have = redis.call('HSTRLEN', KEYS[1], 'd')
+if chunk[2] or have ~= length then return {0, chunk[1] or ''} end
+redis.call('HSET', KEYS[1], 'h', header, 'p:' .. ARGV[1], stamp .. ' ' .. ARGV[2])
+return {1, header, stamp, chunk[1] and 0 or have}
 )lua");
 
 const Script kPutChunk("put_chunk", R"lua(
@@ -153,6 +162,20 @@ for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
   end
 end
 return out
+)lua");
+
+const Script kHold("hold", R"lua(
+local time = redis.call('TIME')
+local stamp = string.format('%.0f', time[1] * 1000000 + time[2])
+if ARGV[1] == 'drop' then
+  if ARGV[3] == '' or redis.call('HGET', KEYS[1], ARGV[2]) == ARGV[3] then
+    redis.call('HDEL', KEYS[1], ARGV[2])
+  end
+  return {1 - redis.call('EXISTS', KEYS[1]), stamp}
+end
+if ARGV[1] == 'share' and redis.call('EXISTS', KEYS[1]) == 0 then return {0, stamp} end
+redis.call('HSET', KEYS[1], ARGV[2], stamp .. ' ' .. ARGV[3])
+return {1, stamp}
 )lua");
 
 const Script kCompareAndSetField("compare_and_set_field", R"lua(

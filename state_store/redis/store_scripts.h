@@ -27,9 +27,15 @@ extern const Script kApplySession;
 //   -> {"absent"} if there is no such session
 extern const Script kLease;
 
-// Chunk: a pin, if the bytes are there.
-//   ARGV: pin, session id -> {1 if they are, header or "", stamp}
+// Chunk: a pin, whether or not the bytes are there.
+//   ARGV: pin, session id -> {1 if they are there and sound, header or "", stamp}
 extern const Script kPinChunk;
+
+// Chunk: after HSETNX of the bytes, which so need not go through a script. Says what they are,
+// unless somebody else has.
+//   ARGV: pin, session id, header
+//   -> {1, header, stamp, bytes added}, or {0, header or ""} if other bytes are there
+extern const Script kSealChunk;
 
 // Chunk: bytes with a pin. Bytes that are there and sound stay.
 //   ARGV: pin, session id, header, header that may be replaced or "", bytes
@@ -46,6 +52,12 @@ extern const Script kCondemnChunk;
 // Chunk: ARGV: most fields to list
 //   -> {header, length of the bytes, now, 1 if pins follow (0: they are too many), pin, value, ...}
 extern const Script kInspectChunk;
+
+// Hold: who uses a pin; it goes with its last user.
+//   ARGV: "take", user, session id: makes it if need be -> {1, stamp}
+//         "share", user, session id -> {1, stamp}, or {0, stamp} if there is none
+//         "drop", user, value that it must have or "" -> {1 if nobody uses it now, stamp}
+extern const Script kHold;
 
 // Any hash: compare-and-set of one field. ARGV: field, expected or "", new or ""
 //   -> {1, new} or {0, what is there}

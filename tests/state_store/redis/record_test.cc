@@ -55,7 +55,8 @@ SessionRecord SomeRecord() {
   record.holds_origin = true;
   record.uid = std::string(32, 'u');
   record.next_order = 9;
-  record.snapshots = {{3, "a", true, std::string(32, '1')}, {5, "b", false, std::string(32, '2')}};
+  record.snapshots = {{3, "a", true, {std::string(32, '1'), std::string(32, '3')}},
+                      {5, "b", false, {std::string(32, '2'), ""}}};
   record.requests = {{RequestKind::kCommit, 4, "r1"}, {RequestKind::kRewind, 6, "r1"}};
   return record;
 }
@@ -75,7 +76,7 @@ TEST(Record, ComesBackAndRefusesWhatIsCut) {
   }
   EXPECT_FALSE(DecodeRecord(bytes + "x").ok());
   std::string newer = bytes;
-  newer[0] = 2;
+  newer[0] = 3;
   EXPECT_EQ(GetStoreError(DecodeRecord(newer).status()), StoreError::kUnsupportedVersion);
   // Anyone may have written it: no byte may do worse than an error.
   for (size_t i = 0; i < bytes.size(); ++i) {
@@ -93,7 +94,7 @@ TEST(Record, TwoSessionsInOneIndexKeepTheirSnapshotsApart) {
   one.holds_origin = two.holds_origin = false;
   two.session.id = "s2";
   two.session.head_snapshot_id = "d";
-  two.snapshots = {{3, "c", true, "p"}, {5, "d", false, "p"}};
+  two.snapshots = {{3, "c", true, {"p", "u"}}, {5, "d", false, {"p", "v"}}};
   two.requests.clear();
   SessionIndex index;
   ASSERT_TRUE(AddToIndex(one, {}, {}, index).ok());
@@ -115,17 +116,17 @@ TEST(Record, AppliesAPlannedMutation) {
       ApplyToRecord({{PutSnapshot{1, manifest}, PutSession{moved, false}, Retain{"t", "s", "c"},
                       Unretain{"t", "s", "a"}, EraseSnapshot{"t", "a"}, EraseSnapshot{"t", "x"},
                       EraseRequest{"t", RequestKind::kCommit, "s", "r1"}}},
-                    "key", "pin", record);
+                    "key", {"pin", "user"}, record);
   ASSERT_TRUE(changes.ok()) << changes.status();
   EXPECT_EQ(record.session, moved);
   EXPECT_FALSE(record.holds_origin);
   ASSERT_EQ(record.snapshots.size(), 2u);
-  EXPECT_EQ(record.snapshots[1], (SnapshotRow{9, "c", true, "pin"}));
+  EXPECT_EQ(record.snapshots[1], (SnapshotRow{9, "c", true, {"pin", "user"}}));
   EXPECT_EQ(record.requests.size(), 1u);
   EXPECT_EQ(changes->deletes, (std::vector<std::string>{"m:a", "q:4:r1"}));
   ASSERT_EQ(changes->dropped.size(), 1u);
-  EXPECT_EQ(changes->dropped[0].pin, std::string(32, '1'));
-  EXPECT_FALSE(ApplyToRecord({{Retain{"t", "s", "nothing"}}}, "key", "pin", record).ok());
+  EXPECT_EQ(changes->dropped[0].use.pin, std::string(32, '1'));
+  EXPECT_FALSE(ApplyToRecord({{Retain{"t", "s", "nothing"}}}, "key", {"pin", "user"}, record).ok());
 }
 
 }  // namespace

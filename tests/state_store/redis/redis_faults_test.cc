@@ -206,12 +206,15 @@ TEST(Faults, WhatAServerEvictsIsMissedAndNotGuessed) {
   const auto read = store->ReadSnapshot("t", "s", "");
   EXPECT_EQ(GetStoreError(read.status()), StoreError::kCorruptChunk) << read.status();
   EXPECT_EQ(read.status().code(), absl::StatusCode::kDataLoss);
-  EXPECT_FALSE(store->Fork("t", {"s"}, {.id = "f"}).ok());
+  // A fork is as damaged as its source: it does not touch the chunks.
+  ASSERT_TRUE(store->Fork("t", {"s"}, {.id = "f"}).ok());
+  EXPECT_EQ(GetStoreError(store->ReadSnapshot("t", "f", "").status()), StoreError::kCorruptChunk);
   EXPECT_FALSE(store->CheckIntegrity().ok());
   // Whoever still has the bytes brings them back.
   ASSERT_TRUE(store->PutAndCommit("t", "s", moved.version, snapshot, {}).ok());
   EXPECT_TRUE(SameState(snapshot, *store->ReadSnapshot("t", "s", "")));
   EXPECT_TRUE(SameState(snapshot, *store->ReadSnapshot("t", "s", manifest.snapshot_id)));
+  EXPECT_TRUE(SameState(snapshot, *store->ReadSnapshot("t", "f", "")));
 }
 
 TEST(Faults, FlippedBitsAreErrorsAndNeverAnswers) {

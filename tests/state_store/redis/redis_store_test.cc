@@ -4,12 +4,15 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "state_store/redis/error.h"
 #include "state_store/redis/keys.h"
+#include "state_store/redis/record.h"
 #include "state_store/redis/store_scripts.h"
 #include "tests/state_store/redis/store_test_util.h"
 #include "tests/testing/redis_server.h"
@@ -221,6 +224,11 @@ TEST(Garbage, PinsWithoutAManifestGoAndOthersStay) {
   EXPECT_EQ(server.Do({"EXISTS", own}).integer, 0);
   EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
   ExpectSoundHead(*store, "f");
+  // Bytes that came after their writer had given up.
+  server.Do({"HSET", own, "d", "abc"});
+  EXPECT_FALSE(store->CheckIntegrity().ok());
+  EXPECT_TRUE(store->CollectGarbage().ok());
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
   // A pin that cannot be read is not dropped.
   server.Do({"HSET", shared, "p:odd", "?"});
   EXPECT_EQ(CollectAll(options).pins_dropped, 0);
@@ -244,6 +252,128 @@ TEST(Garbage, AChunkThatThousandsShare) {
   EXPECT_EQ(store->CollectGarbage()->pins_dropped, kDead);
   EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
   ExpectSoundHead(*store, "s");
+}
+
+TEST(Pins, AForkJoinsTheHoldAndTheLastOneUnpins) {
+  RedisServer server;
+  const RedisStoreOptions options = OptionsFor(server.url());
+  const auto store = OpenStore(options);
+  const Session made = store->CreateSession("t", {.id = "s"}).value();
+  ASSERT_TRUE(store->PutAndCommit("t", "s", made.version, MakeTestSnapshot(1), {}).ok());
+  const auto manifest = store->GetSnapshot("t", "s", "")->manifest;
+  const std::string chunk = Keys(options.key_prefix).Chunk("t", manifest.parts[0].chunks[0].digest);
+  const int64_t fields = server.Do({"HLEN", chunk}).integer;
+  for (const auto* id : {"a", "b", "c"}) ASSERT_TRUE(store->Fork("t", {"s"}, {.id = id}).ok());
+  ASSERT_TRUE(store->Fork("t", {"a"}, {.id = "aa"}).ok());
+  EXPECT_EQ(server.Do({"HLEN", chunk}).integer, fields) << "forks do not touch chunks";
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+  for (const auto* id : {"s", "a", "c", "b"}) {
+    ASSERT_TRUE(store->DeleteSession("t", id).ok());
+    ExpectSoundHead(*store, "aa");
+    EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+  }
+  ASSERT_TRUE(store->DeleteSession("t", "aa").ok());
+  EXPECT_EQ(server.Do({"KEYS", "*c:{*"}).elements.size(), 0u);
+  EXPECT_EQ(server.Do({"KEYS", "*h:{*"}).elements.size(), 0u);
+}
+
+TEST(Pins, ForksOfASessionThatMovesOnAreWhole) {
+  RedisServer server;
+  const RedisStoreOptions options = OptionsFor(server.url());
+  const auto store = OpenStore(options);
+  Session session = store->CreateSession("t", {.id = "s"}).value();
+  session = store->PutAndCommit("t", "s", session.version, MakeTestSnapshot(0), {}).value();
+  std::atomic<bool> stop = false;
+  std::thread writer([&] {
+    for (uint64_t i = 1; !stop; ++i) {
+      // Each lets go of the head before it.
+      session = store->PutAndCommit("t", "s", session.version, MakeTestSnapshot(i), {}).value();
+    }
+  });
+  std::vector<std::thread> forkers;
+  for (int t = 0; t < 3; ++t) {
+    forkers.emplace_back([&, t] {
+      const std::string id = "f" + std::to_string(t);
+      for (int i = 0; i < 60; ++i) {
+        const auto fork = store->Fork("t", {"s"}, {.id = id});
+        ASSERT_TRUE(fork.ok()) << fork.status();
+        ExpectSoundHead(*store, id);
+        ASSERT_TRUE(store->DeleteSession("t", id).ok());
+      }
+    });
+  }
+  for (std::thread& forker : forkers) forker.join();
+  stop = true;
+  writer.join();
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+}
+
+// A session as the version before wrote it: its pins have one user, and there is no hold.
+void MakeOld(RedisServer& server, const RedisStoreOptions& options, const std::string& id) {
+  const std::string key = Keys(options.key_prefix).Session("t", id);
+  const std::string sealed = server.Do({"HGET", key, "r"}).text;
+  const std::string bytes(Unseal(key, "r", sealed, StoreError::kCorruptIndex).value());
+  SessionRecord record = DecodeRecord(bytes).value();
+  for (SnapshotRow& row : record.snapshots) {
+    server.Do({"DEL", Keys(options.key_prefix).Hold("t", row.use.pin)});
+    row.use.user.clear();
+  }
+  std::string old = EncodeRecord(record).value();
+  old[0] = 1;
+  // Without users: their lengths go, which follow the pins.
+  for (const SnapshotRow& row : record.snapshots) {
+    old.erase(old.find(row.use.pin) + row.use.pin.size(), 4);
+  }
+  ASSERT_EQ(DecodeRecord(old)->snapshots, record.snapshots);
+  server.Do({"HSET", key, "r", Seal(key, "r", old)});
+}
+
+TEST(Pins, OfOlderSessionsHoldToo) {
+  RedisServer server;
+  const RedisStoreOptions options = OptionsFor(server.url());
+  const auto store = OpenStore(options);
+  const Session made = store->CreateSession("t", {.id = "s"}).value();
+  Session session =
+      store->PutAndCommit("t", "s", made.version, MakeTestSnapshot(1), {.keep = true}).value();
+  session = store->PutAndCommit("t", "s", session.version, MakeTestSnapshot(2), {}).value();
+  MakeOld(server, options, "s");
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+  EXPECT_EQ(CollectAll(options).pins_dropped, 0);
+  ExpectSoundHead(*store, "s");
+  // A fork pins for itself.
+  ASSERT_TRUE(store->Fork("t", {"s"}, {.id = "f"}).ok());
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+  session = store->PutAndCommit("t", "s", session.version, MakeTestSnapshot(3), {}).value();
+  ExpectSoundHead(*store, "f");
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+  ASSERT_TRUE(store->DeleteSession("t", "s").ok());
+  ExpectSoundHead(*store, "f");
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+  ASSERT_TRUE(store->DeleteSession("t", "f").ok());
+  EXPECT_EQ(server.Do({"KEYS", "*c:{*"}).elements.size(), 0u);
+}
+
+TEST(Garbage, HoldsThatNobodyNamesGoAndLostOnesComeBack) {
+  RedisServer server;
+  const RedisStoreOptions options = OptionsFor(server.url());
+  const auto store = OpenStore(options);
+  const Session made = store->CreateSession("t", {.id = "s"}).value();
+  ASSERT_TRUE(store->PutAndCommit("t", "s", made.version, MakeTestSnapshot(1), {}).ok());
+  ASSERT_TRUE(store->Fork("t", {"s"}, {.id = "f"}).ok());
+  const std::string hold = server.Do({"KEYS", "*h:{*"}).elements.at(0).text;
+  // A fork that died before it was named, and a writer that died with a hold and nothing else.
+  server.Do({"HSET", hold, "dead", "1000 f"});
+  server.Do({"HSET", Keys(options.key_prefix).Hold("t", "gone"), "dead", "1000 nobody"});
+  EXPECT_FALSE(store->CheckIntegrity().ok());
+  EXPECT_EQ(store->CollectGarbage()->holds_dropped, 2);
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+  // Lost in a failover: found through the pins, before the fork's chunks are let go of.
+  server.Do({"DEL", hold});
+  EXPECT_FALSE(store->CheckIntegrity().ok());
+  EXPECT_EQ(CollectAll(options).pins_dropped, 0);
+  EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+  ASSERT_TRUE(store->DeleteSession("t", "s").ok());
+  ExpectSoundHead(*store, "f");
 }
 
 TEST(Garbage, ListsAreMended) {
@@ -328,13 +458,14 @@ TEST(Garbage, RunsBesideWritersThatForkAndDelete) {
 
 TEST(Access, TheRightsThatTheDocumentsNameAreEnough) {
   RedisServer server(
-      {.arguments = {
-           "--user",   "reprise",      "on",       ">pw",     "resetchannels",  "~reprise:1:*",
-           "+evalsha", "+script|load", "+hget",    "+hmget",  "+hset",          "+hdel",
-           "+hexists", "+hlen",        "+hstrlen", "+hkeys",  "+hgetall",       "+hscan",
-           "+hincrby", "+del",         "+exists",  "+get",    "+set",           "+sadd",
-           "+sscan",   "+zadd",        "+zrem",    "+zrange", "+scan",          "+time",
-           "+wait",    "+ping",        "+select",  "+role",   "+cluster|slots", "+asking"}});
+      {.arguments = {"--user",         "reprise",  "on",           ">pw",      "resetchannels",
+                     "~reprise:1:*",   "+evalsha", "+script|load", "+hget",    "+hmget",
+                     "+hset",          "+hdel",    "+hsetnx",      "+hexists", "+hlen",
+                     "+hstrlen",       "+hkeys",   "+hgetall",     "+hscan",   "+hincrby",
+                     "+del",           "+exists",  "+get",         "+set",     "+sadd",
+                     "+sscan",         "+zadd",    "+zrem",        "+zrange",  "+scan",
+                     "+time",          "+wait",    "+ping",        "+select",  "+role",
+                     "+cluster|slots", "+asking"}});
   const std::string at = "@127.0.0.1:" + std::to_string(server.port());
   const auto store = OpenStore("redis://reprise:pw" + at);
   const Session session = store->CreateSession("t", {.id = "s", .request_id = "r"}).value();
@@ -352,6 +483,55 @@ TEST(Access, TheRightsThatTheDocumentsNameAreEnough) {
             absl::StatusCode::kPermissionDenied);
   EXPECT_EQ(OpenStore("redis://reprise:wrong" + at)->GetSession("t", "s").status().code(),
             absl::StatusCode::kUnauthenticated);
+}
+
+TEST(RedisStore, LargeStatesGoInManyBatches) {
+  RedisServer server({.unix_socket = true});
+  for (const ChunkCodec codec : {ChunkCodec::kRaw, ChunkCodec::kZstd}) {
+    for (const uint32_t chunk_bytes : {64u << 10, 256u << 10, 3u << 20}) {
+      RedisStoreOptions options = OptionsFor("unix://" + server.unix_path());
+      options.store.chunk_bytes = chunk_bytes;
+      options.store.codec = codec;
+      const auto store = OpenStore(options);
+      const Session session = store->CreateSession("t", {.id = "s"}).value();
+      Snapshot snapshot = MakeTestSnapshot(1, 7'000'001);
+      // A part of it repeats itself, and compresses.
+      std::fill_n(snapshot.payloads[1].begin() + 100'000, 3'000'000, 'x');
+      ASSERT_TRUE(store->PutAndCommit("t", "s", session.version, snapshot, {}).ok());
+      EXPECT_TRUE(SameState(snapshot, *store->ReadSnapshot("t", "s", "")));
+      EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+      const uint64_t stored = store->Stats("t")->stored_bytes;
+      EXPECT_LE(stored, 7'000'097u);
+      ASSERT_TRUE(store->DeleteSession("t", "s").ok());
+      EXPECT_EQ(server.Do({"KEYS", "*{t:*"}).elements.size(), 0u);
+    }
+  }
+}
+
+TEST(RedisStore, WritersOfOneStateInTwoFormsAgree) {
+  RedisServer server;
+  RedisStoreOptions raw = OptionsFor(server.url()), zstd = raw;
+  raw.store.chunk_bytes = zstd.store.chunk_bytes = 64 << 10;
+  zstd.store.codec = ChunkCodec::kZstd;
+  const auto a = OpenStore(raw), b = OpenStore(zstd);
+  Snapshot snapshot = MakeTestSnapshot(1, 1'000'000);
+  for (size_t i = 0; i < snapshot.payloads[1].size(); i += 2) snapshot.payloads[1][i] = 'x';
+  for (int round = 0; round < 20; ++round) {
+    std::vector<std::thread> threads;
+    for (RedisStore* store : {a.get(), b.get(), a.get(), b.get()}) {
+      threads.emplace_back([&, store, id = "s" + std::to_string(threads.size())] {
+        const Session made = store->CreateSession("t", {.id = id}).value();
+        const auto moved = store->PutAndCommit("t", id, made.version, snapshot, {});
+        EXPECT_TRUE(moved.ok()) << moved.status();
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_EQ(a->CheckIntegrity(), absl::OkStatus());
+    for (const auto* id : {"s0", "s1", "s2", "s3"}) {
+      EXPECT_TRUE(SameState(snapshot, *a->ReadSnapshot("t", id, "")));
+      ASSERT_TRUE(a->DeleteSession("t", id).ok());
+    }
+  }
 }
 
 TEST(RedisStore, WorksOverTls) {

@@ -53,6 +53,65 @@ TEST(ReplyReader, ReadsEveryTypeHoweverItIsCut) {
   }
 }
 
+// Takes all replies out of `reader`.
+void Drain(ReplyReader& reader, std::vector<Reply>& replies) {
+  for (;;) {
+    auto reply = reader.Next();
+    ASSERT_TRUE(reply.ok()) << reply.status();
+    if (!reply->has_value()) return;
+    replies.push_back(**std::move(reply));
+  }
+}
+
+TEST(ReplyReader, ReadsLongStringsInPlaceHoweverTheyAreCut) {
+  std::mt19937 random(3);
+  std::string a(70'000, 'a'), b(16 << 10, 'b'), c(300'000, 'c');
+  for (std::string* text : {&a, &b, &c}) {
+    for (char& x : *text) x = static_cast<char>(random());
+  }
+  const auto bulk = [](const std::string& text) {
+    return "$" + std::to_string(text.size()) + "\r\n" + text + "\r\n";
+  };
+  const std::string bytes = ":1\r\n" + bulk(a) + bulk("x") + bulk(b) + bulk(c) + "*2\r\n" +
+                            bulk(a) + ":7\r\n" + bulk(c) + "+OK\r\n";
+  bool was_in_place = false;
+  for (int round = 0; round < 300; ++round) {
+    ReplyReader reader(kLimit);
+    std::vector<Reply> replies;
+    std::string_view rest = bytes;
+    while (!rest.empty()) {
+      const absl::Span<char> in_place = reader.InPlace();
+      was_in_place = was_in_place || !in_place.empty();
+      size_t n = std::min<size_t>(rest.size(), 1 + random() % (round % 2 == 0 ? 100'000 : 9'000));
+      if (!in_place.empty() && random() % 4 != 0) {
+        n = std::min(n, in_place.size());
+        rest.copy(in_place.data(), n);
+        reader.FilledInPlace(n);
+      } else {
+        ASSERT_TRUE(reader.Feed(rest.substr(0, n)).ok());
+      }
+      rest.remove_prefix(n);
+      EXPECT_TRUE(!rest.empty() || reader.HasLeftovers());
+      Drain(reader, replies);
+    }
+    EXPECT_FALSE(reader.HasLeftovers());
+    ASSERT_EQ(replies.size(), 8u);
+    EXPECT_EQ(replies[0].integer, 1);
+    EXPECT_TRUE(replies[1].text == a && replies[2].text == "x" && replies[3].text == b);
+    EXPECT_TRUE(replies[4].text == c && replies[5].elements[0].text == a && replies[6].text == c);
+    EXPECT_EQ(replies[5].elements[1].integer, 7);
+  }
+  EXPECT_TRUE(was_in_place);
+}
+
+TEST(ReplyReader, ALongStringMustEnd) {
+  ReplyReader reader(kLimit);
+  ASSERT_TRUE(reader.Feed("$20000\r\n" + std::string(100, 'x')).ok());
+  ASSERT_TRUE(reader.Next().ok());
+  EXPECT_EQ(reader.InPlace().size(), 19'900u);
+  EXPECT_FALSE(reader.Feed(std::string(19'900, 'x') + "yz").ok());
+}
+
 TEST(ReplyReader, RefusesWhatIsNotRespOrTooLong) {
   for (const std::string bytes : {"HTTP/1.1 200 OK\r\n", "*2000000\r\n", "$-2\r\n", "*1\r\n?\r\n",
                                   "*99999999999\r\n", ":12x\r\n"}) {
