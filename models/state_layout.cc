@@ -66,7 +66,7 @@ std::string StateLayout::Digest() const {
 
 std::string NumericsId(kernels::Device device) {
   // The number after "v" rises with every change of the kernels that changes bits.
-  return absl::StrCat(device == kernels::Device::kCuda ? "cuda" : CpuName(), "-grid",
+  return absl::StrCat(device == kernels::Device::kCuda ? "cuda-sm90" : CpuName(), "-grid",
                       kernels::kGridTokens, "-v1");
 }
 

@@ -21,7 +21,8 @@ constexpr int64_t kMaxPosition = int64_t{1} << 53;
 absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
     std::string name, std::unique_ptr<models::HybridModel> model,
     std::unique_ptr<models::Tokenizer> tokenizer, const kernels::Context& context,
-    const Clock* clock, const ComputeSettings& settings) {
+    std::unique_ptr<kernels::DeviceQueue> queue, const Clock* clock,
+    const ComputeSettings& settings) {
   // Token ids must mean the same on both sides; a model may have padding rows behind the
   // tokenizer's.
   if (tokenizer != nullptr && tokenizer->vocab_size() > model->info().vocab_size) {
@@ -30,16 +31,24 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
                                                    model->info().vocab_size));
   }
   scheduler::SchedulerOptions options;
-  options.num_slots = settings.slots;
-  options.step_tokens = settings.step_tokens;
+  options.step_tokens = StepTokens(settings, context.device);
   options.prefill_chunk_tokens = settings.prefill_chunk_tokens;
-  options.step_logit_rows = std::max(settings.slots, kLogitRows);
+  if (options.prefill_chunk_tokens == 0) {
+    options.prefill_chunk_tokens = std::max(1, options.step_tokens / 2);
+  }
+  options.num_slots = settings.slots;
+  if (settings.slots == 0) {
+    ASSIGN_OR_RETURN(const int fit, DefaultSlots(context.device, model->state_layout().bytes()));
+    options.num_slots = std::min(fit, options.step_tokens);
+  }
+  options.step_logit_rows = std::max(options.num_slots, kLogitRows);
   options.max_queued = settings.max_queued;
   // One tenant so far: its share is the whole queue.
   options.max_queued_per_tenant = settings.max_queued;
 
   auto served = std::make_unique<ServedModel>();
   served->name = name;
+  served->queue = std::move(queue);
   served->identity = {.model_id = name,
                       .weights_fingerprint = model->info().weights_fingerprint,
                       .tokenizer_fingerprint = tokenizer == nullptr ? "" : tokenizer->fingerprint(),
@@ -52,6 +61,28 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
                    scheduler::Scheduler::Create(served->model.get(), context, clock, options));
   served->scheduler = std::make_unique<scheduler::SchedulerThread>(std::move(loop));
   return served;
+}
+
+int StepTokens(const ComputeSettings& settings, kernels::Device device) {
+  if (settings.step_tokens != 0) return settings.step_tokens;
+  const int tokens = device == kernels::Device::kCpu ? 256 : 4096;
+  return std::max({tokens, settings.slots, settings.prefill_chunk_tokens});
+}
+
+absl::StatusOr<int> DefaultSlots(kernels::Device device, size_t state_bytes) {
+  constexpr int kOnCpu = 32, kMost = 512;
+  // Logits, recorded graphs and images on their way also want memory.
+  constexpr double kShare = 0.85;
+  if (device == kernels::Device::kCpu) return kOnCpu;
+  ASSIGN_OR_RETURN(const kernels::DeviceInfo info, kernels::QueryCudaDevice());
+  const double fit = kShare * static_cast<double>(info.free_bytes) /
+                     static_cast<double>(std::max<size_t>(state_bytes, 1));
+  if (fit < 1) {
+    return absl::ResourceExhaustedError(absl::StrCat("no room for a state of ", state_bytes,
+                                                     " bytes: ", info.free_bytes,
+                                                     " bytes are free on the device"));
+  }
+  return static_cast<int>(std::min<double>(fit, kMost));
 }
 
 absl::StatusOr<scheduler::SessionLegs> RestoreChecked(const ServedModel& model,

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "kernels/device_queue.h"
 #include "kernels/kernels.h"
 #include "models/hybrid_model.h"
 #include "models/tokenizer/tokenizer.h"
@@ -22,6 +23,7 @@ namespace reprise::service {
 
 struct ServedModel {
   std::string name;
+  std::unique_ptr<kernels::DeviceQueue> queue;  // of a model on CUDA
   std::unique_ptr<models::HybridModel> model;
   std::unique_ptr<models::Tokenizer> tokenizer;  // null: requests carry token ids
   scheduler::ModelIdentity identity;
@@ -32,11 +34,20 @@ struct ServedModel {
   const models::StateLayout& layout() const { return model->state_layout(); }
 };
 
-// Wraps a model and starts its scheduler thread. `clock` and the context's pool are borrowed.
+// Wraps a model and starts its scheduler thread. `clock` and the context's pool are borrowed;
+// `queue` is the context's, or null.
 absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
     std::string name, std::unique_ptr<models::HybridModel> model,
     std::unique_ptr<models::Tokenizer> tokenizer, const kernels::Context& context,
-    const Clock* clock, const ComputeSettings& settings);
+    std::unique_ptr<kernels::DeviceQueue> queue, const Clock* clock,
+    const ComputeSettings& settings);
+
+// Rows of one step, where nobody said.
+int StepTokens(const ComputeSettings& settings, kernels::Device device);
+
+// How many states of `state_bytes` a model gets room for when nobody said: on CUDA what fits in
+// most of the memory that is free now, at most 512; on the CPU 32.
+absl::StatusOr<int> DefaultSlots(kernels::Device device, size_t state_bytes);
 
 // scheduler::RestoreSnapshot, and what it cannot know: that the pending token is one of the
 // vocabulary. The snapshot may come from anyone.

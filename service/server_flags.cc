@@ -48,6 +48,17 @@ Setter Seconds(Group ServerOptions::*group, absl::Duration Group::*field, double
   };
 }
 
+// A number that nobody need choose: "auto" is 0 here.
+template <typename Group, typename Int>
+Setter IntegerOrAuto(Group ServerOptions::*group, Int Group::*field, int64_t max) {
+  return [=, integer = Integer(group, field, 1, max)](const std::string& text,
+                                                      ServerOptions* options) {
+    if (text != "auto") return integer(text, options);
+    options->*group.*field = 0;
+    return absl::OkStatus();
+  };
+}
+
 template <typename Group>
 Setter OneOf(Group ServerOptions::*group, std::string Group::*field, std::set<std::string> values) {
   return [=](const std::string& text, ServerOptions* options) {
@@ -151,17 +162,22 @@ std::vector<FlagSpec> MakeFlags() {
          o->store.sweep_interval = absl::Seconds(value);
          return absl::OkStatus();
        }},
+      {"device", "auto", "auto, cpu or cuda",
+       "where the models run; auto is cuda where there is a GPU that this build can use", false,
+       OneOf(&O::compute, &ComputeSettings::device, {"auto", "cpu", "cuda"})},
       {"threads", "0", "an integer from 0 to 256", "threads that compute; 0 = one per core", false,
        Integer(&O::compute, &ComputeSettings::threads, 0, 256)},
-      {"slots", "32", "an integer from 1 to 65536", "sequences that run at once, per model", false,
-       Integer(&O::compute, &ComputeSettings::slots, 1, 65536)},
-      {"step-tokens", "256",
-       "an integer from 1 to 65536, at least --slots and --prefill-chunk-tokens",
-       "tokens of one step over all sequences", false,
-       Integer(&O::compute, &ComputeSettings::step_tokens, 1, 65536)},
-      {"prefill-chunk-tokens", "128", "an integer from 1 to 65536",
-       "prompt tokens of one sequence in one step while others wait", false,
-       Integer(&O::compute, &ComputeSettings::prefill_chunk_tokens, 1, 65536)},
+      {"slots", "auto", "auto or an integer from 1 to 65536",
+       "sequences that run at once, per model; auto is 32 on the CPU and what the GPU's memory "
+       "holds",
+       false, IntegerOrAuto(&O::compute, &ComputeSettings::slots, 65536)},
+      {"step-tokens", "auto",
+       "auto or an integer from 1 to 65536, at least --slots and --prefill-chunk-tokens",
+       "tokens of one step over all sequences; auto is 256 on the CPU and 4096 on a GPU", false,
+       IntegerOrAuto(&O::compute, &ComputeSettings::step_tokens, 65536)},
+      {"prefill-chunk-tokens", "auto", "auto or an integer from 1 to 65536",
+       "prompt tokens of one sequence in one step while others wait; auto is half of a step", false,
+       IntegerOrAuto(&O::compute, &ComputeSettings::prefill_chunk_tokens, 65536)},
       {"max-queued", "1024", "an integer from 1 to 1000000",
        "requests that may wait for a slot, per model; more are refused", false,
        Integer(&O::compute, &ComputeSettings::max_queued, 1, 1000000)},
@@ -248,13 +264,14 @@ absl::Status CheckTogether(const ServerOptions& options) {
   if (options.models.empty()) {
     return absl::InvalidArgumentError("--model: at least one is needed");
   }
-  if (options.compute.step_tokens < options.compute.slots) {
+  const bool step_known = options.compute.step_tokens > 0;
+  if (step_known && options.compute.step_tokens < options.compute.slots) {
     return absl::InvalidArgumentError(
         absl::StrCat("--step-tokens: ", options.compute.step_tokens,
                      " is not allowed; allowed: at least --slots (", options.compute.slots,
                      "), so that each sequence can move in each step"));
   }
-  if (options.compute.prefill_chunk_tokens > options.compute.step_tokens) {
+  if (step_known && options.compute.prefill_chunk_tokens > options.compute.step_tokens) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--prefill-chunk-tokens: ", options.compute.prefill_chunk_tokens,
         " is not allowed; allowed: at most --step-tokens (", options.compute.step_tokens, ")"));

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "kernels/device_queue.h"
 #include "models/load_model.h"
 #include "service/served_model.h"
 #include "state_store/disk_store.h"
@@ -58,6 +59,19 @@ absl::Status OpenStore(const StoreSettings& settings, spdlog::logger* log, Serve
   return absl::OkStatus();
 }
 
+absl::StatusOr<kernels::Device> ChooseDevice(const std::string& wanted, spdlog::logger* log) {
+  if (wanted == "cpu") return kernels::Device::kCpu;
+  const absl::StatusOr<kernels::DeviceInfo> info = kernels::QueryCudaDevice();
+  if (info.ok()) {
+    log->info("device: {}, {} multiprocessors, {} of {} bytes free", info->name,
+              info->multiprocessors, info->free_bytes, info->memory_bytes);
+    return kernels::Device::kCuda;
+  }
+  if (wanted == "cuda") return Prefixed(info.status(), "--device cuda");
+  log->info("device: the CPU ({})", std::string(info.status().message()));
+  return kernels::Device::kCpu;
+}
+
 }  // namespace
 
 absl::StatusOr<ServerParts> LoadParts(const ServerOptions& options, const Clock* clock,
@@ -67,14 +81,20 @@ absl::StatusOr<ServerParts> LoadParts(const ServerOptions& options, const Clock*
   const int threads =
       options.compute.threads > 0 ? options.compute.threads : std::clamp(cores, 1, kMaxThreads);
   ASSIGN_OR_RETURN(parts.compute, kernels::ThreadPool::Create(threads));
-  const kernels::Context context{kernels::Device::kCpu, parts.compute.get()};
+  kernels::Context context{kernels::Device::kCpu, parts.compute.get()};
+  ASSIGN_OR_RETURN(context.device, ChooseDevice(options.compute.device, log));
   // First: a locked or damaged store shows before minutes of loading.
   RETURN_IF_ERROR(OpenStore(options.store, log, &parts));
   for (const ModelSource& source : options.models) {
     const absl::Time start = clock->Now();
+    std::unique_ptr<kernels::DeviceQueue> queue;
+    if (context.device == kernels::Device::kCuda) {
+      ASSIGN_OR_RETURN(queue, kernels::DeviceQueue::Create());
+      context.queue = queue.get();
+    }
     models::LoadOptions load;
     load.context = context;
-    load.max_rows = options.compute.step_tokens;
+    load.max_rows = StepTokens(options.compute, context.device);
     auto loaded = models::LoadModel(source.directory, load);
     if (!loaded.ok()) {
       return Prefixed(loaded.status(),
@@ -82,13 +102,13 @@ absl::StatusOr<ServerParts> LoadParts(const ServerOptions& options, const Clock*
     }
     ASSIGN_OR_RETURN(auto served,
                      ServeModel(source.name, std::move(loaded->model), std::move(loaded->tokenizer),
-                                context, clock, options.compute));
+                                context, std::move(queue), clock, options.compute));
     const models::ModelInfo& info = served->model->info();
     log->info(
         "model {}: {} with {} parameters in {}, {} bytes of weights, {} bytes of state per "
         "sequence, {} slots, weights {}, loaded in {}",
         source.name, info.architecture, info.num_parameters, info.dtype, info.weight_bytes,
-        served->layout().bytes(), options.compute.slots, info.weights_fingerprint,
+        served->layout().bytes(), served->scheduler->options().num_slots, info.weights_fingerprint,
         absl::FormatDuration(clock->Now() - start));
     parts.models.push_back(std::move(served));
   }

@@ -27,10 +27,11 @@ struct StoreSettings {
 };
 
 struct ComputeSettings {
-  int threads = 0;  // 0 = one per core
-  int slots = 32;
-  int step_tokens = 256;
-  int prefill_chunk_tokens = 128;
+  std::string device = "auto";   // cpu, cuda, or auto: cuda where there is one
+  int threads = 0;               // 0 = one per core
+  int slots = 0;                 // of each model; 0 = DefaultSlots
+  int step_tokens = 0;           // 0 = 256 on the CPU, 4096 on CUDA, and at least the slots
+  int prefill_chunk_tokens = 0;  // 0 = half of step_tokens
   int max_queued = 1024;
 };
 

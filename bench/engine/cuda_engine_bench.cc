@@ -109,8 +109,9 @@ class Bench {
     const models::ModelInfo& info = loaded_.model->info();
     const double matrix_parameters =
         static_cast<double>(info.num_parameters) - double{1} * info.vocab_size * info.hidden_size;
-    std::printf("prefill %8ld tokens: %8.1f ms, %9.0f tokens/s, %6.1f TFLOP/s in products\n", tokens,
-                1e3 * seconds, tokens / seconds, 2e-12 * matrix_parameters * tokens / seconds);
+    std::printf("prefill %8ld tokens: %8.1f ms, %9.0f tokens/s, %6.1f TFLOP/s in products\n",
+                tokens, 1e3 * seconds, tokens / seconds,
+                2e-12 * matrix_parameters * tokens / seconds);
   }
 
   // Bytes that a decode step has to move: the weights once, each sequence's state.
@@ -216,7 +217,8 @@ int Main(int argc, char** argv) {
   app.add_option("--prefill", lengths, "prompt lengths")->delimiter(',');
   app.add_option("--chunk", chunk, "rows of a prefill step");
   CLI11_PARSE(app, argc, argv);
-  const int most = std::max(65, batches.empty() ? 1 : *std::max_element(batches.begin(), batches.end()));
+  const int most =
+      std::max(65, batches.empty() ? 1 : *std::max_element(batches.begin(), batches.end()));
   Bench bench(model, chunk, most + 1);
   for (const int batch : batches) bench.Decode(batch);
   for (const int64_t length : lengths) bench.Prefill(length);

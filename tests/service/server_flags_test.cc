@@ -192,8 +192,9 @@ TEST(ServerFlagsTest, ValuesOutOfRangeAreRefused) {
 
 TEST(ServerFlagsTest, OptionsThatContradictEachOtherAreRefused) {
   EXPECT_FALSE(Parse({}).ok());  // no model
-  EXPECT_FALSE(Parse({"--model", "m=/m", "--slots", "300"}).ok());
-  EXPECT_FALSE(Parse({"--model", "m=/m", "--prefill-chunk-tokens", "300"}).ok());
+  EXPECT_FALSE(Parse({"--model", "m=/m", "--slots", "300", "--step-tokens", "256"}).ok());
+  EXPECT_FALSE(
+      Parse({"--model", "m=/m", "--prefill-chunk-tokens", "300", "--step-tokens", "256"}).ok());
   EXPECT_FALSE(Parse({"--model", "m=/m", "--default-max-tokens", "70000"}).ok());
   EXPECT_FALSE(Parse({"--model", "m=/m", "--slots", "3", "--slots", "4"}).ok());
 }

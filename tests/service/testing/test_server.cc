@@ -175,7 +175,7 @@ TestServer::TestServer(const Options& options) : oracle_(PuppetOptions(options.s
     parts.models.push_back(
         ServeModel(name, std::move(model),
                    options.tokenizer ? std::make_unique<ByteTokenizer>() : nullptr, context,
-                   &clock_, options.server.compute)
+                   nullptr, &clock_, options.server.compute)
             .value());
     served_.push_back(parts.models.back().get());
   }
