@@ -1,5 +1,15 @@
 # Decides REPRISE_CUDA and sets nvcc up. The runtime is linked statically: a binary needs only the
 # driver, and runs without one (on the CPU).
+if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+  # What tools/install_dependencies.sh --cuda installs.
+  find_program(CMAKE_CUDA_COMPILER nvcc
+               HINTS /usr/local/cuda/bin
+               PATHS ${PROJECT_SOURCE_DIR}/.cuda/lib/python3.11/site-packages/nvidia/cu13/bin)
+  if(NOT CMAKE_CUDA_COMPILER)
+    unset(CMAKE_CUDA_COMPILER CACHE)
+  endif()
+endif()
+
 if(REPRISE_CUDA STREQUAL AUTO)
   include(CheckLanguage)
   check_language(CUDA)
@@ -14,7 +24,6 @@ message(STATUS "CUDA kernels: ${REPRISE_CUDA}")
 if(REPRISE_CUDA)
   set(CMAKE_CUDA_ARCHITECTURES OFF)  # CMake 3.25 knows no 90a
   enable_language(CUDA)
-  find_package(CUDAToolkit REQUIRED)
   # Nor C++20 of this nvcc.
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
   set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)

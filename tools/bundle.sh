@@ -19,6 +19,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 if [ -z "$build" ]; then
+  tools/install_dependencies.sh --cuda
   tools/build.sh release reprised reprise
   build=build/release
 fi

@@ -8,7 +8,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 preset=${1:-test}
 
-tools/install_dependencies.sh --tests || exit 1
+tools/install_dependencies.sh --tests --cuda || exit 1
 tools/build.sh "$preset" || exit 1
 
 build=build/$preset
