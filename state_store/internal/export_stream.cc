@@ -134,6 +134,7 @@ absl::StatusOr<SnapshotManifest> LocalStore::ReceiveStream(std::string_view tena
     RETURN_IF_ERROR(StorePart(tenant, pending, part, pins));
   }
   RETURN_IF_ERROR(reader.ReadTrailer());
+  RETURN_IF_ERROR(CheckLossy(manifest));
   return manifest;
 }
 

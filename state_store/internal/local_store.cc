@@ -29,7 +29,11 @@ absl::Status CheckPayloads(const Snapshot& snapshot) {
                                 " bytes, its payload has ", snapshot.payloads[i].size()));
     }
   }
-  return absl::OkStatus();
+  // A copy may bring parts that are encoded already; then they must be so that they can be read.
+  const absl::Status lossy = CheckLossy(snapshot.manifest);
+  if (lossy.ok()) return lossy;
+  return MakeStoreError(StoreError::kInvalidArgument,
+                        std::string_view(lossy.message().data(), lossy.message().size()));
 }
 
 std::string MakeFreshId() {
@@ -67,6 +71,9 @@ absl::Status ValidateStoreOptions(const StoreOptions& options) {
   if (options.request_ids_per_session < 1) return refuse("request_ids_per_session");
   if (options.request_id_ttl <= absl::ZeroDuration()) return refuse("request_id_ttl");
   if (options.clock == nullptr) return refuse("clock");
+  for (const LossyRule& rule : options.lossy) {
+    if (rule.role.empty() || rule.role.find('.') != std::string::npos) return refuse("lossy");
+  }
   return absl::OkStatus();
 }
 
@@ -299,9 +306,11 @@ absl::StatusOr<Session> LocalStore::PutAndCommit(std::string_view tenant,
   manifest->created_at = request.now;
   absl::StatusOr<Session> result = [&]() -> absl::StatusOr<Session> {
     ChunkPins pins(pool_);
+    ASSIGN_OR_RETURN(const EncodedPayloads payloads,
+                     EncodeLossy(options_.lossy, snapshot.payloads, manifest->parts));
     for (size_t i = 0; i < manifest->parts.size(); ++i) {
       manifest->parts[i].chunks.clear();
-      RETURN_IF_ERROR(StorePart(tenant, snapshot.payloads[i], manifest->parts[i], pins));
+      RETURN_IF_ERROR(StorePart(tenant, payloads.views[i], manifest->parts[i], pins));
     }
     // If the version still fits, so does parent_snapshot_id: the head moves with the version only.
     return Mutate(

@@ -64,6 +64,7 @@ absl::StatusOr<Snapshot> LocalStore::ReadSnapshot(std::string_view tenant,
     }
     snapshot.payloads.push_back(std::move(bytes));
   }
+  if (!options_.read_as_stored) RETURN_IF_ERROR(DecodeLossy(snapshot));
   return snapshot;
 }
 

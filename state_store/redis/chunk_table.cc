@@ -239,7 +239,7 @@ absl::Status ChunkTable::Replace(const PinScope& scope, Piece& piece, Progress& 
 }
 
 absl::StatusOr<uint64_t> ChunkTable::Store(const PinScope& scope,
-                                           const std::vector<std::string>& payloads,
+                                           const std::vector<std::string_view>& payloads,
                                            std::vector<SnapshotPart>& parts,
                                            Replication* replication) {
   std::vector<std::string_view> chunks;

@@ -41,7 +41,8 @@ class ChunkTable {
 
   // Stores what the tenant has not, pins all of it, and fills parts[i].chunks from payloads[i].
   // Returns the oldest stamp of pins and hold, 0 without chunks. Lets go again on failure.
-  absl::StatusOr<uint64_t> Store(const PinScope& scope, const std::vector<std::string>& payloads,
+  absl::StatusOr<uint64_t> Store(const PinScope& scope,
+                                 const std::vector<std::string_view>& payloads,
                                  std::vector<SnapshotPart>& parts, Replication* replication);
   // Uses a pin that is there: its stamp, or 0 if there is no hold on it.
   absl::StatusOr<uint64_t> Share(const PinScope& scope);

@@ -274,6 +274,8 @@ absl::StatusOr<Session> StoreImpl::PutAndCommit(std::string_view tenant,
   manifest->tenant = tenant;
   manifest->created_at = request.now;
 
+  ASSIGN_OR_RETURN(const EncodedPayloads payloads,
+                   EncodeLossy(options_.store.lossy, snapshot.payloads, manifest->parts));
   for (int attempt = 1;; ++attempt) {
     const PinUse use{NewToken(), NewToken()};
     const PinScope scope{tenant, session_id, use.pin, use.user, deadline};
@@ -283,8 +285,8 @@ absl::StatusOr<Session> StoreImpl::PutAndCommit(std::string_view tenant,
       Change change;
       change.token = options.lease_token;
       Replication chunk_replication = replication;
-      ASSIGN_OR_RETURN(change.oldest_pin, chunks_.Store(scope, snapshot.payloads, manifest->parts,
-                                                        &chunk_replication));
+      ASSIGN_OR_RETURN(change.oldest_pin,
+                       chunks_.Store(scope, payloads.views, manifest->parts, &chunk_replication));
       RETURN_IF_ERROR(CheckReplicas(chunk_replication));
       // If the version still fits, so does parent_snapshot_id: the head moves with it only.
       return Mutate(

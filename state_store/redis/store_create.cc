@@ -220,9 +220,11 @@ absl::StatusOr<Session> StoreImpl::TryMake(Creation& creation, Claim& claim) {
       RETURN_IF_ERROR(pinned.status());
       change.oldest_pin = *pinned;
     } else if (imported != nullptr) {
-      ASSIGN_OR_RETURN(change.oldest_pin,
-                       chunks_.Store({tenant, session.id, use.pin, use.user, deadline},
-                                     creation.imported->payloads, imported->parts, nullptr));
+      ASSIGN_OR_RETURN(
+          change.oldest_pin,
+          chunks_.Store({tenant, session.id, use.pin, use.user, deadline},
+                        {creation.imported->payloads.begin(), creation.imported->payloads.end()},
+                        imported->parts, nullptr));
     }
     absl::StatusOr<ApplyResult> applied = [&]() -> absl::StatusOr<ApplyResult> {
       ASSIGN_OR_RETURN(change.fields, ApplyToRecord(plan.mutation, key, use, record));
@@ -316,8 +318,7 @@ absl::StatusOr<Session> StoreImpl::ImportSnapshot(std::string_view tenant,
                                                   ByteSource& source) {
   RETURN_IF_ERROR(ValidateTenant(tenant));
   // The embedded store reads and verifies the whole stream before anything goes to Redis.
-  StoreOptions memory_options = options_.store;
-  memory_options.max_stored_bytes = 0;
+  const StoreOptions memory_options = OptionsForCopies();
   ASSIGN_OR_RETURN(const auto memory, CreateMemoryStore(memory_options));
   ASSIGN_OR_RETURN(const Session received, memory->ImportSnapshot(tenant, {}, source));
   ASSIGN_OR_RETURN(const Snapshot snapshot, memory->ReadSnapshot(tenant, received.id, ""));

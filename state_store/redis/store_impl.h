@@ -143,6 +143,11 @@ class StoreImpl final : public RedisStore {
                               const Wanted& wanted, Deadline deadline);
   absl::Status ReadFields(std::string_view key, const std::vector<std::string>& fields,
                           const std::vector<Reply>& values, Loaded& loaded) const;
+  // Without decoding lossy parts.
+  absl::StatusOr<Snapshot> ReadStored(std::string_view tenant, std::string_view session_id,
+                                      std::string_view snapshot_id);
+  // Of the embedded store that writes and reads export streams for us.
+  StoreOptions OptionsForCopies() const;
   // With the manifest of `snapshot_id`, or of the head if that is empty; NOT_FOUND and so on as the
   // planners say, and the index that they look at.
   absl::StatusOr<Loaded> LoadVisible(std::string_view tenant, std::string_view session_id,

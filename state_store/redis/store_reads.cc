@@ -197,6 +197,13 @@ absl::StatusOr<std::optional<CommitRecord>> StoreImpl::FindCommit(std::string_vi
 absl::StatusOr<Snapshot> StoreImpl::ReadSnapshot(std::string_view tenant,
                                                  std::string_view session_id,
                                                  std::string_view snapshot_id) {
+  ASSIGN_OR_RETURN(Snapshot snapshot, ReadStored(tenant, session_id, snapshot_id));
+  if (!options_.store.read_as_stored) RETURN_IF_ERROR(DecodeLossy(snapshot));
+  return snapshot;
+}
+
+absl::StatusOr<Snapshot> StoreImpl::ReadStored(std::string_view tenant, std::string_view session_id,
+                                               std::string_view snapshot_id) {
   RETURN_IF_ERROR(ValidateTenant(tenant));
   const Deadline deadline = NewDeadline();
   std::string failed_rev;
@@ -259,13 +266,19 @@ absl::StatusOr<SnapshotPage> StoreImpl::ListSnapshots(std::string_view tenant,
   }
 }
 
-absl::Status StoreImpl::ExportSnapshot(std::string_view tenant, std::string_view session_id,
-                                       std::string_view snapshot_id, ByteSink& sink) {
-  ASSIGN_OR_RETURN(const Snapshot snapshot, ReadSnapshot(tenant, session_id, snapshot_id));
-  // The embedded store knows the stream; it gives the snapshot another id, which every import does.
+StoreOptions StoreImpl::OptionsForCopies() const {
   StoreOptions options = options_.store;
   options.max_stored_bytes = 0;
-  ASSIGN_OR_RETURN(const auto memory, CreateMemoryStore(options));
+  options.lossy.clear();
+  options.read_as_stored = true;
+  return options;
+}
+
+absl::Status StoreImpl::ExportSnapshot(std::string_view tenant, std::string_view session_id,
+                                       std::string_view snapshot_id, ByteSink& sink) {
+  ASSIGN_OR_RETURN(const Snapshot snapshot, ReadStored(tenant, session_id, snapshot_id));
+  // The embedded store knows the stream; it gives the snapshot another id, which every import does.
+  ASSIGN_OR_RETURN(const auto memory, CreateMemoryStore(OptionsForCopies()));
   ASSIGN_OR_RETURN(const Session session, memory->CreateSession(tenant, {}));
   RETURN_IF_ERROR(memory->PutAndCommit(tenant, session.id, session.version, snapshot, {}).status());
   return memory->ExportSnapshot(tenant, session.id, "", sink);

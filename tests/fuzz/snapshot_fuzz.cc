@@ -1,6 +1,6 @@
 // Bytes that anyone may have written, into each reader of the state store: manifest, log record,
-// log, checkpoint, chunk, and the import stream of a whole store. The first byte chooses. Where a
-// checksum would stop all but a few inputs at the door, it is made right first.
+// log, checkpoint, chunk, lossy part, and the import stream of a whole store. The first byte
+// chooses. Where a checksum would stop all but a few inputs at the door, it is made right first.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -15,6 +15,7 @@
 #include "state_store/internal/log_format.h"
 #include "state_store/internal/mutation.h"
 #include "state_store/internal/session_index.h"
+#include "state_store/lossy.h"
 #include "state_store/memory_store.h"
 
 namespace reprise::state_store {
@@ -90,6 +91,23 @@ void FuzzChunk(std::string_view bytes) {
   DecodeChunk(stored, ref).status().IgnoreError();
 }
 
+// u8 length of the dtype, dtype, payload.
+void FuzzLossy(std::string_view bytes) {
+  if (bytes.empty()) return;
+  const size_t n = std::min<size_t>(bytes.size() - 1, static_cast<uint8_t>(bytes[0]));
+  Snapshot snapshot;
+  SnapshotPart& part = snapshot.manifest.parts.emplace_back();
+  part.name = "p";
+  part.dtype = bytes.substr(1, n);
+  snapshot.payloads.emplace_back(bytes.substr(1 + n));
+  const size_t stored = snapshot.payloads[0].size();
+  part.byte_length = stored;
+  const bool fits = CheckLossy(snapshot.manifest).ok();
+  Require(DecodeLossy(snapshot).ok() == fits);
+  Require(snapshot.payloads[0].size() <= 4 * stored);
+  Require(!fits || part.byte_length == snapshot.payloads[0].size());
+}
+
 void FuzzImport(std::string_view bytes) {
   static SessionStore* const store = [] {
     StoreOptions options;
@@ -130,7 +148,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace reprise::state_store;
   if (size == 0) return 0;
   const std::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 6) {
+  switch (data[0] % 7) {
     case 0:
       FuzzManifest(bytes);
       break;
@@ -145,6 +163,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       break;
     case 4:
       FuzzChunk(bytes);
+      break;
+    case 5:
+      FuzzLossy(bytes);
       break;
     default:
       FuzzImport(bytes);
