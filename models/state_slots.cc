@@ -41,10 +41,24 @@ void SlotHandle::Reset() {
   generation_ = 0;
 }
 
+StateTransfer::StateTransfer(StateTransfer&& other) noexcept
+    : pool_(std::exchange(other.pool_, nullptr)), lane_(other.lane_) {}
+
+StateTransfer& StateTransfer::operator=(StateTransfer&& other) noexcept {
+  std::swap(pool_, other.pool_);
+  std::swap(lane_, other.lane_);
+  return *this;
+}
+
+StateTransfer::~StateTransfer() {
+  if (pool_ != nullptr) pool_->lanes_[lane_].busy = false;
+}
+
 StateSlots::StateSlots(StateLayout layout, int num_slots, const kernels::Context& context)
     : layout_(std::move(layout)),
       num_slots_(num_slots),
       context_(context),
+      lanes_(kTransfers),
       generations_(num_slots, 0) {
   free_.reserve(num_slots);
   for (int slot = num_slots; slot-- > 0;) free_.push_back(slot);
@@ -88,8 +102,7 @@ absl::StatusOr<std::unique_ptr<StateSlots>> StateSlots::Create(const StateLayout
   RETURN_IF_ERROR(
       context.queue->Upload(slots->device_tensors_.data(), slots->tensors_.data(), table));
   RETURN_IF_ERROR(context.queue->Synchronize());
-  ASSIGN_OR_RETURN(slots->device_image_, kernels::Buffer::Allocate(context.device, layout.bytes()));
-  ASSIGN_OR_RETURN(slots->pinned_image_, kernels::PinnedBuffer::Allocate(layout.bytes()));
+  ASSIGN_OR_RETURN(slots->side_, kernels::DeviceQueue::Create(/*scratch_bytes=*/0));
   return slots;
 }
 
@@ -132,39 +145,118 @@ kernels::SlotCopyParams StateSlots::CopyParams() const {
   return params;
 }
 
-absl::Status StateSlots::Export(int slot, absl::Span<uint8_t> image) const {
+absl::StatusOr<int> StateSlots::TakeLane() {
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    Lane& lane = lanes_[i];
+    if (lane.busy) continue;
+    if (lane.image.size() == 0) {
+      ASSIGN_OR_RETURN(lane.image, kernels::Buffer::Allocate(context_.device, layout_.bytes()));
+      if (context_.device == kernels::Device::kCuda) {
+        ASSIGN_OR_RETURN(lane.pinned, kernels::PinnedBuffer::Allocate(layout_.bytes()));
+      }
+    }
+    // What a dropped transfer left, and the upload of a finished one, still use the buffers.
+    if (lane.used && context_.device == kernels::Device::kCuda) {
+      RETURN_IF_ERROR(kernels::DeviceQueue::WaitOnHost(lane.moved));
+    }
+    lane.busy = true;
+    return static_cast<int>(i);
+  }
+  return absl::ResourceExhaustedError(
+      absl::StrCat("all ", kTransfers, " transfers of states are under way"));
+}
+
+absl::StatusOr<StateTransfer> StateSlots::BeginExport(int slot) {
   if (!held(slot)) return NotHeld(slot);
-  RETURN_IF_ERROR(CheckImage(image.size()));
+  ASSIGN_OR_RETURN(const int index, TakeLane());
+  StateTransfer transfer(this, index);
+  Lane& lane = lanes_[index];
   kernels::SlotCopyParams params = CopyParams();
   params.from = slot;
-  if (context_.device == kernels::Device::kCpu) {
-    params.image_out = image.data();
-    return kernels::CopySlots(params, context_);
-  }
-  params.image_out = device_image_.as<uint8_t>();
+  params.image_out = lane.image.as<uint8_t>();
   RETURN_IF_ERROR(kernels::CopySlots(params, context_));
-  RETURN_IF_ERROR(
-      context_.queue->Download(pinned_image_.as<uint8_t>(), device_image_.data(), image.size()));
-  RETURN_IF_ERROR(context_.queue->Synchronize());
-  std::memcpy(image.data(), pinned_image_.as<uint8_t>(), image.size());
+  if (context_.device == kernels::Device::kCpu) return transfer;
+  RETURN_IF_ERROR(context_.queue->Record(lane.gathered));
+  RETURN_IF_ERROR(side_->Wait(lane.gathered));
+  RETURN_IF_ERROR(side_->Download(lane.pinned.as<uint8_t>(), lane.image.data(), layout_.bytes()));
+  RETURN_IF_ERROR(side_->Record(lane.moved));
+  lane.used = true;
+  return transfer;
+}
+
+absl::StatusOr<StateTransfer> StateSlots::BeginImport(absl::Span<const uint8_t> image) {
+  RETURN_IF_ERROR(CheckImage(image.size()));
+  ASSIGN_OR_RETURN(const int index, TakeLane());
+  StateTransfer transfer(this, index);
+  Lane& lane = lanes_[index];
+  if (context_.device == kernels::Device::kCpu) {
+    std::memcpy(lane.image.data(), image.data(), image.size());
+    return transfer;
+  }
+  std::memcpy(lane.pinned.as<uint8_t>(), image.data(), image.size());
+  RETURN_IF_ERROR(side_->Upload(lane.image.data(), lane.pinned.as<uint8_t>(), image.size()));
+  RETURN_IF_ERROR(side_->Record(lane.moved));
+  lane.used = true;
+  return transfer;
+}
+
+absl::StatusOr<bool> StateSlots::Done(const StateTransfer& transfer) const {
+  if (context_.device == kernels::Device::kCpu) return true;
+  return kernels::DeviceQueue::Done(lanes_[transfer.lane_].moved);
+}
+
+absl::Status StateSlots::FinishExport(StateTransfer transfer, absl::Span<uint8_t> image) {
+  RETURN_IF_ERROR(CheckImage(image.size()));
+  const Lane& lane = lanes_[transfer.lane_];
+  const uint8_t* from = lane.image.as<uint8_t>();
+  if (context_.device == kernels::Device::kCuda) {
+    RETURN_IF_ERROR(kernels::DeviceQueue::WaitOnHost(lane.moved));
+    from = lane.pinned.as<uint8_t>();
+  }
+  std::memcpy(image.data(), from, image.size());
   return absl::OkStatus();
+}
+
+absl::Status StateSlots::FinishImport(StateTransfer transfer, int slot) {
+  if (!held(slot)) return NotHeld(slot);
+  Lane& lane = lanes_[transfer.lane_];
+  kernels::SlotCopyParams params = CopyParams();
+  params.num_to = 1;
+  params.to = &slot;
+  params.image = lane.image.as<uint8_t>();
+  if (context_.device == kernels::Device::kCpu) return kernels::CopySlots(params, context_);
+  RETURN_IF_ERROR(context_.queue->Wait(lane.moved));
+  RETURN_IF_ERROR(kernels::CopySlots(params, context_));
+  // The lane's next upload must come after this read of it.
+  RETURN_IF_ERROR(context_.queue->Record(lane.gathered));
+  return side_->Wait(lane.gathered);
+}
+
+absl::Status StateSlots::Export(int slot, absl::Span<uint8_t> image) {
+  RETURN_IF_ERROR(CheckImage(image.size()));
+  if (context_.device == kernels::Device::kCuda) {
+    ASSIGN_OR_RETURN(StateTransfer transfer, BeginExport(slot));
+    return FinishExport(std::move(transfer), image);
+  }
+  if (!held(slot)) return NotHeld(slot);
+  kernels::SlotCopyParams params = CopyParams();
+  params.from = slot;
+  params.image_out = image.data();
+  return kernels::CopySlots(params, context_);
 }
 
 absl::Status StateSlots::Import(int slot, absl::Span<const uint8_t> image) {
   if (!held(slot)) return NotHeld(slot);
   RETURN_IF_ERROR(CheckImage(image.size()));
+  if (context_.device == kernels::Device::kCuda) {
+    ASSIGN_OR_RETURN(StateTransfer transfer, BeginImport(image));
+    return FinishImport(std::move(transfer), slot);
+  }
   kernels::SlotCopyParams params = CopyParams();
   params.num_to = 1;
   params.to = &slot;
   params.image = image.data();
-  if (context_.device == kernels::Device::kCpu) return kernels::CopySlots(params, context_);
-  params.image = device_image_.as<uint8_t>();
-  std::memcpy(pinned_image_.as<uint8_t>(), image.data(), image.size());
-  RETURN_IF_ERROR(
-      context_.queue->Upload(device_image_.data(), pinned_image_.as<uint8_t>(), image.size()));
-  RETURN_IF_ERROR(kernels::CopySlots(params, context_));
-  // The pinned image is used again.
-  return context_.queue->Synchronize();
+  return kernels::CopySlots(params, context_);
 }
 
 absl::Status StateSlots::Copy(int from, absl::Span<const int> to) {

@@ -42,9 +42,26 @@ class SlotHandle {
   uint64_t generation_ = 0;
 };
 
+// A state on its way between a slot and the host. Move-only; must not outlive the pool. Gives its
+// buffers back when it goes.
+class StateTransfer {
+ public:
+  StateTransfer() = default;
+  StateTransfer(StateTransfer&& other) noexcept;
+  StateTransfer& operator=(StateTransfer&& other) noexcept;
+  ~StateTransfer();
+  bool valid() const { return pool_ != nullptr; }
+
+ private:
+  friend class StateSlots;
+  StateTransfer(StateSlots* pool, int lane) : pool_(pool), lane_(lane) {}
+  StateSlots* pool_ = nullptr;
+  int lane_ = -1;
+};
+
 // N slots for one layout, allocated once. Each state tensor is one array [slots, tensor]: kernels
 // index it by slot. Not thread-safe: belongs to the thread that runs the steps. On CUDA copies are
-// queued between the steps; Export and Import wait for theirs.
+// queued between the steps; Export and Import wait for theirs, transfers run beside the steps.
 class StateSlots {
  public:
   // num_slots >= 1. RESOURCE_EXHAUSTED when num_slots * layout.bytes() is not to be had.
@@ -70,8 +87,19 @@ class StateSlots {
   // The calls below want held slots; another slot or another size of `image` than layout().bytes()
   // is INVALID_ARGUMENT and changes nothing.
   // A slot's whole state in layout order.
-  absl::Status Export(int slot, absl::Span<uint8_t> image) const;
+  absl::Status Export(int slot, absl::Span<uint8_t> image);
   absl::Status Import(int slot, absl::Span<const uint8_t> image);
+  // The same in two halves, with the way to the host or back beside the steps that follow. The
+  // state is the one at the time of BeginExport, whatever happens to the slot afterwards.
+  // RESOURCE_EXHAUSTED when kTransfers are under way.
+  static constexpr int kTransfers = 4;
+  absl::StatusOr<StateTransfer> BeginExport(int slot);
+  absl::StatusOr<StateTransfer> BeginImport(absl::Span<const uint8_t> image);
+  // Whether the second half would not wait.
+  absl::StatusOr<bool> Done(const StateTransfer& transfer) const;
+  absl::Status FinishExport(StateTransfer transfer, absl::Span<uint8_t> image);
+  absl::Status FinishImport(StateTransfer transfer, int slot);
+
   // Copies one slot's state onto others: the whole cost of a fork.
   absl::Status Copy(int from, int to) { return Copy(from, {&to, 1}); }
   absl::Status Copy(int from, absl::Span<const int> to);
@@ -82,6 +110,15 @@ class StateSlots {
 
  private:
   friend class SlotHandle;
+  friend class StateTransfer;
+  // The buffers of one transfer; made when first used.
+  struct Lane {
+    bool busy = false, used = false;
+    kernels::Buffer image;         // on the slots' device
+    kernels::PinnedBuffer pinned;  // CUDA only
+    kernels::DeviceEvent gathered, moved;
+  };
+  absl::StatusOr<int> TakeLane();
   StateSlots(StateLayout layout, int num_slots, const kernels::Context& context);
   kernels::SlotCopyParams CopyParams() const;
   absl::Status CheckImage(size_t bytes) const;
@@ -93,9 +130,10 @@ class StateSlots {
   std::vector<kernels::Buffer> buffers_;
   std::vector<kernels::SlotTensor> tensors_;  // of buffers_
   uint64_t largest_bytes_ = 0;
-  // CUDA only: tensors_ there, and an image on its way.
-  kernels::Buffer device_tensors_, device_image_;
-  kernels::PinnedBuffer pinned_image_;
+  std::vector<Lane> lanes_;
+  // CUDA only: tensors_ there, and the queue of copies from and to the host.
+  kernels::Buffer device_tensors_;
+  std::unique_ptr<kernels::DeviceQueue> side_;
   std::vector<int> free_;
   std::vector<uint64_t> generations_;  // odd = held
 };

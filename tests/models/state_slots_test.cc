@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/device_queue.h"
 #include "models/state_layout.h"
 
 namespace reprise::models {
@@ -69,12 +70,35 @@ TEST(StateLayout, DigestIsFrozen) {
             "daec061b47f5a47ee99134bbb22123df6cd564d63d3b9d4f55a1e34956cdb067");
 }
 
-class StateSlotsTest : public ::testing::Test {
+// As SmallLayout, in the whole vectors that CUDA wants; the largest tensor takes several blocks.
+StateLayout EvenLayout(kernels::Device device) {
+  StateLayout layout(device);
+  layout.Add(0, StateRole::kConvTail, DType::kF32, {3, 8});
+  layout.Add(0, StateRole::kRgLru, DType::kF32, {3, 20});
+  layout.Add(1, StateRole::kWindowKeys, DType::kBF16, {3, 1, 64, 256});
+  layout.Add(1, StateRole::kWindowValues, DType::kBF16, {2, 1, 64, 4});
+  return layout;
+}
+
+class StateSlotsTest : public ::testing::TestWithParam<kernels::Device> {
  protected:
-  StateSlotsTest() : pool_(kernels::ThreadPool::Create(1).value()) {
-    slots_ = StateSlots::Create(SmallLayout(), 4, {kernels::Device::kCpu, pool_.get()}).value();
+  void SetUp() override {
+    pool_ = kernels::ThreadPool::Create(1).value();
+    kernels::Context context = {GetParam(), pool_.get()};
+    if (GetParam() == kernels::Device::kCuda) {
+      absl::StatusOr<std::unique_ptr<kernels::DeviceQueue>> queue = kernels::DeviceQueue::Create();
+      if (!queue.ok()) GTEST_SKIP() << queue.status();
+      queue_ = *std::move(queue);
+      context.queue = queue_.get();
+    }
+    const StateLayout layout =
+        GetParam() == kernels::Device::kCpu ? SmallLayout() : EvenLayout(GetParam());
+    slots_ = StateSlots::Create(layout, 4, context).value();
   }
-  ~StateSlotsTest() override { EXPECT_TRUE(slots_->CheckIntegrity().ok()); }
+  void TearDown() override {
+    if (slots_ == nullptr) return;
+    EXPECT_TRUE(slots_->CheckIntegrity().ok());
+  }
 
   std::vector<uint8_t> Pattern(int seed) const {
     std::vector<uint8_t> image(slots_->layout().bytes());
@@ -90,10 +114,17 @@ class StateSlotsTest : public ::testing::Test {
   }
 
   std::unique_ptr<kernels::ThreadPool> pool_;
+  std::unique_ptr<kernels::DeviceQueue> queue_;
   std::unique_ptr<StateSlots> slots_;
 };
 
-TEST_F(StateSlotsTest, HandsOutEachSlotOnce) {
+INSTANTIATE_TEST_SUITE_P(Devices, StateSlotsTest,
+                         ::testing::Values(kernels::Device::kCpu, kernels::Device::kCuda),
+                         [](const auto& info) {
+                           return info.param == kernels::Device::kCpu ? "cpu" : "cuda";
+                         });
+
+TEST_P(StateSlotsTest, HandsOutEachSlotOnce) {
   std::vector<SlotHandle> handles;
   std::set<int> seen;
   for (int i = 0; i < 4; ++i) {
@@ -114,7 +145,7 @@ TEST_F(StateSlotsTest, HandsOutEachSlotOnce) {
   EXPECT_EQ(handles[1].generation(), 1u);
 }
 
-TEST_F(StateSlotsTest, AcquiredSlotsAreZero) {
+TEST_P(StateSlotsTest, AcquiredSlotsAreZero) {
   SlotHandle handle = slots_->Acquire().value();
   ASSERT_TRUE(slots_->Import(handle.slot(), Pattern(1)).ok());
   handle.Reset();
@@ -122,7 +153,7 @@ TEST_F(StateSlotsTest, AcquiredSlotsAreZero) {
   EXPECT_EQ(Export(handle.slot()), std::vector<uint8_t>(slots_->layout().bytes(), 0));
 }
 
-TEST_F(StateSlotsTest, HandlesMove) {
+TEST_P(StateSlotsTest, HandlesMove) {
   SlotHandle a = slots_->Acquire().value();
   const int slot = a.slot();
   SlotHandle b = std::move(a);
@@ -141,7 +172,7 @@ TEST_F(StateSlotsTest, HandlesMove) {
   EXPECT_EQ(slots_->free_slots(), 4);
 }
 
-TEST_F(StateSlotsTest, ImagesAreInLayoutOrderAndSlotsApart) {
+TEST_P(StateSlotsTest, ImagesAreInLayoutOrderAndSlotsApart) {
   const SlotHandle a = slots_->Acquire().value();
   const SlotHandle b = slots_->Acquire().value();
   const SlotHandle c = slots_->Acquire().value();
@@ -153,6 +184,7 @@ TEST_F(StateSlotsTest, ImagesAreInLayoutOrderAndSlotsApart) {
   for (size_t i = 0; i < slots_->layout().tensors().size(); ++i) {
     const StateTensor& tensor = slots_->layout().tensors()[i];
     const auto* base = static_cast<const uint8_t*>(slots_->tensor(static_cast<int>(i)));
+    if (GetParam() != kernels::Device::kCpu) break;
     const int64_t stride =
         slots_->slot_stride(static_cast<int>(i)) * kernels::DTypeBytes(tensor.dtype);
     EXPECT_EQ(
@@ -166,7 +198,57 @@ TEST_F(StateSlotsTest, ImagesAreInLayoutOrderAndSlotsApart) {
   EXPECT_EQ(Export(a.slot()), std::vector<uint8_t>(slots_->layout().bytes(), 0));
 }
 
-TEST_F(StateSlotsTest, RefusesOtherSlotsAndSizes) {
+TEST_P(StateSlotsTest, TransfersHoldTheStateOfTheirBeginning) {
+  const SlotHandle a = slots_->Acquire().value();
+  const SlotHandle b = slots_->Acquire().value();
+  ASSERT_TRUE(slots_->Import(a.slot(), Pattern(1)).ok());
+  for (int round = 0; round < 3; ++round) {
+    StateTransfer out = slots_->BeginExport(a.slot()).value();
+    StateTransfer in = slots_->BeginImport(Pattern(10 + round)).value();
+    ASSERT_TRUE(slots_->Zero(a.slot()).ok());
+    std::vector<uint8_t> image(slots_->layout().bytes());
+    ASSERT_TRUE(slots_->FinishImport(std::move(in), b.slot()).ok());
+    ASSERT_TRUE(
+        slots_->FinishImport(slots_->BeginImport(Pattern(round + 2)).value(), a.slot()).ok());
+    ASSERT_TRUE(slots_->FinishExport(std::move(out), absl::MakeSpan(image)).ok());
+    EXPECT_EQ(image, Pattern(round + 1));
+    EXPECT_EQ(Export(b.slot()), Pattern(10 + round));
+  }
+  EXPECT_EQ(Export(a.slot()), Pattern(4));
+}
+
+TEST_P(StateSlotsTest, TransfersAreBoundedAndComeBack) {
+  const SlotHandle slot = slots_->Acquire().value();
+  ASSERT_TRUE(slots_->Import(slot.slot(), Pattern(1)).ok());
+  std::vector<StateTransfer> transfers;
+  for (int i = 0; i < StateSlots::kTransfers; ++i) {
+    transfers.push_back(slots_->BeginExport(slot.slot()).value());
+  }
+  EXPECT_EQ(slots_->BeginExport(slot.slot()).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(slots_->BeginImport(Pattern(2)).status().code(), absl::StatusCode::kResourceExhausted);
+  transfers.pop_back();  // dropped halfway
+  transfers.push_back(slots_->BeginImport(Pattern(2)).value());
+  std::vector<uint8_t> short_image(3);
+  EXPECT_EQ(slots_->FinishExport(std::move(transfers[0]), absl::MakeSpan(short_image)).code(),
+            absl::StatusCode::kInvalidArgument);
+  ASSERT_TRUE(slots_->FinishImport(std::move(transfers.back()), slot.slot()).ok());
+  EXPECT_EQ(Export(slot.slot()), Pattern(2));
+  EXPECT_EQ(slots_->BeginExport(2).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(slots_->BeginImport(short_image).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_P(StateSlotsTest, ForksOntoMany) {
+  const SlotHandle trunk = slots_->Acquire().value();
+  const SlotHandle a = slots_->Acquire().value(), b = slots_->Acquire().value();
+  const SlotHandle other = slots_->Acquire().value();
+  ASSERT_TRUE(slots_->Import(trunk.slot(), Pattern(1)).ok());
+  ASSERT_TRUE(slots_->Import(other.slot(), Pattern(2)).ok());
+  ASSERT_TRUE(slots_->Copy(trunk.slot(), {a.slot(), trunk.slot(), b.slot()}).ok());
+  for (const SlotHandle* handle : {&trunk, &a, &b}) EXPECT_EQ(Export(handle->slot()), Pattern(1));
+  EXPECT_EQ(Export(other.slot()), Pattern(2));
+}
+
+TEST_P(StateSlotsTest, RefusesOtherSlotsAndSizes) {
   const SlotHandle held = slots_->Acquire().value();
   ASSERT_TRUE(slots_->Import(held.slot(), Pattern(3)).ok());
   const int other = (held.slot() + 1) % 4;
