@@ -3,6 +3,7 @@
 // that the device's memory sets. Prints a table.
 //
 //   cuda_engine_bench --model DIR [--batches 1,32,256] [--prefill 8192,131072] [--chunk 8192]
+//                     [--redis unix:///path]
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -15,6 +16,8 @@
 
 #include "kernels/device_queue.h"
 #include "models/load_model.h"
+#include "scheduler/session_state.h"
+#include "state_store/redis/redis_store.h"
 
 namespace reprise {
 namespace {
@@ -194,7 +197,102 @@ class Bench {
                 1e-9 * bytes / out, 1e3 * in, 1e-9 * bytes / in);
   }
 
-  DeviceQueue& queue() { return *queue_; }
+  // From a session in Redis to the end of the first decode step, against prefilling the same
+  // tokens.
+  void Resume(const std::string& url) {
+    state_store::redis::RedisStoreOptions options;
+    options.client.url = url;
+    const auto store = Must(state_store::redis::RedisStore::Create(options));
+    const models::StateLayout& layout = loaded_.model->state_layout();
+    const scheduler::ModelIdentity identity = {
+        .model_id = "bench",
+        .weights_fingerprint = loaded_.model->info().weights_fingerprint,
+        .tokenizer_fingerprint = "",
+        .layout_digest = layout.Digest(),
+        .numerics_id = layout.numerics_id()};
+    SlotHandle slot = Must(slots_->Acquire());
+    Feed(slot.slot(), 0, 2304);
+    scheduler::SessionLegs legs;
+    legs.sequence.position = 2304;
+    legs.sequence.pending = Token(2304);
+    legs.sequence.image.resize(layout.bytes());
+    Must(slots_->Export(slot.slot(), absl::MakeSpan(legs.sequence.image)));
+    const std::string session = "s" + std::to_string(static_cast<int64_t>(1e6 * Now()));
+    Must(store->CreateSession("bench", {.id = session}).status());
+    const state_store::Snapshot snapshot = Must(MakeSnapshot(identity, layout, legs));
+    const double begin = Now();
+    Must(store
+             ->PutAndCommit("bench", session, 1, snapshot,
+                            {.durability = state_store::Durability::kSync})
+             .status());
+    std::printf("snapshot of %.1f MB to Redis: %.2f ms\n", 1e-6 * layout.bytes(),
+                1e3 * (Now() - begin));
+    std::vector<double> seconds;
+    for (int i = 0; i < 21; ++i) {
+      const double start = Now();
+      const state_store::Snapshot read = Must(store->ReadSnapshot("bench", session, ""));
+      const scheduler::SessionLegs back = Must(RestoreSnapshot(identity, layout, read));
+      Must(slots_->Import(slot.slot(), back.sequence.image));
+      Feed(slot.slot(), back.sequence.position, 1);
+      Must(queue_->Synchronize());
+      seconds.push_back(Now() - start);
+    }
+    std::sort(seconds.begin(), seconds.end());
+    std::printf("resume from Redis to the first decode step: p50 %.2f ms, worst %.2f ms\n",
+                1e3 * seconds[seconds.size() / 2], 1e3 * seconds.back());
+    for (const int64_t tokens : {2048, 8192, 32768, 131072}) {
+      const double start = Now();
+      Feed(slot.slot(), 0, tokens);
+      Must(queue_->Synchronize());
+      const double took = Now() - start;
+      std::printf("  prefill of %6ld tokens instead: %8.1f ms, %5.1f times as long\n", tokens,
+                  1e3 * took, took / seconds[seconds.size() / 2]);
+    }
+    Must(store->DeleteSession("bench", session));
+  }
+
+  // What snapshots cost the sequences that go on decoding.
+  void DecodeUnderSnapshots(int batch, double per_second) {
+    std::vector<SlotHandle> handles;
+    RaggedBatch step;
+    for (int i = 0; i < batch; ++i) {
+      handles.push_back(Must(slots_->Acquire()));
+      step.tokens.push_back(Token(i));
+      step.seq_offsets.push_back(i + 1);
+      step.slots.push_back(handles.back().slot());
+      step.start_positions.push_back(4096);
+      step.logit_rows.push_back(i);
+    }
+    std::vector<uint8_t> image(loaded_.model->state_layout().bytes());
+    double took[2] = {1e9, 1e9};
+    int exported = 0;
+    for (int round = 0; round < 6; ++round) {
+      const bool with = round % 2 == 1;
+      models::StateTransfer transfer;
+      Must(queue_->Synchronize());
+      const double begin = Now();
+      double next = begin;
+      constexpr int kSteps = 200;
+      for (int i = 0; i < kSteps; ++i) {
+        Must(loaded_.model->ForwardOnDevice(step, *slots_).status());
+        for (int64_t& start : step.start_positions) ++start;
+        if (with && transfer.valid() && Must(slots_->Done(transfer))) {
+          Must(slots_->FinishExport(std::move(transfer), absl::MakeSpan(image)));
+          ++exported;
+        }
+        if (with && !transfer.valid() && Now() >= next) {
+          transfer = Must(slots_->BeginExport(handles[i % batch].slot()));
+          next += 1 / per_second;
+        }
+        if (i % 4 == 3) Must(queue_->Synchronize());  // as a server that hears of its tokens
+      }
+      Must(queue_->Synchronize());
+      took[with] = std::min(took[with], (Now() - begin) / kSteps);
+    }
+    std::printf(
+        "decode batch %d: %.3f ms/step, with %.0f snapshots/s %.3f ms/step (%+.1f%%; %d made)\n",
+        batch, 1e3 * took[0], per_second, 1e3 * took[1], 100 * (took[1] / took[0] - 1), exported);
+  }
 
  private:
   int chunk_;
@@ -215,7 +313,9 @@ int Main(int argc, char** argv) {
   app.add_option("--model", model, "checkpoint folder")->required();
   app.add_option("--batches", batches, "decode batch sizes")->delimiter(',');
   app.add_option("--prefill", lengths, "prompt lengths")->delimiter(',');
+  std::string redis;
   app.add_option("--chunk", chunk, "rows of a prefill step");
+  app.add_option("--redis", redis, "also time a resume from the Redis at this URL");
   CLI11_PARSE(app, argc, argv);
   const int most =
       std::max(65, batches.empty() ? 1 : *std::max_element(batches.begin(), batches.end()));
@@ -223,6 +323,8 @@ int Main(int argc, char** argv) {
   for (const int batch : batches) bench.Decode(batch);
   for (const int64_t length : lengths) bench.Prefill(length);
   bench.States();
+  bench.DecodeUnderSnapshots(64, 10);
+  if (!redis.empty()) bench.Resume(redis);
   return 0;
 }
 
