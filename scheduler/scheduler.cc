@@ -47,12 +47,12 @@ struct Arrivals {
 class Scheduler::Impl {
  public:
   Impl(models::HybridModel* model, std::unique_ptr<models::StateSlots> slots,
-       kernels::ThreadPool* pool, const Clock* clock, const SchedulerOptions& options)
+       std::unique_ptr<StepRunner> runner, const Clock* clock, const SchedulerOptions& options)
       : options_(options),
         model_(model),
         clock_(clock),
         slots_(std::move(slots)),
-        runner_(NewHostStepRunner(model, pool, options.step_logit_rows)) {}
+        runner_(std::move(runner)) {}
 
   ~Impl() {
     TakeInbox();
@@ -551,8 +551,10 @@ absl::StatusOr<std::unique_ptr<Scheduler>> Scheduler::Create(models::HybridModel
   RETURN_IF_ERROR(CheckOption("max_queued_per_tenant", options.max_queued_per_tenant, 1, 1 << 24));
   ASSIGN_OR_RETURN(std::unique_ptr<models::StateSlots> slots,
                    models::StateSlots::Create(model->state_layout(), options.num_slots, context));
-  return std::unique_ptr<Scheduler>(
-      new Scheduler(std::make_unique<Impl>(model, std::move(slots), context.pool, clock, options)));
+  ASSIGN_OR_RETURN(std::unique_ptr<StepRunner> runner,
+                   NewStepRunner(model, context.pool, options.step_logit_rows));
+  return std::unique_ptr<Scheduler>(new Scheduler(
+      std::make_unique<Impl>(model, std::move(slots), std::move(runner), clock, options)));
 }
 
 Scheduler::Scheduler(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

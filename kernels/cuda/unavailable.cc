@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/sampling.h"
 #include "kernels/device_queue.h"
 
 namespace reprise::kernels {
@@ -29,6 +30,7 @@ absl::Status RopeTable(const RopeTableParams&, DeviceQueue&) { return Unavailabl
 absl::Status Rope(const RopeParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status WindowAttention(const WindowAttentionParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status CopySlots(const SlotCopyParams&, DeviceQueue&) { return Unavailable(); }
+absl::Status SampleRows(const SampleRowsParams&, DeviceQueue&) { return Unavailable(); }
 
 }  // namespace cuda
 

@@ -50,11 +50,53 @@ class HostStepRunner final : public StepRunner {
   std::vector<float> logits_;  // [max_logit_rows, vocab]
 };
 
+class DeviceStepRunner final : public StepRunner {
+ public:
+  DeviceStepRunner(models::HybridModel* model, std::unique_ptr<kernels::DeviceSampler> sampler)
+      : model_(model), sampler_(std::move(sampler)) {}
+
+  absl::Status Run(const models::RaggedBatch& batch, models::StateSlots& slots,
+                   absl::Span<const RowRequest> requests,
+                   std::vector<absl::StatusOr<kernels::SampledToken>>* results) override {
+    if (batch.logit_rows.size() != requests.size()) {
+      return absl::InternalError(absl::StrCat(
+          "step: ", batch.logit_rows.size(), " rows of logits for ", requests.size(), " requests"));
+    }
+    ASSIGN_OR_RETURN(const float* logits, model_->ForwardOnDevice(batch, slots));
+    if (!requests.empty()) return sampler_->Sample(logits, requests, results);
+    // A step that only prefills: its failure must be known before its states are used.
+    results->clear();
+    return model_->context().queue->Synchronize();
+  }
+
+ private:
+  models::HybridModel* const model_;
+  const std::unique_ptr<kernels::DeviceSampler> sampler_;
+};
+
 }  // namespace
 
 std::unique_ptr<StepRunner> NewHostStepRunner(models::HybridModel* model, kernels::ThreadPool* pool,
                                               int max_logit_rows) {
   return std::make_unique<HostStepRunner>(model, pool, max_logit_rows);
+}
+
+absl::StatusOr<std::unique_ptr<StepRunner>> NewDeviceStepRunner(models::HybridModel* model,
+                                                                int max_logit_rows) {
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<kernels::DeviceSampler> sampler,
+      kernels::DeviceSampler::Create(max_logit_rows, model->info().vocab_size, model->context()));
+  return std::make_unique<DeviceStepRunner>(model, std::move(sampler));
+}
+
+absl::StatusOr<std::unique_ptr<StepRunner>> NewStepRunner(models::HybridModel* model,
+                                                          kernels::ThreadPool* pool,
+                                                          int max_logit_rows) {
+  if (model->context().device == kernels::Device::kCuda &&
+      model->info().vocab_size <= kernels::DeviceSampler::kMaxVocab) {
+    return NewDeviceStepRunner(model, max_logit_rows);
+  }
+  return NewHostStepRunner(model, pool, max_logit_rows);
 }
 
 }  // namespace reprise::scheduler

@@ -10,17 +10,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/device_sampling.h"
 #include "kernels/sampling.h"
 #include "models/hybrid_model.h"
 
 namespace reprise::scheduler {
 
-// What one row of logits is for: the next token, drawn as `sample` says, or the log-probability of
-// a token that is known already.
-struct RowRequest {
-  kernels::SampleRequest sample;
-  int32_t score = -1;  // >= 0: the token to score; of `sample` only top_logprobs is read
-};
+using kernels::RowRequest;
 
 class StepRunner {
  public:
@@ -38,6 +34,16 @@ class StepRunner {
 // which may be null. Both pointers are borrowed.
 std::unique_ptr<StepRunner> NewHostStepRunner(models::HybridModel* model, kernels::ThreadPool* pool,
                                               int max_logit_rows);
+
+// Samples on the model's device, which must be CUDA: logits stay there. Borrows `model`. Errors as
+// kernels::DeviceSampler::Create.
+absl::StatusOr<std::unique_ptr<StepRunner>> NewDeviceStepRunner(models::HybridModel* model,
+                                                                int max_logit_rows);
+
+// The one that suits the model: on CUDA the second, unless its vocabulary is too long for that.
+absl::StatusOr<std::unique_ptr<StepRunner>> NewStepRunner(models::HybridModel* model,
+                                                          kernels::ThreadPool* pool,
+                                                          int max_logit_rows);
 
 }  // namespace reprise::scheduler
 
