@@ -14,18 +14,16 @@
 #include "kernels/sampling.h"
 #include "scheduler/sequence_state.h"
 #include "scheduler/state_future.h"
+#include "scheduler/timeline.h"
 
 namespace reprise::scheduler {
 
-enum class FinishReason { kMaxTokens, kStopToken, kStopString, kDrained };
+// A higher class gets a slot before a lower one, and takes it from a lower one; its prompt rows
+// weigh more. Waiting too long overrules it (SchedulerOptions::max_wait), so that none starves.
+enum class Priority : uint8_t { kLow, kNormal, kHigh };
+inline constexpr int kNumPriorities = 3;
 
-// Zero where a phase did not happen. time_to_first_token counts from Submit, prefill from the slot.
-// load is the part of queue in which the state was not there yet; restore is its copy to the slot.
-struct Timeline {
-  absl::Duration queue, load, restore, prefill, time_to_first_token, decode;
-  absl::Duration checkpoint;  // copies for checkpoints, part of prefill and decode
-  int checkpoints = 0;
-};
+enum class FinishReason { kMaxTokens, kStopToken, kStopString, kDrained };
 
 // A running sequence's state, handed out between two steps.
 struct Checkpoint {
@@ -41,17 +39,20 @@ struct Checkpoint {
 
 // How a request ended.
 struct RequestResult {
-  // OK; CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE (draining) or INTERNAL (non-finite logits, failed
-  // forward). Without OK, `reason` means nothing.
+  // OK; CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE (SchedulerError::kDraining), INTERNAL (non-finite
+  // logits, failed forward) or what its state_source said. Without OK, `reason` means nothing.
   absl::Status status;
   FinishReason reason = FinishReason::kMaxTokens;
   int32_t stop_token = -1;                             // for kStopToken
   std::vector<int32_t> generated;                      // all tokens drawn, stop token included
   std::vector<kernels::SampledToken> prompt_logprobs;  // of prompt[1..] (prompt[0..] after a state)
   int64_t computed_tokens = 0;                         // rows that went through the model
-  // Where the sequence stands; present when export_state was asked for and the state is sound: on
-  // OK, and on CANCELLED or DEADLINE_EXCEEDED after at least one token was generated.
+  // Where the sequence stands, exact at its position. Present when export_state was asked for and
+  // the state is sound: on OK, and on CANCELLED or DEADLINE_EXCEEDED after at least one token was
+  // generated. With keep_partial also when the prompt was interrupted (CANCELLED,
+  // DEADLINE_EXCEEDED, UNAVAILABLE), if a part of it was computed.
   std::optional<SequenceState> state;
+  int64_t prompt_tokens_in_state = 0;  // of Request::prompt, the pending one included
   Timeline timeline;
 };
 
@@ -73,6 +74,7 @@ class RequestObserver {
 
 struct Request {
   std::string tenant;
+  Priority priority = Priority::kNormal;
   // Tokens to feed; with a state they follow its tokens. At least one unless the state has a
   // pending one.
   std::vector<int32_t> prompt;
@@ -91,6 +93,7 @@ struct Request {
   int top_logprobs = 0;
   bool prompt_logprobs = false;
   bool export_state = false;
+  bool keep_partial = false;  // see RequestResult::state; wants export_state
   // > 0: whenever a step leaves the sequence at least this many tokens further than the last
   // checkpoint (or the start), OnCheckpoint gets the state, in the prompt and in the answer; not
   // after the last step, whose state is in the result. 0 = never.

@@ -1,21 +1,32 @@
 // scheduler: the loop that runs many sequences through one model.
 //
-// Iteration-level continuous batching: each Step() plans one ragged batch under a token budget
-// (decode tokens first, then prefill chunks, in fair turns between tenants), runs one Forward over
-// it, samples, tells the observers, and lets finished sequences go. Sequences are independent: what
-// one computes is bit for bit what it would compute alone.
+// Iteration-level continuous batching: each Step() plans one ragged batch under a token budget,
+// runs one Forward over it, samples, tells the observers, and lets finished sequences go. Sequences
+// are independent: what one computes is bit for bit what it would compute alone.
 //
 // The life of a request:
-//   1. Submit validates it and queues it with its tenant (RESOURCE_EXHAUSTED when the queue is
-//   full).
+//   1. Submit validates it and queues it, or refuses it with a typed error and a time to come back
+//      (scheduler_error.h).
 //   2. A later step gives it a slot and imports its state, if it has one. A state that is still
-//   being
-//      loaded (StateFuture) holds up its own request only.
+//      being loaded (state_future.h) holds up its own request only.
 //   3. Prefill: its prompt goes through the model in chunks, beside other sequences' rows.
 //   4. The last prompt row's logits give the first token; from then on one token per step.
-//   5. A stop condition, Cancel or its deadline ends it: the state is exported if asked for, the
-//   slot
-//      is given back, OnFinish is called.
+//   5. When others need its slot more, it is parked: its state waits in host memory, and comes back
+//      as it was. Nothing is ever computed twice.
+//   6. A stop condition, Cancel, its deadline or a drain ends it: the state is exported if asked
+//      for, the slot is given back, OnFinish is called.
+//
+// Who gets what (docs/scheduling.md says why):
+//   Slots: the highest priority first, then the tenant with the fewest slots for its weight. A
+//     lower priority gives its slot up at once, an equal one after time_slice, a client that does
+//     not read after park_paused_after. Who has waited for max_wait is overdue: a quarter of the
+//     slots' time goes to the overdue, the longest waiting first, a time_slice each.
+//   Rows of a step: decode rows first; then prompt chunks by weighted fair queueing of tenants.
+// No one starves: with k overdue ones before it, a request whose state is there (or a parked
+// sequence whose client reads) has a slot at the latest
+//     max_wait + (k + 1) * (4 * time_slice / num_slots + one step)
+// after it began to wait, as long as there is room for parked states; a sequence with a slot has a
+// row at the latest every 8 + num_slots steps (kMaxUnservedSteps).
 //
 // Scheduler itself has no thread and reads no clock but the one it is given, so that its policy is
 // tested step by step; SchedulerThread (scheduler_thread.h) drives it in a server.
@@ -33,31 +44,11 @@
 #include "base/clock.h"
 #include "models/hybrid_model.h"
 #include "scheduler/request.h"
+#include "scheduler/scheduler_options.h"
 
 namespace reprise::scheduler {
 
-struct SchedulerOptions {
-  // Live sequences: slots on the device. >= 1.
-  int num_slots = 32;
-  // Rows of one step over all sequences. 1..model.max_rows().
-  int step_tokens = 256;
-  // Prompt rows of one sequence in one step while others wait. 1..step_tokens.
-  int prefill_chunk_tokens = 128;
-  // Rows of one step whose logits are kept, vocabulary * 4 bytes each. 1..model.max_rows().
-  int step_logit_rows = 256;
-  // Requests that wait for a slot, over all tenants and of one tenant. >= 1.
-  int max_queued = 1024;
-  int max_queued_per_tenant = 256;
-};
-
-// Counters since start and gauges of now.
-struct SchedulerStats {
-  int running = 0, waiting = 0, paused = 0, free_slots = 0;
-  int64_t steps = 0, prefill_tokens = 0, decode_tokens = 0;
-  int64_t finished = 0, cancelled = 0, expired = 0, failed = 0, rejected = 0;
-  absl::Duration busy;  // time inside Step
-};
-
+class Loop;
 using RequestId = uint64_t;
 
 // Submit, SetWake, Cancel, Drain, Idle and stats are thread-safe; Step belongs to one thread.
@@ -72,7 +63,7 @@ class Scheduler {
   ~Scheduler();
 
   // The request is consumed only if the result is OK; then its observer hears OnFinish exactly
-  // once. INVALID_ARGUMENT names the field; RESOURCE_EXHAUSTED: queue full; UNAVAILABLE: draining.
+  // once. INVALID_ARGUMENT names the field; the other refusals carry a SchedulerError.
   absl::StatusOr<RequestId> Submit(Request&& request);
 
   // `wake` is called, on any thread, when a queued request's state has arrived (Request::
@@ -82,8 +73,9 @@ class Scheduler {
 
   // Ends the request at the next step. Unknown or finished ids are ignored.
   void Cancel(RequestId id);
-  // No more Submits. Requests that run past `deadline` end as kDrained (with their state), those
-  // that still wait then end with UNAVAILABLE.
+  // No more Submits. Requests that have not started end at the next step with UNAVAILABLE
+  // (SchedulerError::kDraining); the others may run until `deadline`. Then those that decode end as
+  // kDrained, those in their prompts with UNAVAILABLE, with their states (RequestResult::state).
   void Drain(absl::Time deadline);
 
   // One step. False when there was nothing to do (all idle, paused or waiting for a
@@ -94,14 +86,13 @@ class Scheduler {
   bool Idle() const;
   SchedulerStats stats() const;
   const SchedulerOptions& options() const;
-  // INTERNAL unless every slot is either free or held by exactly one running sequence. Call between
-  // steps, from the stepping thread.
+  // INTERNAL unless every slot is either free or held by exactly one running sequence, and all
+  // counts are those of the sequences there are. Call between steps, from the stepping thread.
   absl::Status CheckIntegrity() const;
 
  private:
-  class Impl;
-  explicit Scheduler(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  explicit Scheduler(std::unique_ptr<Loop> loop);
+  std::unique_ptr<Loop> loop_;
 };
 
 }  // namespace reprise::scheduler

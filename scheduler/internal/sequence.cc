@@ -4,13 +4,15 @@
 
 namespace reprise::scheduler {
 
-Sequence::Sequence(RequestId id, Request&& request_in, absl::Time submitted)
+Sequence::Sequence(RequestId id, Request&& request_in, Admission::Ticket ticket_in,
+                   absl::Time submitted)
     : id(id),
       request(std::move(request_in)),
+      ticket(std::move(ticket_in)),
+      waiting_since(submitted),
       submitted(submitted),
       admitted(absl::InfiniteFuture()),
-      first_token(absl::InfiniteFuture()),
-      loading(request.state_source != nullptr) {
+      first_token(absl::InfiniteFuture()) {
   const kernels::SamplingParams& sampling = request.sampling;
   counts_tokens_ = sampling.repetition_penalty != 1.0f || sampling.presence_penalty != 0.0f ||
                    sampling.frequency_penalty != 0.0f;
@@ -21,23 +23,31 @@ Sequence::Sequence(RequestId id, Request&& request_in, absl::Time submitted)
   if (counts_tokens_) {
     for (int32_t token : request.earlier_answer) Count(token, 1);
   }
-  if (!loading) Start(request.state.has_value() ? &*request.state : nullptr);
+  if (request.state_source != nullptr) {
+    phase = Phase::kLoading;
+  } else {
+    Start(request.state.has_value() ? &*request.state : nullptr);
+  }
 }
 
 void Sequence::Deliver(SequenceState state) {
-  loading = false;
-  request.state = std::move(state);
-  Start(&*request.state);
+  phase = Phase::kQueued;
+  Start(&state);
 }
 
-void Sequence::Start(const SequenceState* state) {
+void Sequence::Start(SequenceState* state) {
+  const size_t longest_answer = static_cast<size_t>(std::min(request.max_tokens, 1024));
+  feed_.reserve(1 + request.prompt.size() + longest_answer);
   if (state != nullptr) {
     start_position_ = state->position;
     if (state->pending.has_value()) feed_.push_back(*state->pending);
+    image = std::move(state->image);
+    request.state.reset();
   }
   prompt_begin_ = checkpointed_ = static_cast<int64_t>(feed_.size());
   feed_.insert(feed_.end(), request.prompt.begin(), request.prompt.end());
   prompt_end_ = static_cast<int64_t>(feed_.size());
+  request.prompt = {};
 }
 
 int32_t Sequence::predicted_prompt_token(int64_t offset) const {
@@ -75,11 +85,6 @@ SequenceState Sequence::state_without_image() const {
 
 int64_t Sequence::prompt_tokens_in_state() const {
   return std::clamp(held(), prompt_begin_, prompt_end_) - prompt_begin_;
-}
-
-bool Sequence::checkpoint_due() const {
-  return request.checkpoint_every_tokens > 0 &&
-         held() - checkpointed_ >= request.checkpoint_every_tokens;
 }
 
 absl::Span<const int32_t> Sequence::TakeNewTokens() {

@@ -1,4 +1,4 @@
-// A running request: what is left to feed, where its state lies, what it has drawn so far.
+// A request on its way: what is left to feed, where its state lies, what it has drawn so far.
 #ifndef REPRISE_SCHEDULER_INTERNAL_SEQUENCE_H_
 #define REPRISE_SCHEDULER_INTERNAL_SEQUENCE_H_
 
@@ -10,6 +10,8 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "models/state_slots.h"
+#include "scheduler/internal/admission.h"
+#include "scheduler/internal/tenants.h"
 #include "scheduler/request.h"
 #include "scheduler/scheduler.h"
 
@@ -21,23 +23,43 @@ namespace reprise::scheduler {
 // are left.
 class Sequence {
  public:
-  Sequence(RequestId id, Request&& request, absl::Time submitted);
+  enum class Phase {
+    kLoading,  // its state is not there yet
+    kQueued,   // waits for a slot: for the first time, or parked
+    kPaused,   // parked, and its client does not read
+    kRunning,  // has a slot
+    kEnded,
+  };
+
+  Sequence(RequestId id, Request&& request, Admission::Ticket ticket, absl::Time submitted);
 
   const RequestId id;
   Request request;
-  models::SlotHandle slot;
+  Admission::Ticket ticket;
+  Tenant* tenant = nullptr;
 
-  absl::Time submitted, admitted, first_token;
-  absl::Duration load, restore, checkpoint_time;
-  int checkpoints = 0;
-  bool loading = false;  // request.state_source has not delivered yet
-  absl::Status load_status;
+  Phase phase = Phase::kQueued;
+  bool started = false;        // has had a slot
+  models::SlotHandle slot;     // while kRunning
+  std::vector<uint8_t> image;  // the state at position() while it has no slot; empty at position 0
+  uint64_t place = 0;          // in the queue: lower is earlier
+  absl::Time waiting_since;    // for a slot
+  absl::Time slot_since;
+  absl::Time protected_until = absl::InfinitePast();  // holds its slot at least until then
+  absl::Time paused_since = absl::InfiniteFuture();   // its client has not read since
+  int64_t last_moved_step = -1;                       // got or lost its slot
+  int64_t last_served_step = 0;                       // got rows, or its slot
+
+  // The timeline's durations, and what they are computed from.
+  Timeline timeline;
+  absl::Time submitted, admitted, first_token, last_token, parked_since;
+  absl::Duration first_restore;
 
   std::vector<int32_t> generated;
   std::vector<kernels::SampledToken> prompt_logprobs;
   int64_t computed_tokens = 0;
 
-  // The state that request.state_source brought; ends `loading`.
+  // The state that request.state_source brought; ends kLoading.
   void Deliver(SequenceState state);
 
   // Tokens in the state.
@@ -61,12 +83,15 @@ class Sequence {
   SequenceState state_without_image() const;
   // Tokens of the request's prompt in that state.
   int64_t prompt_tokens_in_state() const;
-  bool checkpoint_due() const;
+  bool checkpoint_due() const {
+    return request.checkpoint_every_tokens > 0 &&
+           held() - checkpointed_ >= request.checkpoint_every_tokens;
+  }
   // Tokens in that state since the last call, or since the start.
   absl::Span<const int32_t> TakeNewTokens();
 
  private:
-  void Start(const SequenceState* state);
+  void Start(SequenceState* state);
   void Count(int32_t id, int32_t in_answer);
   // Length of the part of feed_ that the state holds, its pending token included.
   int64_t held() const { return std::min(fed_ + 1, static_cast<int64_t>(feed_.size())); }

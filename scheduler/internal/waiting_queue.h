@@ -1,93 +1,40 @@
-// Requests that wait for a slot, in fair turns between tenants.
+// Who gets the next free slot.
 #ifndef REPRISE_SCHEDULER_INTERNAL_WAITING_QUEUE_H_
 #define REPRISE_SCHEDULER_INTERNAL_WAITING_QUEUE_H_
 
-#include <algorithm>
-#include <deque>
-#include <list>
-#include <memory>
-#include <string>
+#include <cstdint>
+#include <map>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/time/time.h"
 #include "scheduler/internal/sequence.h"
 
 namespace reprise::scheduler {
 
-// First in, first out within a tenant; tenants take turns. Not thread-safe.
+// Sequences that could run if they had a slot: new requests and parked ones alike. Those of one
+// tenant and priority stand in the order of their places. Borrowed pointers. Not thread-safe.
 class WaitingQueue {
  public:
-  void Push(std::unique_ptr<Sequence> sequence) {
-    const std::string& tenant = sequence->request.tenant;
-    auto entry = by_tenant_.find(tenant);
-    if (entry == by_tenant_.end()) {
-      turns_.emplace_back(tenant);
-      entry = by_tenant_.emplace(tenant, std::prev(turns_.end())).first;
-    }
-    entry->second->sequences.push_back(std::move(sequence));
-    ++size_;
-  }
+  struct Choice {
+    Sequence* sequence = nullptr;
+    bool overdue = false;
+  };
 
-  // The next in turn that is not loading, or null. Its tenant goes to the end of the turns.
-  std::unique_ptr<Sequence> Pop() {
-    for (auto turn = turns_.begin(); turn != turns_.end(); ++turn) {
-      const auto next = std::find_if(turn->sequences.begin(), turn->sequences.end(),
-                                     [](const auto& sequence) { return !sequence->loading; });
-      if (next == turn->sequences.end()) continue;
-      std::unique_ptr<Sequence> sequence = std::move(*next);
-      turn->sequences.erase(next);
-      --size_;
-      if (turn->sequences.empty()) {
-        by_tenant_.erase(turn->tenant);
-        turns_.erase(turn);
-      } else {
-        turns_.splice(turns_.end(), turns_, turn);
-      }
-      return sequence;
-    }
-    return nullptr;
-  }
+  void Push(Sequence* sequence);
+  // It must be in the queue.
+  void Remove(Sequence* sequence);
 
-  // Takes out every sequence for which `ends` is true and hands it to `take`.
-  template <typename Predicate, typename Take>
-  void RemoveIf(Predicate ends, Take take) {
-    for (auto turn = turns_.begin(); turn != turns_.end();) {
-      std::deque<std::unique_ptr<Sequence>> kept;
-      for (std::unique_ptr<Sequence>& sequence : turn->sequences) {
-        if (ends(*sequence)) {
-          --size_;
-          take(std::move(sequence));
-        } else {
-          kept.push_back(std::move(sequence));
-        }
-      }
-      turn->sequences = std::move(kept);
-      if (turn->sequences.empty()) {
-        by_tenant_.erase(turn->tenant);
-        turn = turns_.erase(turn);
-      } else {
-        ++turn;
-      }
-    }
-  }
-
-  template <typename Visit>
-  void ForEach(Visit visit) {
-    for (Turn& turn : turns_) {
-      for (std::unique_ptr<Sequence>& sequence : turn.sequences) visit(*sequence);
-    }
-  }
+  // The earliest place among those that have waited for `max_wait` (infinite: nobody counts as
+  // overdue), else the best: highest priority, then the tenant with the fewest slots for its
+  // weight, then the one that was served least, then the earliest place. Null when empty.
+  Choice Best(absl::Time now, absl::Duration max_wait) const;
 
   int size() const { return size_; }
 
  private:
-  struct Turn {
-    explicit Turn(std::string tenant) : tenant(std::move(tenant)) {}
-    std::string tenant;
-    std::deque<std::unique_ptr<Sequence>> sequences;  // never empty between calls
-  };
-  std::list<Turn> turns_;
-  absl::flat_hash_map<std::string, std::list<Turn>::iterator> by_tenant_;
+  using Line = std::map<uint64_t, Sequence*>;  // by place; not empty
+  absl::flat_hash_map<std::pair<const Tenant*, Priority>, Line> lines_;
   int size_ = 0;
 };
 

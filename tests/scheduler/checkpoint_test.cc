@@ -131,13 +131,13 @@ TEST_F(StateSourceTest, WaitsInItsPlaceWithoutBlockingOthers) {
   const Submitted third = submit(2, MakeRequest(RandomTokens(5, 8), 5));
   for (int i = 0; i < 3; ++i) scheduler_->Step();
   EXPECT_EQ(order, (std::vector<int>{1, 1, 1}));
-  clock_.Advance(absl::Seconds(3));
+  clock_.Advance(absl::Milliseconds(300));
   future->Set(state);
   RunUntilIdle();
   // Its place was before the third's.
   EXPECT_EQ(order, (std::vector<int>{1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2}));
   EXPECT_EQ(first.observer->tokens(), model_.Continue(prompt, 5));
-  EXPECT_EQ(first.observer->result().timeline.load, absl::Seconds(3));
+  EXPECT_EQ(first.observer->result().timeline.load, absl::Milliseconds(300));
 }
 
 TEST_F(StateSourceTest, AFailedLoadEndsTheRequest) {
