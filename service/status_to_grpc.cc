@@ -13,6 +13,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "models/tokenizer/utf8.h"
+#include "scheduler/scheduler_error.h"
 #include "scheduler/session_state.h"
 #include "service/errors.h"
 #include "state_store/store_error.h"
@@ -42,6 +43,10 @@ absl::Status WithErrorInfo(const absl::Status& status) {
   if (auto error = state_store::GetStoreError(status); error != state_store::StoreError::kNone) {
     metadata.emplace_back("store_error", state_store::StoreErrorName(error));
   }
+  if (auto error = scheduler::GetSchedulerError(status);
+      error != scheduler::SchedulerError::kNone) {
+    metadata.emplace_back("scheduler_error", scheduler::SchedulerErrorName(error));
+  }
   absl::Status described = MakeError(ReasonOf(status), "", metadata);
   absl::Status result(status.code(), status.message());
   described.ForEachPayload(
@@ -55,6 +60,13 @@ bool WorthRetrying(v1::ErrorReason reason) {
   return reason == v1::ERROR_REASON_QUEUE_FULL || reason == v1::ERROR_REASON_DRAINING ||
          reason == v1::ERROR_REASON_SESSION_BUSY || reason == v1::ERROR_REASON_LEASE_LOST ||
          reason == v1::ERROR_REASON_STORE_UNAVAILABLE;
+}
+
+// As the module that refused knows it.
+absl::Duration RetryDelayOf(const absl::Status& status) {
+  if (auto delay = scheduler::GetRetryDelay(status); delay.has_value()) return *delay;
+  const absl::Duration known = state_store::RetryAfter(status);
+  return known > absl::ZeroDuration() ? known : kRetryDelay;
 }
 
 // gRPC refuses messages that are not UTF-8, and status messages may quote a request.
@@ -80,8 +92,7 @@ grpc::Status ToGrpcStatus(const absl::Status& plain) {
     if (absl::StartsWith(url, Prefix())) details.emplace_back(url, payload);
   });
   if (WorthRetrying(ReasonOf(status))) {
-    const absl::Duration known = state_store::RetryAfter(status);
-    const timespec delay = absl::ToTimespec(known > absl::ZeroDuration() ? known : kRetryDelay);
+    const timespec delay = absl::ToTimespec(RetryDelayOf(status));
     google::rpc::RetryInfo retry;
     retry.mutable_retry_delay()->set_seconds(delay.tv_sec);
     retry.mutable_retry_delay()->set_nanos(static_cast<int32_t>(delay.tv_nsec));

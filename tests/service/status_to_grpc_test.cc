@@ -7,6 +7,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "models/tokenizer/utf8.h"
+#include "scheduler/scheduler_error.h"
 #include "scheduler/session_state.h"
 #include "service/errors.h"
 #include "state_store/store_error.h"
@@ -41,6 +42,27 @@ TEST(StatusToGrpcTest, TheStatusInTheDetailsIsTheStatus) {
   ASSERT_TRUE(details.ParseFromString(status.error_details()));
   EXPECT_EQ(details.code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(details.message(), "gone");
+}
+
+TEST(StatusToGrpcTest, TheSchedulersErrorAndDelayReachTheClient) {
+  using scheduler::SchedulerError;
+  const grpc::Status status = ToGrpcStatus(scheduler::MakeSchedulerError(
+      SchedulerError::kTenantQueueFull, "m", absl::Milliseconds(2500)));
+  EXPECT_EQ(ReasonIn(status), "QUEUE_FULL");
+  EXPECT_EQ(ErrorInfoIn(status).metadata().at("scheduler_error"), "TENANT_QUEUE_FULL");
+  google::rpc::Status details;
+  ASSERT_TRUE(details.ParseFromString(status.error_details()));
+  google::rpc::RetryInfo retry;
+  for (const auto& detail : details.details()) {
+    if (detail.Is<google::rpc::RetryInfo>()) detail.UnpackTo(&retry);
+  }
+  EXPECT_EQ(retry.retry_delay().seconds(), 2);
+  EXPECT_EQ(retry.retry_delay().nanos(), 500'000'000);
+  EXPECT_EQ(ReasonIn(ToGrpcStatus(
+                scheduler::MakeSchedulerError(SchedulerError::kDeadlineUnreachable, "m"))),
+            "DEADLINE_EXCEEDED");
+  EXPECT_EQ(ReasonIn(ToGrpcStatus(scheduler::MakeSchedulerError(SchedulerError::kDraining, "m"))),
+            "DRAINING");
 }
 
 TEST(StatusToGrpcTest, StoreErrorsGetAReason) {
