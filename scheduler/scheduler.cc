@@ -14,8 +14,10 @@ absl::StatusOr<std::unique_ptr<Scheduler>> Scheduler::Create(models::HybridModel
   RETURN_IF_ERROR(ValidateOptions(options, model->max_rows()));
   ASSIGN_OR_RETURN(std::unique_ptr<models::StateSlots> slots,
                    models::StateSlots::Create(model->state_layout(), options.num_slots, context));
-  return std::unique_ptr<Scheduler>(
-      new Scheduler(std::make_unique<Loop>(model, std::move(slots), context.pool, clock, options)));
+  std::unique_ptr<StepRunner> runner =
+      NewHostStepRunner(model, context.pool, options.step_logit_rows);
+  return std::unique_ptr<Scheduler>(new Scheduler(
+      std::make_unique<Loop>(model, std::move(slots), std::move(runner), clock, options)));
 }
 
 Scheduler::Scheduler(std::unique_ptr<Loop> loop) : loop_(std::move(loop)) {}

@@ -19,14 +19,14 @@ constexpr int kOverdueShare = 4;
 }  // namespace
 
 Loop::Loop(models::HybridModel* model, std::unique_ptr<models::StateSlots> slots,
-           kernels::ThreadPool* pool, const Clock* clock, const SchedulerOptions& options)
+           std::unique_ptr<StepRunner> runner, const Clock* clock, const SchedulerOptions& options)
     : options_(options),
       model_(model),
       clock_(clock),
       admission_(options),
       slots_(std::move(slots)),
       mover_(slots_.get(), options.max_parked_bytes),
-      runner_(NewHostStepRunner(model, pool, options.step_logit_rows)),
+      runner_(std::move(runner)),
       planner_(options) {}
 
 Loop::~Loop() {
@@ -221,7 +221,8 @@ Sequence* Loop::ChooseLeaver(const WaitingQueue::Choice& next) {
     holders_.push_back({sequence->request.priority, sequence->tenant->slot_share(),
                         sequence->tenant == next.sequence->tenant, sequence->slot_since,
                         sequence->protected_until, sequence->paused_since,
-                        sequence->phase == Phase::kRunning && sequence->last_moved_step != step_});
+                        sequence->phase == Phase::kRunning && sequence->last_moved_step != step_,
+                        sequence->served_in_slot});
   }
   const Tenant& tenant = *next.sequence->tenant;
   const SlotContender contender{next.sequence->request.priority, (tenant.slots + 1) / tenant.weight,
@@ -282,6 +283,7 @@ void Loop::EnterSlot(Sequence& sequence, bool overdue) {
     next_overdue_turn_ = now_ + kOverdueShare * options_.time_slice / options_.num_slots;
   }
   sequence.last_moved_step = sequence.last_served_step = step_;
+  sequence.served_in_slot = false;
   ++sequence.tenant->slots;
   running_.push_back(&sequence);
 }

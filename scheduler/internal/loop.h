@@ -33,7 +33,7 @@ namespace reprise::scheduler {
 class Loop {
  public:
   Loop(models::HybridModel* model, std::unique_ptr<models::StateSlots> slots,
-       kernels::ThreadPool* pool, const Clock* clock, const SchedulerOptions& options);
+       std::unique_ptr<StepRunner> runner, const Clock* clock, const SchedulerOptions& options);
   ~Loop();
 
   absl::StatusOr<RequestId> Submit(Request&& request);
@@ -100,7 +100,7 @@ class Loop {
   // Owned by the stepping thread.
   std::unique_ptr<models::StateSlots> slots_;
   StateMover mover_;
-  std::unique_ptr<StepRunner> runner_;
+  const std::unique_ptr<StepRunner> runner_;
   StepPlanner planner_;
   TenantTable tenants_;
   absl::flat_hash_map<RequestId, std::unique_ptr<Sequence>> sequences_;

@@ -77,6 +77,7 @@ void Loop::RunRows(absl::Span<const PlannedRows> plan, SchedulerMetrics::Step* r
     (planner_input_[rows.sequence].decoding ? report->decode_rows : report->prefill_rows) +=
         rows.rows;
     running_[rows.sequence]->last_served_step = step_;
+    running_[rows.sequence]->served_in_slot = true;
   }
   const absl::Time begin = clock_->Now();
   const absl::Status status = runner_->Run(batch_, *slots_, row_requests_, &row_results_);

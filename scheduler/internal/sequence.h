@@ -49,6 +49,7 @@ class Sequence {
   absl::Time paused_since = absl::InfiniteFuture();   // its client has not read since
   int64_t last_moved_step = -1;                       // got or lost its slot
   int64_t last_served_step = 0;                       // got rows, or its slot
+  bool served_in_slot = false;                        // got rows since it got its slot
 
   // The timeline's durations, and what they are computed from.
   Timeline timeline;

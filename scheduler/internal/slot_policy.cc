@@ -12,7 +12,7 @@ int Rule(const SlotHolder& holder, const SlotContender& contender, absl::Time no
          const SchedulerOptions& options) {
   if (!holder.movable) return kStays;
   if (now - holder.paused_since >= options.park_paused_after) return 1;
-  if (holder.protected_until > now) return kStays;
+  if (holder.protected_until > now || !holder.served) return kStays;
   if (holder.priority < contender.priority) return 2;
   const bool used_up = now - holder.slot_since >= options.time_slice;
   if (contender.overdue) return used_up ? 3 : 4;

@@ -18,6 +18,7 @@ struct SlotHolder {
   absl::Time protected_until = absl::InfinitePast();
   absl::Time paused_since = absl::InfiniteFuture();
   bool movable = true;  // false: it got its slot in this very step
+  bool served = true;   // has had a row since it got its slot
 };
 
 // The one that would get it.
@@ -33,8 +34,8 @@ struct SlotContender {
 //   3. one that has had its slot for time_slice, if the contender is overdue, or if it is of the
 //      same priority and its tenant does not end up with a smaller share than the contender's;
 //   4. any, if the contender is overdue.
-// All but 1 spare holders that are protected. Among equals the lowest priority, the tenant with the
-// largest share, the longest held.
+// All but 1 spare holders that are protected, or that have had no row yet: each turn gets
+// somewhere. Among equals the lowest priority, the tenant with the largest share, the longest held.
 int ChooseVictim(absl::Span<const SlotHolder> holders, const SlotContender& contender,
                  absl::Time now, const SchedulerOptions& options);
 

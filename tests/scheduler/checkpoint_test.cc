@@ -208,7 +208,7 @@ TEST_F(StateSourceTest, ArrivalWakesASleepingThread) {
   const SequenceState state = StateAfter(prompt);
   RealClock clock;
   absl::StatusOr<std::unique_ptr<Scheduler>> created =
-      Scheduler::Create(&model_, kernels::Context{}, &clock, SmallOptions());
+      Scheduler::Create(&model_, OneThread(), &clock, SmallOptions());
   ASSERT_TRUE(created.ok());
   SchedulerThread thread(*std::move(created));
   Request loading = MakeRequest({}, 5);

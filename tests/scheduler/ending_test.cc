@@ -28,8 +28,7 @@ class EndingTest : public SchedulerFixture {
     EXPECT_LT(result.prompt_tokens_in_state, static_cast<int64_t>(prompt.size()));
     EXPECT_EQ(result.state->pending, prompt[result.prompt_tokens_in_state - 1]);
     Start(SmallOptions());
-    Request next =
-        MakeRequest({prompt.begin() + result.prompt_tokens_in_state, prompt.end()}, 6);
+    Request next = MakeRequest({prompt.begin() + result.prompt_tokens_in_state, prompt.end()}, 6);
     next.state = result.state;
     const Submitted rest = Submit(std::move(next));
     RunUntilIdle();

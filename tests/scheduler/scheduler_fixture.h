@@ -15,11 +15,19 @@
 
 namespace reprise::scheduler {
 
+// The caller's thread alone.
+inline kernels::Context OneThread() {
+  static kernels::ThreadPool* const pool = kernels::ThreadPool::Create(1)->release();
+  kernels::Context context;
+  context.pool = pool;
+  return context;
+}
+
 class SchedulerFixture : public ::testing::Test {
  protected:
   void Start(const SchedulerOptions& options) {
     absl::StatusOr<std::unique_ptr<Scheduler>> scheduler =
-        Scheduler::Create(&model_, kernels::Context{}, &clock_, options);
+        Scheduler::Create(&model_, OneThread(), &clock_, options);
     ASSERT_TRUE(scheduler.ok()) << scheduler.status();
     scheduler_ = *std::move(scheduler);
   }

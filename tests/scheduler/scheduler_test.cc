@@ -406,7 +406,7 @@ TEST_F(SchedulerTest, OptionsAreValidated) {
   const auto create = [&](auto change) {
     SchedulerOptions options = SmallOptions();
     change(options);
-    return Scheduler::Create(&model_, kernels::Context{}, &clock_, options).status();
+    return Scheduler::Create(&model_, OneThread(), &clock_, options).status();
   };
   EXPECT_THAT(create([](auto& o) { o.num_slots = 0; }).message(), HasSubstr("num_slots"));
   EXPECT_THAT(create([](auto& o) { o.step_tokens = 257; }).message(), HasSubstr("step_tokens"));
@@ -450,7 +450,7 @@ TEST(SchedulerThreadTest, RunsRequestsFromManyThreads) {
   options.prefill_chunk_tokens = 8;
   options.step_logit_rows = 16;
   absl::StatusOr<std::unique_ptr<Scheduler>> created =
-      Scheduler::Create(&model, kernels::Context{}, &clock, options);
+      Scheduler::Create(&model, OneThread(), &clock, options);
   ASSERT_TRUE(created.ok());
   SchedulerThread scheduler(*std::move(created));
   std::vector<std::thread> clients;

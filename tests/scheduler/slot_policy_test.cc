@@ -68,6 +68,14 @@ TEST_F(SlotPolicyTest, ProtectionHoldsUnlessTheClientDoesNotRead) {
   EXPECT_EQ(Choose(holders, Contender(Priority::kHigh)), -1);
 }
 
+TEST_F(SlotPolicyTest, WhoHasHadNoRowStaysUnlessItsClientDoesNotRead) {
+  std::vector<SlotHolder> holders = {Holder(absl::Seconds(9), Priority::kLow)};
+  holders[0].served = false;
+  EXPECT_EQ(Choose(holders, Contender(Priority::kHigh, /*overdue=*/true)), -1);
+  holders[0].paused_since = kNow - absl::Seconds(1);
+  EXPECT_EQ(Choose(holders, Contender()), 0);
+}
+
 TEST_F(SlotPolicyTest, ATenantDoesNotTakeFromOneWithLess) {
   std::vector<SlotHolder> holders = {Holder(absl::Seconds(9)), Holder(absl::Seconds(3))};
   holders[0].same_tenant = false;

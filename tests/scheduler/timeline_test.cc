@@ -69,8 +69,8 @@ TEST_F(TimelineTest, PhasesAddUp) {
   const Timeline b = second.observer->result().timeline;
   EXPECT_EQ(b.queue, absl::Milliseconds(6 * 600 + 500));
   EXPECT_EQ(b.time_to_first_token, absl::Milliseconds(7 * 600));
-  EXPECT_EQ(metrics_.first, (std::vector<absl::Duration>{absl::Milliseconds(1800),
-                                                          absl::Milliseconds(4200)}));
+  EXPECT_EQ(metrics_.first,
+            (std::vector<absl::Duration>{absl::Milliseconds(1800), absl::Milliseconds(4200)}));
   EXPECT_EQ(metrics_.gaps, std::vector<absl::Duration>(3, absl::Milliseconds(600)));
 }
 

@@ -1,0 +1,70 @@
+// Random traffic: see trace.h. A failure names its seed; REPRISE_TRACE_SEED runs that one alone.
+#include "tests/scheduler/trace.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "tests/models/testing/model_runner.h"
+#include "tests/scheduler/scheduler_fixture.h"
+
+namespace reprise::scheduler {
+namespace {
+
+using models::testing::ModelRunner;
+using models::testing::SmallConfig;
+
+std::vector<uint32_t> Seeds(int count) {
+  if (const char* seed = std::getenv("REPRISE_TRACE_SEED"); seed != nullptr) {
+    return {static_cast<uint32_t>(std::strtoul(seed, nullptr, 10))};
+  }
+  std::vector<uint32_t> seeds(count);
+  for (int i = 0; i < count; ++i) seeds[i] = static_cast<uint32_t>(i + 1);
+  return seeds;
+}
+
+TEST(TraceTest, ThePuppetShowsEveryTokenThatIsLostRepeatedOrForeign) {
+  PuppetModel model{PuppetModel::Options()};
+  int64_t parks = 0, checkpoints = 0, cancelled = 0, expired = 0;
+  for (uint32_t seed : Seeds(300)) {
+    Trace trace(&model, OneThread(), seed, TraceSize{});
+    trace.Run();
+    if (HasFailure()) return;
+    trace.CheckOutputs();
+    if (HasFailure()) return;
+    parks += trace.stats().parks;
+    checkpoints += trace.stats().checkpoints;
+    cancelled += trace.stats().cancelled;
+    expired += trace.stats().expired;
+  }
+  // The traces do reach what they are to test.
+  if (Seeds(300).size() == 1) return;
+  EXPECT_GT(parks, 10000);
+  EXPECT_GT(checkpoints, 1000);
+  EXPECT_GT(cancelled, 100);
+  EXPECT_GT(expired, 100);
+}
+
+TEST(TraceTest, ARealModelGivesEachRequestTheBitsThatItGetsAlone) {
+  ModelRunner runner(SmallConfig(), 1);
+  const std::unique_ptr<kernels::ThreadPool> pool = *kernels::ThreadPool::Create(2);
+  kernels::Context context;
+  context.pool = pool.get();
+  TraceSize size;
+  size.requests = 24;
+  int64_t parks = 0;
+  for (uint32_t seed : Seeds(60)) {
+    Trace trace(&runner.model(), context, seed, size);
+    trace.Run();
+    if (HasFailure()) return;
+    trace.CheckOutputs();
+    if (HasFailure()) return;
+    parks += trace.stats().parks;
+  }
+  if (Seeds(60).size() > 1) {
+    EXPECT_GT(parks, 100);
+  }
+}
+
+}  // namespace
+}  // namespace reprise::scheduler
