@@ -12,8 +12,9 @@
 
 namespace reprise::scheduler {
 
-// One thread loads and calls Set; the scheduler takes the state when it is there. Shared by both,
-// so that either may go first. For one request only. Thread-safe.
+// One thread loads and calls Set, whatever comes of it: the request waits for that. The scheduler
+// takes the state when it is there. Shared by both, so that either may go first. For one request
+// only. Thread-safe.
 class StateFuture {
  public:
   // The first call counts. A failed status ends the request with it.

@@ -2,9 +2,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <thread>
-
-#include "scheduler/scheduler_thread.h"
 #include "tests/scheduler/scheduler_fixture.h"
 
 namespace reprise::scheduler {
@@ -201,25 +198,6 @@ TEST_F(StateSourceTest, TheFutureMayOutliveTheScheduler) {
   scheduler_.reset();
   EXPECT_EQ(submitted.observer->result().status.code(), absl::StatusCode::kCancelled);
   future->Set(SequenceState());
-}
-
-TEST_F(StateSourceTest, ArrivalWakesASleepingThread) {
-  const std::vector<int32_t> prompt = RandomTokens(30, 9);
-  const SequenceState state = StateAfter(prompt);
-  RealClock clock;
-  absl::StatusOr<std::unique_ptr<Scheduler>> created =
-      Scheduler::Create(&model_, OneThread(), &clock, SmallOptions());
-  ASSERT_TRUE(created.ok());
-  SchedulerThread thread(*std::move(created));
-  Request loading = MakeRequest({}, 5);
-  const auto future = loading.state_source = std::make_shared<StateFuture>();
-  const auto observer = std::make_shared<RecordingObserver>();
-  loading.observer = observer;
-  ASSERT_TRUE(thread.Submit(std::move(loading)).ok());
-  std::thread loader([&] { future->Set(state); });
-  EXPECT_TRUE(observer->WaitFinished(absl::Seconds(60)));
-  loader.join();
-  EXPECT_EQ(observer->tokens(), model_.Continue(prompt, 5));
 }
 
 }  // namespace

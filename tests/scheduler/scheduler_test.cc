@@ -5,7 +5,6 @@
 
 #include <random>
 
-#include "scheduler/scheduler_thread.h"
 #include "tests/scheduler/scheduler_fixture.h"
 
 namespace reprise::scheduler {
@@ -439,47 +438,6 @@ TEST_F(SchedulerTest, SeededSamplingDoesNotDependOnBatchOrInterruption) {
   std::vector<int32_t> joined = first.observer->tokens();
   for (int32_t token : second.observer->tokens()) joined.push_back(token);
   EXPECT_EQ(joined, alone.observer->tokens());
-}
-
-TEST(SchedulerThreadTest, RunsRequestsFromManyThreads) {
-  PuppetModel model{PuppetModel::Options()};
-  RealClock clock;
-  SchedulerOptions options;
-  options.num_slots = 4;
-  options.step_tokens = 32;
-  options.prefill_chunk_tokens = 8;
-  options.step_logit_rows = 16;
-  absl::StatusOr<std::unique_ptr<Scheduler>> created =
-      Scheduler::Create(&model, OneThread(), &clock, options);
-  ASSERT_TRUE(created.ok());
-  SchedulerThread scheduler(*std::move(created));
-  std::vector<std::thread> clients;
-  std::vector<std::shared_ptr<RecordingObserver>> observers(24);
-  for (int i = 0; i < 24; ++i) {
-    observers[i] = std::make_shared<RecordingObserver>();
-    clients.emplace_back([&, i] {
-      Request request;
-      request.tenant = "t" + std::to_string(i % 3);
-      request.prompt = {1, i};
-      request.max_tokens = i % 5 == 0 ? 1'000'000 : 20;
-      request.observer = observers[i];
-      absl::StatusOr<RequestId> id = scheduler.Submit(std::move(request));
-      ASSERT_TRUE(id.ok());
-      if (i % 5 == 0) {
-        absl::SleepFor(absl::Milliseconds(2));
-        scheduler.Cancel(*id);
-      }
-      EXPECT_TRUE(observers[i]->WaitFinished(absl::Seconds(60)));
-    });
-  }
-  for (std::thread& client : clients) client.join();
-  EXPECT_TRUE(scheduler.WaitIdle(absl::Now() + absl::Seconds(60)));
-  for (int i = 0; i < 24; ++i) {
-    EXPECT_EQ(observers[i]->finishes(), 1);
-    if (i % 5 == 0) continue;
-    EXPECT_EQ(observers[i]->tokens(), model.Continue({1, i}, 20));
-  }
-  scheduler.Stop();
 }
 
 }  // namespace
