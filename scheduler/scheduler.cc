@@ -14,8 +14,8 @@ absl::StatusOr<std::unique_ptr<Scheduler>> Scheduler::Create(models::HybridModel
   RETURN_IF_ERROR(ValidateOptions(options, model->max_rows()));
   ASSIGN_OR_RETURN(std::unique_ptr<models::StateSlots> slots,
                    models::StateSlots::Create(model->state_layout(), options.num_slots, context));
-  std::unique_ptr<StepRunner> runner =
-      NewHostStepRunner(model, context.pool, options.step_logit_rows);
+  ASSIGN_OR_RETURN(std::unique_ptr<StepRunner> runner,
+                   NewStepRunner(model, context.pool, options.step_logit_rows));
   return std::unique_ptr<Scheduler>(new Scheduler(
       std::make_unique<Loop>(model, std::move(slots), std::move(runner), clock, options)));
 }
