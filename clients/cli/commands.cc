@@ -24,6 +24,7 @@ void BuildCommandLine(CLI::App& app, Env& env) {
   AddModelsCommand(app, env);
   AddTokenizeCommands(app, env);
   AddHealthCommand(app, env);
+  AddAdminCommand(app, env);
 }
 
 }  // namespace reprise::cli

@@ -16,6 +16,7 @@ void AddSnapshotsCommand(CLI::App& app, Env& env);
 void AddModelsCommand(CLI::App& app, Env& env);
 void AddTokenizeCommands(CLI::App& app, Env& env);
 void AddHealthCommand(CLI::App& app, Env& env);
+void AddAdminCommand(CLI::App& app, Env& env);
 
 // The whole command line: global options and all subcommands.
 void BuildCommandLine(CLI::App& app, Env& env);

@@ -156,7 +156,7 @@ absl::StatusOr<Session> LocalStore::ImportSnapshot(std::string_view tenant,
           return PlanCreate(index, tenant, options, Origin{RequestKind::kImport, {}, manifest},
                             fresh_id, Now());
         },
-        Durability::kAsync, manifest.get());
+        Durability::kAsync);
   }();
   pool_.Collect();
   return result;

@@ -152,8 +152,7 @@ absl::Status LocalStore::Compact() {
   return backend_->Compact(records);
 }
 
-absl::Status LocalStore::LogAndApply(const Mutation& mutation, Durability durability,
-                                     const SnapshotManifest* committed) {
+absl::Status LocalStore::LogAndApply(const Mutation& mutation, Durability durability) {
   const Compaction compaction = backend_->compaction();
   if (compaction != Compaction::kNone) {
     const absl::Status compacted = Compact();
@@ -167,14 +166,15 @@ absl::Status LocalStore::LogAndApply(const Mutation& mutation, Durability durabi
     const absl::Status applied = index_.Apply(mutation, &freed);
     // Planned on this very index under commit_mu_, so a misfit is a bug of ours, already logged.
     ABSL_RAW_CHECK(applied.ok(), "state_store: planned mutation does not fit the index");
-    if (committed != nullptr) pool_.Commit(*committed);
+    for (const Op& op : mutation.ops) {
+      if (const auto* put = std::get_if<PutSnapshot>(&op)) pool_.Commit(*put->manifest);
+    }
   }
   pool_.Free(freed, backend_->appended());
   return absl::OkStatus();
 }
 
-absl::StatusOr<Session> LocalStore::Mutate(const Planner& planner, Durability durability,
-                                           const SnapshotManifest* committed) {
+absl::StatusOr<Session> LocalStore::Mutate(const Planner& planner, Durability durability) {
   absl::StatusOr<Session> result = [&]() -> absl::StatusOr<Session> {
     absl::MutexLock lock(&commit_mu_);
     Plan plan;
@@ -183,7 +183,7 @@ absl::StatusOr<Session> LocalStore::Mutate(const Planner& planner, Durability du
       ASSIGN_OR_RETURN(plan, planner(index_));
     }
     if (!plan.mutation.ops.empty()) {
-      RETURN_IF_ERROR(LogAndApply(plan.mutation, durability, committed));
+      RETURN_IF_ERROR(LogAndApply(plan.mutation, durability));
     }
     return std::move(plan.session);
   }();
@@ -318,7 +318,7 @@ absl::StatusOr<Session> LocalStore::PutAndCommit(std::string_view tenant,
           request.now = Now();
           return PlanCommit(index, request, manifest->model_id, manifest, options.keep);
         },
-        options.durability, manifest.get());
+        options.durability);
   }();
   // A failed commit has just let go of the chunks that it wrote.
   if (!result.ok()) pool_.Collect();

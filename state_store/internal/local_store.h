@@ -21,6 +21,7 @@
 #include "state_store/internal/session_index.h"
 #include "state_store/internal/session_plan.h"
 #include "state_store/session_store.h"
+#include "state_store/store_admin.h"
 #include "state_store/store_options.h"
 
 namespace reprise::state_store {
@@ -42,7 +43,7 @@ absl::StatusOr<std::string> SnapshotIdOr(std::string_view chosen);
 
 // Locks: commit_mu_ before mu_ before the pool's. Chunks are written and read under none of them;
 // log records are written under commit_mu_ alone, so readers do not wait for the device.
-class LocalStore : public SessionStore {
+class LocalStore : public SessionStore, public StoreAdmin {
  public:
   // `index` is what the backend's log says, `damaged` chunks of it that are missing. A positive
   // flush_interval starts a thread that flushes, collects and compacts.
@@ -86,6 +87,10 @@ class LocalStore : public SessionStore {
   absl::StatusOr<StoreStats> Stats(std::string_view tenant) override;
   absl::StatusOr<int64_t> SweepExpired(absl::Time now) override;
   absl::Status CheckIntegrity() override;
+  absl::StatusOr<std::vector<std::string>> ListTenants() override;
+  absl::StatusOr<std::vector<std::string>> ListSessionIds(std::string_view tenant) override;
+  absl::StatusOr<Session> RestoreSession(const SessionCopy& copy,
+                                         const SnapshotReader& read) override;
 
  private:
   using Planner = std::function<absl::StatusOr<Plan>(const SessionIndex&)>;
@@ -94,13 +99,11 @@ class LocalStore : public SessionStore {
   CommitRequest MakeRequest(std::string_view tenant, std::string_view session_id,
                             uint64_t expected_version, std::string_view request_id) const;
 
-  // Plans, logs and applies: the one way that the index changes. `committed`, if given, is the
-  // manifest that the plan adds, whose chunks are pinned.
-  absl::StatusOr<Session> Mutate(const Planner& planner, Durability durability,
-                                 const SnapshotManifest* committed = nullptr)
+  // Plans, logs and applies: the one way that the index changes. The chunks of manifests that the
+  // plan adds are pinned by the caller.
+  absl::StatusOr<Session> Mutate(const Planner& planner, Durability durability)
       ABSL_LOCKS_EXCLUDED(commit_mu_, mu_);
-  absl::Status LogAndApply(const Mutation& mutation, Durability durability,
-                           const SnapshotManifest* committed)
+  absl::Status LogAndApply(const Mutation& mutation, Durability durability)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_) ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Compact() ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_) ABSL_LOCKS_EXCLUDED(mu_);
 

@@ -261,6 +261,45 @@ absl::StatusOr<Plan> PlanCreate(const SessionIndex& index, std::string_view tena
   return builder.Finish(session);
 }
 
+absl::StatusOr<Plan> PlanRestore(
+    const SessionIndex& index, const SessionCopy& copy,
+    const std::vector<std::shared_ptr<const SnapshotManifest>>& manifests, absl::Time now) {
+  const Session& session = copy.session;
+  PlanBuilder builder(index, session.tenant);
+  if (const SessionEntry* existing = index.FindSession(session.tenant, session.id)) {
+    if (existing->session.expires > now) {
+      return MakeStoreError(StoreError::kSessionExists,
+                            Cat("session \"", session.id, "\" is there already"));
+    }
+    builder.EraseWholeSession(*existing);
+  }
+  bool holds_origin = false;
+  uint64_t order = index.last_order();
+  for (size_t i = 0; i < copy.snapshots.size(); ++i) {
+    const SnapshotInfo& info = copy.snapshots[i];
+    const std::string& id = info.manifest.snapshot_id;
+    // A fork or its source may have brought it.
+    if (index.FindSnapshot(session.tenant, id) == nullptr) {
+      if (manifests[i] == nullptr) {
+        return MakeStoreError(StoreError::kVersionMismatch, Cat("snapshot ", id, " has just gone"));
+      }
+      builder.Add(PutSnapshot{++order, manifests[i]});
+    } else {
+      for (const bool used : {info.is_head, info.is_origin, info.retained}) {
+        if (used) builder.Take(id);
+      }
+    }
+    holds_origin = holds_origin || info.is_origin;
+  }
+  builder.Add(PutSession{session, holds_origin});
+  for (const SnapshotInfo& info : copy.snapshots) {
+    if (info.retained) {
+      builder.Add(Retain{session.tenant, session.id, info.manifest.snapshot_id});
+    }
+  }
+  return builder.Finish(session);
+}
+
 absl::StatusOr<Plan> PlanUpdate(const SessionIndex& index, std::string_view tenant,
                                 std::string_view session_id, const SessionUpdate& update,
                                 absl::Time now) {

@@ -8,11 +8,13 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "state_store/internal/session_index.h"
+#include "state_store/store_admin.h"
 
 namespace reprise::state_store {
 
@@ -43,6 +45,11 @@ struct Origin {
 absl::StatusOr<Plan> PlanCreate(const SessionIndex& index, std::string_view tenant,
                                 const NewSessionOptions& options, const Origin& origin,
                                 std::string_view fresh_id, absl::Time now);
+// `manifests[i]`, of copy.snapshots[i], may be null if the index has that snapshot: ABORTED
+// (kVersionMismatch) if it has not.
+absl::StatusOr<Plan> PlanRestore(
+    const SessionIndex& index, const SessionCopy& copy,
+    const std::vector<std::shared_ptr<const SnapshotManifest>>& manifests, absl::Time now);
 absl::StatusOr<Plan> PlanUpdate(const SessionIndex& index, std::string_view tenant,
                                 std::string_view session_id, const SessionUpdate& update,
                                 absl::Time now);

@@ -22,6 +22,7 @@
 #include "state_store/leases.h"
 #include "state_store/redis/client.h"
 #include "state_store/session_store.h"
+#include "state_store/store_admin.h"
 #include "state_store/store_options.h"
 
 namespace reprise::state_store::redis {
@@ -54,7 +55,7 @@ struct GarbageReport {
 };
 
 // Thread-safe; calls block.
-class RedisStore : public SessionStore, public LeaseTable {
+class RedisStore : public StoreAdmin, public SessionStore, public LeaseTable {
  public:
   // INVALID_ARGUMENT names the option. Connects to nothing yet.
   static absl::StatusOr<std::unique_ptr<RedisStore>> Create(const RedisStoreOptions& options);

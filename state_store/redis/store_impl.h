@@ -111,6 +111,10 @@ class StoreImpl final : public RedisStore {
   absl::Status ReleaseLease(std::string_view tenant, std::string_view session_id,
                             const Lease& lease) override;
   absl::StatusOr<GarbageReport> CollectGarbage() override;
+  absl::StatusOr<std::vector<std::string>> ListTenants() override;
+  absl::StatusOr<std::vector<std::string>> ListSessionIds(std::string_view tenant) override;
+  absl::StatusOr<Session> RestoreSession(const SessionCopy& copy,
+                                         const SnapshotReader& read) override;
   std::pair<int, int> ConnectionCounts() const override { return client_->ConnectionCounts(); }
 
  private:
