@@ -4,6 +4,7 @@
 #ifndef REPRISE_KERNELS_DEVICE_QUEUE_H_
 #define REPRISE_KERNELS_DEVICE_QUEUE_H_
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -72,8 +73,9 @@ class DeviceEvent {
   void* event_ = nullptr;  // cudaEvent_t
 };
 
-// Not thread-safe: belongs to the thread that runs the steps. Every failure is INTERNAL and names
-// the call; once the device has failed (an illegal address, say), all further calls fail.
+// Not thread-safe: belongs to the thread that runs the steps; failed() may be asked from anywhere.
+// Every failure is INTERNAL and names the call; once the device has failed (an illegal address,
+// say), all further calls fail, and only a new process can use it again.
 class DeviceQueue {
  public:
   // `scratch_bytes`: device memory for partial results of one operation at a time.
@@ -84,6 +86,8 @@ class DeviceQueue {
   DeviceQueue& operator=(const DeviceQueue&) = delete;
 
   const DeviceInfo& info() const { return info_; }
+  // True once queued work has failed.
+  bool failed() const { return failed_.load(std::memory_order_relaxed); }
 
   // Queued; the host memory must stay as it is until the copy is done (unpinned memory makes the
   // call wait for it).
@@ -116,7 +120,10 @@ class DeviceQueue {
 
  private:
   DeviceQueue() = default;
+  absl::Status Note(absl::Status status);
+
   DeviceInfo info_;
+  std::atomic<bool> failed_{false};
   void* stream_ = nullptr;
   Buffer scratch_, counters_;
 };

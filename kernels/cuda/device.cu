@@ -125,32 +125,37 @@ DeviceQueue::~DeviceQueue() {
   cudaStreamDestroy(Stream(stream_));
 }
 
+absl::Status DeviceQueue::Note(absl::Status status) {
+  if (absl::IsInternal(status)) failed_.store(true, std::memory_order_relaxed);
+  return status;
+}
+
 absl::Status DeviceQueue::Upload(void* device, const void* host, size_t bytes) {
   if (bytes == 0) return absl::OkStatus();
-  return Check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, Stream(stream_)),
-               "upload of ", bytes, " bytes");
+  return Note(Check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, Stream(stream_)),
+                    "upload of ", bytes, " bytes"));
 }
 
 absl::Status DeviceQueue::Download(void* host, const void* device, size_t bytes) {
   if (bytes == 0) return absl::OkStatus();
-  return Check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, Stream(stream_)),
-               "download of ", bytes, " bytes");
+  return Note(Check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, Stream(stream_)),
+                    "download of ", bytes, " bytes"));
 }
 
 absl::Status DeviceQueue::Copy(void* to, const void* from, size_t bytes) {
   if (bytes == 0) return absl::OkStatus();
-  return Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, Stream(stream_)),
-               "copy of ", bytes, " bytes on the device");
+  return Note(Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, Stream(stream_)),
+                    "copy of ", bytes, " bytes on the device"));
 }
 
 absl::Status DeviceQueue::Zero(void* device, size_t bytes) {
   if (bytes == 0) return absl::OkStatus();
-  return Check(cudaMemsetAsync(device, 0, bytes, Stream(stream_)), "zeroing of ", bytes,
-               " bytes on the device");
+  return Note(Check(cudaMemsetAsync(device, 0, bytes, Stream(stream_)), "zeroing of ", bytes,
+                    " bytes on the device"));
 }
 
 absl::Status DeviceQueue::Synchronize() {
-  return Check(cudaStreamSynchronize(Stream(stream_)), "queued work");
+  return Note(Check(cudaStreamSynchronize(Stream(stream_)), "queued work"));
 }
 
 absl::Status DeviceQueue::BeginCapture() {
@@ -171,8 +176,8 @@ absl::StatusOr<DeviceGraph> DeviceQueue::EndCapture() {
 }
 
 absl::Status DeviceQueue::Launch(const DeviceGraph& graph) {
-  return Check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph.exec_), Stream(stream_)),
-               "launch of a graph");
+  return Note(Check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph.exec_), Stream(stream_)),
+                    "launch of a graph"));
 }
 
 absl::Status DeviceQueue::Record(DeviceEvent& event) {
@@ -181,7 +186,7 @@ absl::Status DeviceQueue::Record(DeviceEvent& event) {
     RETURN_IF_ERROR(Check(cudaEventCreate(&made), "cudaEventCreate"));
     event.event_ = made;
   }
-  return Check(cudaEventRecord(Event(event.event_), Stream(stream_)), "cudaEventRecord");
+  return Note(Check(cudaEventRecord(Event(event.event_), Stream(stream_)), "cudaEventRecord"));
 }
 
 absl::Status DeviceQueue::Wait(const DeviceEvent& event) {
