@@ -80,14 +80,14 @@ TEST_F(SchedulerThreadTest, EverythingAtOnce) {
   options.park_paused_after = absl::ZeroDuration();
   options.max_queued = options.max_queued_per_tenant = 20;
   std::unique_ptr<SchedulerThread> scheduler = StartThread(options);
-  std::atomic<int> accepted = 0;
+  std::atomic<int> tried = 0, accepted = 0;
   absl::Mutex mutex;
   std::vector<std::shared_ptr<RecordingObserver>> observers;
   std::vector<std::thread> clients;
   for (int client = 0; client < 6; ++client) {
     clients.emplace_back([&, client] {
       std::mt19937 random(client);
-      for (int i = 0; i < 60; ++i) {
+      for (int i = 0; i < 60; ++i, ++tried) {
         Request request = MakeRequest({client, i}, 1 + static_cast<int>(random() % 40));
         request.tenant = "t" + std::to_string(random() % 3);
         request.priority = static_cast<Priority>(random() % kNumPriorities);
@@ -117,7 +117,7 @@ TEST_F(SchedulerThreadTest, EverythingAtOnce) {
     });
   }
   clients.emplace_back([&] {
-    while (accepted < 100) absl::SleepFor(absl::Microseconds(100));
+    while (tried < 250) absl::SleepFor(absl::Microseconds(100));
     scheduler->Drain(absl::Now() + absl::Seconds(1));
   });
   for (std::thread& client : clients) client.join();
