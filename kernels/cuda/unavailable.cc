@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/matmul_plan.h"
 #include "kernels/cuda/sampling.h"
 #include "kernels/device_queue.h"
 
@@ -20,6 +21,10 @@ void Free(void*) {}
 size_t PackedBytes(const PackedMatrix::Source&) { return 0; }
 absl::Status PackMatrix(const PackedMatrix::Source&, void*, DeviceQueue&) { return Unavailable(); }
 absl::Status MatMul(const MatMulParams&, DeviceQueue&) { return Unavailable(); }
+absl::Status MatMulByPlan(const MatMulParams&, const MatMulPlan&, DeviceQueue&) {
+  return Unavailable();
+}
+MatMulProblem ProblemOf(const MatMulParams&, const DeviceQueue&) { return {}; }
 absl::Status Embedding(const EmbeddingParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status RmsNorm(const RmsNormParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status GatedActivation(const GatedActivationParams&, DeviceQueue&) { return Unavailable(); }

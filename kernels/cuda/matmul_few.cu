@@ -1,0 +1,272 @@
+// Products of at most 8 rows: bound by the bytes of the weights.
+//
+// A block of the grid, one per multiprocessor, owns whole tiles of 16 outputs. Its units of work
+// are the segments of its tiles, [panel of segments][tile][segment], dealt to the warps in turn: a
+// segment is one chain of matrix instructions, so a tile takes as long as one segment where warps
+// suffice. The last warp to finish a segment of a tile adds them all, in order. There is one panel
+// where the rows of x fit into shared memory, otherwise totals wait there for the next panel.
+//
+// One more warp fetches: its lane w fills a ring of slots that only warp w empties, by bulk copies.
+// (One ring for all would not do: with two phases to tell apart, a barrier cannot show that a slot
+// which another warp emptied has been filled again.) Weights do not depend on the kernel before, so
+// the ring is filled before WaitForPrevious(). LetNextStart() comes when all has been asked for:
+// what the next kernel fetches then fills the time that this one takes for its last sums.
+#include "kernels/cuda/async.cuh"
+#include "kernels/cuda/matmul_kernels.cuh"
+#include "kernels/cuda/tensor_core.cuh"
+
+namespace reprise::kernels::cuda {
+namespace {
+
+constexpr int kWarps = kFewWarps;
+constexpr int kThreads = 32 * (kWarps + 1);
+constexpr int kSlotChunks = kFewSlotBytes / kChunkBytes;
+
+struct FewParams {
+  PackedLayout layout;
+  const char* weights = nullptr;
+  int total_tiles = 0;  // of all blocks of the matrix
+  int blocks = 0, x_blocks = 0, k = 0;
+  int rows = 0;
+  bool x_aligned = false;
+  int64_t x_stride = 0;
+  const __nv_bfloat16* x = nullptr;
+  FewCut cut;
+  MatMulOutput output;
+
+  __device__ int FirstTile(int part) const {
+    return static_cast<int>(int64_t{total_tiles} * part / gridDim.x);
+  }
+  __device__ int PanelSegments(int panel) const {
+    return min(cut.panel, layout.segments - panel * cut.panel);
+  }
+};
+
+// A slot's place in the ring of one warp, and the phase of its barriers.
+struct RingPosition {
+  int slot;
+  uint32_t parity;
+  __device__ void Advance(int depth) {
+    slot += kWarps;
+    if (slot < depth * kWarps) return;
+    slot -= depth * kWarps;
+    parity ^= 1;
+  }
+};
+
+// Lane w fetches the units of warp w.
+__device__ void Fetch(const FewParams& p, int first, int last, int lane, char* ring, Barrier* full,
+                      Barrier* empty) {
+  RingPosition at = {lane, 1};  // the phase before the first counts as over
+  for (int panel = 0; panel < p.cut.panels; ++panel) {
+    const int segments = p.PanelSegments(panel), units = (last - first) * segments;
+    for (int unit = lane; unit < units && lane < kWarps; unit += kWarps) {
+      const int tile = first + unit / segments;
+      const int segment = panel * p.cut.panel + unit % segments;
+      const char* source = p.weights + tile * p.layout.TileBytes() +
+                           int64_t{segment} * (kSegmentChunks * kChunkBytes);
+      const int chunks = p.layout.SegmentChunks(segment);
+      for (int chunk = 0; chunk < chunks; chunk += kSlotChunks) {
+        const uint32_t bytes = min(kSlotChunks, chunks - chunk) * kChunkBytes;
+        Wait(&empty[at.slot], at.parity);
+        ArriveAndExpect(&full[at.slot], bytes);
+        BulkLoad(ring + at.slot * kFewSlotBytes, source + chunk * kChunkBytes, bytes,
+                 &full[at.slot]);
+        at.Advance(p.cut.depth);
+      }
+    }
+  }
+  __syncwarp();
+}
+
+// The panel's slices of x, [rows][matrix blocks of this block's tiles][inputs], zeros beyond k.
+__device__ void LoadX(const FewParams& p, int panel, int first_block, int blocks, char* shared) {
+  const int first = panel * p.cut.panel * kSegment;
+  const int pieces = min(p.cut.panel * kSegment, p.layout.Inputs() - first) / 8;  // of 16 bytes
+  const int slice_bytes = p.cut.slice_bytes;
+  for (int at = threadIdx.x; at < p.rows * blocks * pieces; at += 32 * kWarps) {
+    const int piece = at % pieces, slice = at / pieces;
+    const int row = slice / blocks, block = slice - row * blocks;
+    const int input = first + piece * 8;
+    const __nv_bfloat16* source =
+        p.x + row * p.x_stride + int64_t{(first_block + block) % p.x_blocks} * p.k + input;
+    char* target = shared + row * p.cut.x_row_bytes + block * slice_bytes + piece * 16;
+    const int present = min(max(p.k - input, 0), 8);
+    if (p.x_aligned) {
+      CopyAsync16(target, present > 0 ? source : p.x, present * 2);
+    } else {
+      for (int i = 0; i < 8; ++i) {
+        reinterpret_cast<__nv_bfloat16*>(target)[i] = i < present ? source[i] : ToBf16(0.0f);
+      }
+    }
+  }
+  WaitForCopies();
+}
+
+// 32 inputs, in two steps of 16: fragments of weights at `a`, of x at `b`.
+__device__ __forceinline__ void MultiplyAdd(float (&sums)[4], uint32_t a, uint32_t b) {
+  uint32_t first[4], second[4], x[4];
+  LoadMatrices(first, a);
+  LoadMatrices(second, a + 256);
+  LoadMatrices(x, b);
+  Mma(sums, first, x[0], x[1]);
+  Mma(sums, second, x[2], x[3]);
+}
+
+__device__ __forceinline__ void AddTo(float (&total)[4], float4 part, bool first) {
+  const float values[4] = {part.x, part.y, part.z, part.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) total[i] = first ? values[i] : total[i] + values[i];
+}
+
+// Sums of segments of the tiles at hand. Two tiles have a place at a time.
+struct Parts {
+  float4* values;                 // [2][panel][lane]
+  uint32_t* arrived;              // [2], segments that are there
+  volatile uint32_t* generation;  // [2], tiles that have left the place
+};
+
+// Leaves a segment's sums; true for the warp that finds the tile complete, which gets the total,
+// begun with `total` unless `from_zero`.
+__device__ bool Collect(const Parts& parts, int panel, int tile, int segments, int segment,
+                        const float (&sums)[4], bool from_zero, float (&total)[4]) {
+  const int lane = threadIdx.x % 32, place = tile & 1;
+  const uint32_t turn = tile / 2;
+  while (parts.generation[place] != turn) {
+  }
+  __syncwarp();
+  float4* const at = parts.values + place * panel * 32 + lane;
+  at[segment * 32] = make_float4(sums[0], sums[1], sums[2], sums[3]);
+  __threadfence_block();
+  __syncwarp();
+  uint32_t before = 0;
+  if (lane == 0) before = atomicAdd(&parts.arrived[place], 1);
+  before = __shfl_sync(0xffffffff, before, 0);
+  if (before + 1 != segments) return false;
+  __threadfence_block();
+  for (int s = 0; s < segments; ++s) AddTo(total, at[s * 32], from_zero && s == 0);
+  __syncwarp();
+  if (lane == 0) {
+    parts.arrived[place] = 0;
+    __threadfence_block();
+    parts.generation[place] = turn + 1;
+  }
+  return true;
+}
+
+template <bool kGated>
+__global__ void __launch_bounds__(kThreads, 2) FewRowsKernel(const __grid_constant__ FewParams p) {
+  extern __shared__ __align__(128) char shared[];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int slots = p.cut.depth * kWarps;
+  char* const ring = shared;
+  char* const x = shared + p.cut.x_offset;
+  auto* const totals = reinterpret_cast<float4*>(shared + p.cut.totals_offset) + lane;
+  auto* const full = reinterpret_cast<Barrier*>(shared + p.cut.barriers_offset);
+  Barrier* const empty = full + slots;
+  auto* const counters = reinterpret_cast<uint32_t*>(empty + slots);
+  const Parts parts = {reinterpret_cast<float4*>(shared + p.cut.parts_offset), counters,
+                       counters + 2};
+  if (threadIdx.x < slots) {
+    InitBarrier(&full[threadIdx.x], 1);
+    InitBarrier(&empty[threadIdx.x], 1);
+    PublishBarriers();
+  }
+  __syncthreads();
+  const int first = p.FirstTile(blockIdx.x), last = p.FirstTile(blockIdx.x + 1);
+  if (warp == kWarps) {
+    Fetch(p, first, last, lane, ring, full, empty);
+    LetNextStart();
+    WaitForPrevious();
+    return;
+  }
+  WaitForPrevious();
+
+  // Lanes of ldmatrix: weights as {inputs 0-7, 8-15} x {strip 0, strip 1}, x as 4 x 8 inputs.
+  const uint32_t a_lane =
+      SharedAddress(ring) + (lane / 8 % 2) * kStripBytes + (lane / 16) * 128 + (lane % 8) * 16;
+  const int x_row = min(lane % 8, p.rows - 1);  // what is beyond is not stored
+  const uint32_t b_lane = SharedAddress(x) + x_row * p.cut.x_row_bytes + (lane / 8) * 16;
+  const int first_block = first / p.layout.tiles, last_block = (last - 1) / p.layout.tiles;
+  RingPosition at = {warp, 0};
+  for (int panel = 0; panel < p.cut.panels; ++panel) {
+    if (panel > 0) SyncSome(1, 32 * kWarps);  // nobody reads the slices before, or counts
+    if (threadIdx.x < 4) counters[threadIdx.x] = 0;
+    LoadX(p, panel, first_block, last_block - first_block + 1, x);
+    SyncSome(1, 32 * kWarps);
+    const int segments = p.PanelSegments(panel), units = (last - first) * segments;
+    for (int unit = warp; unit < units; unit += kWarps) {
+      const int tile = unit / segments, segment = unit % segments;
+      const int block = (first + tile) / p.layout.tiles;
+      const int chunks = p.layout.SegmentChunks(panel * p.cut.panel + segment);
+      uint32_t b = b_lane + (block - first_block) * p.cut.slice_bytes + segment * kSegment * 2;
+      float sums[4] = {};
+      for (int chunk = 0; chunk < chunks; chunk += kSlotChunks) {
+        const uint32_t a = a_lane + at.slot * kFewSlotBytes;
+        const bool one = chunk + 1 == chunks;
+        Wait(&full[at.slot], at.parity);
+        MultiplyAdd(sums, a, b);
+        MultiplyAdd(sums, a + 512, b + 64);
+        if (!one) {
+          MultiplyAdd(sums, a + kChunkBytes, b + 128);
+          MultiplyAdd(sums, a + kChunkBytes + 512, b + 192);
+        }
+        b += 256;
+        __syncwarp();
+        if (lane == 0) Arrive(&empty[at.slot]);
+        at.Advance(p.cut.depth);
+      }
+      float total[4] = {};
+      if (panel > 0) AddTo(total, totals[tile * 32], true);
+      if (segments == 1) {
+        AddTo(total, make_float4(sums[0], sums[1], sums[2], sums[3]), panel == 0);
+      } else if (!Collect(parts, p.cut.panel, tile, segments, segment, sums, panel == 0, total)) {
+        continue;
+      }
+      if (panel + 1 < p.cut.panels) {
+        totals[tile * 32] = make_float4(total[0], total[1], total[2], total[3]);
+        continue;
+      }
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        Finish<kGated>(p.output, block, first + tile - block * p.layout.tiles, lane / 4,
+                       lane % 4 * 2 + i, total[i], total[2 + i]);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+absl::Status LaunchFew(const MatMulParams& params, const MatMulPlan& plan, DeviceQueue& queue) {
+  const PackedMatrix& w = *params.weight;
+  FewParams p;
+  p.layout = PackedLayout::Of(w.n(), w.k());
+  p.weights = static_cast<const char*>(w.data());
+  p.total_tiles = w.blocks() * p.layout.tiles;
+  p.blocks = w.blocks();
+  p.x_blocks = w.x_blocks();
+  p.k = w.k();
+  p.x_stride = params.x_stride;
+  p.x_aligned = ProblemOf(params, queue).x_aligned;
+  p.cut = plan.few;
+  p.output = OutputOf(params);
+  const auto kernel = w.gated() ? FewRowsKernel<true> : FewRowsKernel<false>;
+  const int64_t shared_bytes = plan.few.shared_bytes;
+  RETURN_IF_ERROR(
+      Check(AllowSharedBytes(kernel, shared_bytes), Describe(params), ": shared memory"));
+  for (int first = 0; first < params.num_rows; first += plan.row_tile) {
+    p.rows = p.output.rows = std::min(plan.row_tile, params.num_rows - first);
+    p.x = reinterpret_cast<const __nv_bfloat16*>(params.x_bf16) + first * params.x_stride;
+    if (params.out != nullptr) p.output.out = params.out + first * params.out_stride;
+    if (params.out_bf16 != nullptr) {
+      p.output.out_bf16 =
+          reinterpret_cast<__nv_bfloat16*>(params.out_bf16) + first * params.out_stride;
+    }
+    RETURN_IF_ERROR(
+        Check(Launch(kernel, plan.grid, kThreads, shared_bytes, queue, p), Describe(params)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace reprise::kernels::cuda

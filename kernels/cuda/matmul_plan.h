@@ -1,0 +1,164 @@
+// Which kernel runs a product, and how the work is cut: a pure function of the problem, apart from
+// the kernels. No choice made here changes a bit of the result.
+#ifndef REPRISE_KERNELS_CUDA_MATMUL_PLAN_H_
+#define REPRISE_KERNELS_CUDA_MATMUL_PLAN_H_
+
+#include <algorithm>
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "kernels/cuda/packed_layout.h"
+#include "kernels/device_queue.h"
+#include "kernels/matmul.h"
+
+namespace reprise::kernels::cuda {
+
+struct MatMulProblem {
+  int rows = 0;
+  int blocks = 1, n = 0, k = 0;
+  // x can be fetched by the copy engine: 16-byte aligned in all its strides.
+  bool x_aligned = true;
+  int multiprocessors = 132;
+  int64_t scratch_bytes = 0;
+  int64_t counters = 0;
+};
+
+// How a block of the kernel for few rows uses its shared memory.
+struct FewCut {
+  int depth = 0;  // slots of each warp's ring
+  int panel = 0;  // segments of x at a time
+  int panels = 0;
+  int slice_bytes = 0;  // of a row of x for one block of the matrix
+  int x_row_bytes = 0;
+  int x_offset = 0, parts_offset = 0, totals_offset = 0, barriers_offset = 0, shared_bytes = 0;
+};
+
+struct MatMulPlan {
+  // Few rows: x in shared memory, mma.sync, bound by the bytes of the weights. Many: wgmma.
+  enum class Kernel { kNone, kFew, kMany };
+  Kernel kernel = Kernel::kNone;
+  int row_tile = 0;  // few: most rows of one launch, 1..8; many: 16, 32, 64, 128 or 192
+  int grid = 0;
+  FewCut few;
+  // Many:
+  int output_tile = 0;  // 64 or 128
+  // Segments of one tile may go to several blocks of the grid, which leave their sums in scratch.
+  bool split = false;
+};
+
+// Few rows -------------------------------------------------------------------------------------
+
+inline constexpr int kMostFewRows = 8;
+inline constexpr int kFewWarps = 8;
+inline constexpr int kFewSlotBytes = 2 * kChunkBytes;
+inline constexpr int kFewMostDepth = 3;
+// Blocks of two products fit on a multiprocessor, and small ones of kernels between them.
+inline constexpr int64_t kFewSharedBytes = 110 << 10;
+inline constexpr int64_t kMostSharedBytes = 226 << 10;  // where one must do
+
+// Shared memory for panels of `panel` segments and rings of `depth` slots; shared_bytes is 0 where
+// it does not fit.
+inline FewCut CutFew(const MatMulProblem& p, int rows, int grid, int panel, int depth,
+                     int64_t most_bytes = kFewSharedBytes) {
+  const PackedLayout layout = PackedLayout::Of(p.n, p.k);
+  FewCut cut;
+  cut.depth = depth;
+  cut.panel = panel;
+  cut.panels = (layout.segments + panel - 1) / panel;
+  const int64_t tiles = (int64_t{p.blocks} * layout.tiles + grid - 1) / grid;  // of a block
+  const int64_t blocks =  // of the matrix, that these may belong to
+      tiles < 2 ? 1 : std::min<int64_t>(p.blocks, (tiles - 2) / layout.tiles + 2);
+  const auto align = [](int64_t bytes) { return (bytes + 127) / 128 * 128; };
+  const int64_t slice_bytes = int64_t{std::min(panel * kSegment, layout.Inputs())} * 2;
+  const int64_t x_row_bytes = blocks * slice_bytes + 16;  // + 16: rows start in different banks
+  const int64_t lanes_bytes = 32 * 4 * int64_t{sizeof(float)};  // a tile's sums
+  const int64_t x_offset = int64_t{depth} * kFewWarps * kFewSlotBytes;
+  const int64_t parts_offset = x_offset + align(rows * x_row_bytes);
+  const int64_t totals_offset = parts_offset + (panel > 1 ? 2 * panel * lanes_bytes : 0);
+  const int64_t barriers_offset = totals_offset + (cut.panels > 1 ? tiles * lanes_bytes : 0);
+  const int64_t shared_bytes = barriers_offset + depth * kFewWarps * 2 * 8 + 16;
+  if (shared_bytes > most_bytes) return cut;
+  cut.slice_bytes = static_cast<int>(slice_bytes);
+  cut.x_row_bytes = static_cast<int>(x_row_bytes);
+  cut.x_offset = static_cast<int>(x_offset);
+  cut.parts_offset = static_cast<int>(parts_offset);
+  cut.totals_offset = static_cast<int>(totals_offset);
+  cut.barriers_offset = static_cast<int>(barriers_offset);
+  cut.shared_bytes = static_cast<int>(shared_bytes);
+  return cut;
+}
+
+// With `rows` <= 8 rows per launch; kernel is kNone where shared memory is too small.
+inline MatMulPlan PlanFew(const MatMulProblem& p, int rows, int64_t most_bytes = kFewSharedBytes) {
+  const PackedLayout layout = PackedLayout::Of(p.n, p.k);
+  MatMulPlan plan;
+  plan.row_tile = rows;
+  plan.grid =
+      static_cast<int>(std::min<int64_t>(p.multiprocessors, int64_t{p.blocks} * layout.tiles));
+  for (int panels = 1; panels <= layout.segments; ++panels) {
+    if (panels > 1 && p.blocks > 1) break;
+    const int panel = (layout.segments + panels - 1) / panels;
+    for (int depth = kFewMostDepth; depth >= 2; --depth) {
+      plan.few = CutFew(p, rows, plan.grid, panel, depth, most_bytes);
+      if (plan.few.shared_bytes == 0) continue;
+      plan.kernel = MatMulPlan::Kernel::kFew;
+      return plan;
+    }
+  }
+  return plan;
+}
+
+// Many rows ------------------------------------------------------------------------------------
+
+inline int64_t ManyTiles(const MatMulProblem& p, int row_tile, int output_tile) {
+  const int64_t outputs = int64_t{PackedLayout::Of(p.n, p.k).tiles} * kTileOutputs;
+  return p.blocks * ((outputs + output_tile - 1) / output_tile) *
+         ((p.rows + row_tile - 1) / row_tile);
+}
+
+inline MatMulPlan PlanMany(const MatMulProblem& p, int row_tile, int output_tile, bool split) {
+  const PackedLayout layout = PackedLayout::Of(p.n, p.k);
+  MatMulPlan plan;
+  if (!p.x_aligned) return plan;
+  plan.row_tile = row_tile;
+  plan.output_tile = output_tile;
+  const int64_t tiles = ManyTiles(p, row_tile, output_tile);
+  const int64_t partial_bytes =
+      tiles * layout.segments * row_tile * output_tile * int64_t{sizeof(float)};
+  plan.split =
+      split && layout.segments > 1 && partial_bytes <= p.scratch_bytes && tiles <= p.counters;
+  plan.grid = static_cast<int>(
+      std::min<int64_t>(p.multiprocessors, plan.split ? tiles * layout.segments : tiles));
+  plan.kernel = MatMulPlan::Kernel::kMany;
+  return plan;
+}
+
+// The plan for a product.
+inline MatMulPlan PlanMatMul(const MatMulProblem& p) {
+  if (p.rows <= kMostFewRows) {
+    const MatMulPlan plan = PlanFew(p, p.rows);
+    if (plan.kernel != MatMulPlan::Kernel::kNone) return plan;
+  }
+  if (!p.x_aligned) {  // in several launches
+    for (const int64_t most_bytes : {kFewSharedBytes, kMostSharedBytes}) {
+      for (int rows = kMostFewRows; rows > 0; rows /= 2) {
+        const MatMulPlan plan = PlanFew(p, rows, most_bytes);
+        if (plan.kernel != MatMulPlan::Kernel::kNone) return plan;
+      }
+    }
+    return {};
+  }
+  const int row_tile = p.rows <= 16 ? 16 : p.rows <= 32 ? 32 : p.rows <= 64 ? 64 : 128;
+  const int64_t tiles = ManyTiles(p, row_tile, 128);
+  const int64_t waves = (tiles + p.multiprocessors - 1) / p.multiprocessors;
+  const bool uneven = tiles * 100 < waves * p.multiprocessors * 80;
+  return PlanMany(p, row_tile, 128, uneven && waves <= 4);
+}
+
+// The product by a given plan, for tests and benchmarks.
+absl::Status MatMulByPlan(const MatMulParams& params, const MatMulPlan& plan, DeviceQueue& queue);
+MatMulProblem ProblemOf(const MatMulParams& params, const DeviceQueue& queue);
+
+}  // namespace reprise::kernels::cuda
+
+#endif  // REPRISE_KERNELS_CUDA_MATMUL_PLAN_H_

@@ -1,0 +1,157 @@
+// Matrix instructions: mma.sync for few rows, wgmma for many. Both add 16 products to each sum,
+// with equal bits (see docs/numerics.md).
+#ifndef REPRISE_KERNELS_CUDA_TENSOR_CORE_CUH_
+#define REPRISE_KERNELS_CUDA_TENSOR_CORE_CUH_
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace reprise::kernels::cuda {
+
+// Four 8 x 8 matrices of bf16. Lane i gives the address of row i % 8 of matrix i / 8; it gets
+// elements 2 (i % 4) and + 1 of row i / 4 of each.
+__device__ __forceinline__ void LoadMatrices(uint32_t (&values)[4], uint32_t shared_address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(values[0]), "=r"(values[1]), "=r"(values[2]), "=r"(values[3])
+               : "r"(shared_address)
+               : "memory");
+}
+
+// d += a b: a is 16 x 16, b 16 x 8. Lane 4 g + t holds of d: [g][2t], [g][2t + 1], [g + 8][2t],
+// [g + 8][2t + 1].
+__device__ __forceinline__ void Mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                    uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Descriptors of matrices in shared memory, inputs innermost, at `shared_address`.
+// Without swizzle: 8 x 8 pieces of 128 bytes; `leading` bytes between the two pieces of 16 inputs,
+// `stride` bytes between pieces of 8 rows.
+__device__ __forceinline__ uint64_t PlainMatrix(uint32_t shared_address, uint32_t leading,
+                                                uint32_t stride) {
+  return uint64_t{(shared_address & 0x3ffff) >> 4} | uint64_t{leading >> 4} << 16 |
+         uint64_t{stride >> 4} << 32;
+}
+// Rows of 128 bytes, swizzled over 8 rows as the copy engine does (CU_TENSOR_MAP_SWIZZLE_128B).
+__device__ __forceinline__ uint64_t SwizzledMatrix(uint32_t shared_address) {
+  constexpr uint64_t kEightRows = 1024 >> 4, kSwizzle128 = 1;
+  return uint64_t{(shared_address & 0x3ffff) >> 4} | uint64_t{1} << 16 | kEightRows << 32 |
+         kSwizzle128 << 62;
+}
+
+// Before the first Wgmma after registers of `d` were touched; all threads of the warpgroup.
+__device__ __forceinline__ void WgmmaBegin() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void WgmmaCommit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+// Until at most kPending committed groups are unfinished.
+template <int kPending>
+__device__ __forceinline__ void WgmmaWait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// The warpgroup's registers per thread from here on, more or fewer than it has.
+template <int kCount, bool kMore>
+__device__ __forceinline__ void SetRegisters() {
+  if constexpr (kMore) {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
+  } else {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount));
+  }
+}
+
+// Pins registers in place, so that the compiler moves no copy of them across what runs
+// asynchronously.
+template <int kCount>
+__device__ __forceinline__ void Pin(float (&values)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(values[i])::"memory");
+}
+
+// d = a b + (add ? d : 0): a is 64 x 16, b 16 x kColumns, both descriptors. Warp w of the group
+// holds rows 16 w ..; d[4 j ..] are as in Mma for columns 8 j ...
+template <int kColumns>
+__device__ void Wgmma(float (&d)[kColumns / 2], uint64_t a, uint64_t b, bool add);
+
+#define REPRISE_EIGHT(d, i)                                                                   \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
+      "+f"(d[i + 6]), "+f"(d[i + 7])
+
+template <>
+__device__ __forceinline__ void Wgmma<16>(float (&d)[8], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %10, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7}, "
+      "%8, %9, add, 1, 1, 0, 0;\n}\n"
+      : REPRISE_EIGHT(d, 0)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+
+template <>
+__device__ __forceinline__ void Wgmma<32>(float (&d)[16], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %18, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+      "%16, %17, add, 1, 1, 0, 0;\n}\n"
+      : REPRISE_EIGHT(d, 0), REPRISE_EIGHT(d, 8)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+
+template <>
+__device__ __forceinline__ void Wgmma<64>(float (&d)[32], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "%32, %33, add, 1, 1, 0, 0;\n}\n"
+      : REPRISE_EIGHT(d, 0), REPRISE_EIGHT(d, 8), REPRISE_EIGHT(d, 16), REPRISE_EIGHT(d, 24)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+
+template <>
+__device__ __forceinline__ void Wgmma<128>(float (&d)[64], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "%64, %65, add, 1, 1, 0, 0;\n}\n"
+      : REPRISE_EIGHT(d, 0), REPRISE_EIGHT(d, 8), REPRISE_EIGHT(d, 16), REPRISE_EIGHT(d, 24),
+        REPRISE_EIGHT(d, 32), REPRISE_EIGHT(d, 40), REPRISE_EIGHT(d, 48), REPRISE_EIGHT(d, 56)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+
+template <>
+__device__ __forceinline__ void Wgmma<192>(float (&d)[96], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %98, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+      "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
+      "%96, %97, add, 1, 1, 0, 0;\n}\n"
+      : REPRISE_EIGHT(d, 0), REPRISE_EIGHT(d, 8), REPRISE_EIGHT(d, 16), REPRISE_EIGHT(d, 24),
+        REPRISE_EIGHT(d, 32), REPRISE_EIGHT(d, 40), REPRISE_EIGHT(d, 48), REPRISE_EIGHT(d, 56),
+        REPRISE_EIGHT(d, 64), REPRISE_EIGHT(d, 72), REPRISE_EIGHT(d, 80), REPRISE_EIGHT(d, 88)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+
+#undef REPRISE_EIGHT
+
+}  // namespace reprise::kernels::cuda
+
+#endif  // REPRISE_KERNELS_CUDA_TENSOR_CORE_CUH_

@@ -1,0 +1,657 @@
+// MatMul and Embedding on CUDA: against double precision, and the same bits however many rows there
+// are and whichever kernel runs.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/cuda/matmul_plan.h"
+#include "kernels/device_queue.h"
+#include "kernels/matmul.h"
+#include "tests/kernels/matmul_cases.h"
+#include "tests/kernels/mirror.h"
+#include "tests/kernels/reference.h"
+#include "tests/kernels/test_util.h"
+
+namespace reprise::kernels {
+namespace {
+
+using cuda::MatMulPlan;
+using ::testing::HasSubstr;
+
+struct Shape {
+  std::string name;
+  int n = 0, k = 0, blocks = 1, x_blocks = 1;
+  bool gated = false, bias = false;
+  int x_extra = 0;   // x_stride beyond the inputs
+  int x_offset = 0;  // elements by which x is off its alignment
+  int outputs() const { return blocks * n / (gated ? 2 : 1); }
+  int inputs() const { return x_blocks * k; }
+};
+
+// One matrix and many rows of x on the device. Rows are the same numbers in every product.
+class Product {
+ public:
+  Product(const Shape& shape, int rows, DeviceQueue* queue)
+      : shape_(shape), context_{Device::kCuda, nullptr, queue} {
+    uint64_t state = 88172645463325252u;
+    const auto next = [&state] {  // bf16 in about [-1, 1)
+      state ^= state << 13;
+      state ^= state >> 7;
+      state ^= state << 17;
+      const float value = static_cast<float>(static_cast<int64_t>(state) >> 40) / 8388608.0f;
+      return RoundToBf16(value);
+    };
+    std::vector<BF16> weights(size_t(shape.blocks) * shape.n * shape.k);
+    for (BF16& value : weights) value = next();
+    PackedMatrix::Source source;
+    source.dtype = DType::kBF16;
+    source.blocks = shape.blocks;
+    source.n = shape.n;
+    source.k = shape.k;
+    source.data = weights.data();
+    source.x_blocks = shape.x_blocks;
+    source.gated = shape.gated;
+    auto packed = PackedMatrix::Pack(source, context_);
+    status_.Update(packed.status());
+    if (packed.ok()) packed_ = *std::move(packed);
+    stride_ = shape.inputs() + shape.x_extra;
+    std::vector<BF16> x(size_t(rows) * stride_ + shape.x_offset);
+    for (BF16& value : x) value = next();
+    Upload(x_, x.data(), x.size() * sizeof(BF16));
+    std::vector<float> bias = PseudoVector(9, size_t(shape.blocks) * shape.n);
+    Upload(bias_, bias.data(), bias.size() * sizeof(float));
+  }
+
+  MatMulParams Params(int first, int rows) const {
+    MatMulParams p;
+    p.num_rows = rows;
+    p.x_stride = stride_;
+    p.out_stride = shape_.outputs() + 3;
+    p.x_bf16 = x_.as<BF16>() + shape_.x_offset + int64_t{first} * stride_;
+    p.weight = &packed_;
+    p.bias = shape_.bias ? bias_.as<float>() : nullptr;
+    return p;
+  }
+  cuda::MatMulProblem Problem(int rows) const {
+    return cuda::ProblemOf(Params(0, rows), *context_.queue);
+  }
+
+  // Rows [first, first + rows) at once by `plan`, or as MatMul chooses where it is null:
+  // [rows, outputs].
+  std::vector<float> Run(int first, int rows, const MatMulPlan* plan = nullptr) {
+    Prepare(rows);
+    MatMulParams p = Params(first, rows);
+    p.out = out_.as<float>();
+    status_.Update(plan == nullptr ? MatMul(p, context_)
+                                   : cuda::MatMulByPlan(p, *plan, *context_.queue));
+    return Results(rows);
+  }
+  // The same with a product per row.
+  std::vector<float> RunAlone(int rows) {
+    Prepare(rows);
+    for (int row = 0; row < rows; ++row) {
+      MatMulParams p = Params(row, 1);
+      p.out = out_.as<float>() + row * p.out_stride;
+      status_.Update(MatMul(p, context_));
+    }
+    return Results(rows);
+  }
+  std::vector<float> RunRounded(int first, int rows, const MatMulPlan& plan) {
+    MatMulParams p = Params(first, rows);
+    std::vector<BF16> out(size_t(rows) * p.out_stride, RoundToBf16(1e30f)), dense;
+    Upload(out_, out.data(), out.size() * sizeof(BF16));
+    p.out_bf16 = out_.as<BF16>();
+    status_.Update(cuda::MatMulByPlan(p, plan, *context_.queue));
+    status_.Update(context_.queue->Download(out.data(), out_.data(), out.size() * sizeof(BF16)));
+    status_.Update(context_.queue->Synchronize());
+    std::vector<float> values;
+    for (int row = 0; row < rows; ++row) {
+      for (int j = 0; j < shape_.outputs(); ++j)
+        values.push_back(Widen(out[row * p.out_stride + j]));
+    }
+    return values;
+  }
+
+  void SetRow(int row, float value) {
+    const std::vector<BF16> values(shape_.inputs(), RoundToBf16(value));
+    status_.Update(context_.queue->Upload(x_.as<BF16>() + shape_.x_offset + int64_t{row} * stride_,
+                                          values.data(), values.size() * sizeof(BF16)));
+    status_.Update(context_.queue->Synchronize());
+  }
+  const absl::Status& status() const { return status_; }
+  const Context& context() const { return context_; }
+  const Shape& shape() const { return shape_; }
+
+ private:
+  void Upload(Buffer& buffer, const void* data, size_t bytes) {
+    auto made = Buffer::Allocate(Device::kCuda, bytes);
+    status_.Update(made.status());
+    if (!made.ok()) return;
+    buffer = *std::move(made);
+    status_.Update(context_.queue->Upload(buffer.data(), data, bytes));
+    status_.Update(context_.queue->Synchronize());
+  }
+  void Prepare(int rows) {
+    const std::vector<float> poison(size_t(rows) * (shape_.outputs() + 3), kNaN);
+    Upload(out_, poison.data(), poison.size() * sizeof(float));
+  }
+  std::vector<float> Results(int rows) {
+    const int stride = shape_.outputs() + 3;
+    std::vector<float> out(size_t(rows) * stride), dense;
+    status_.Update(context_.queue->Download(out.data(), out_.data(), out.size() * sizeof(float)));
+    status_.Update(context_.queue->Synchronize());
+    for (int row = 0; row < rows; ++row) {
+      const auto begin = out.begin() + size_t(row) * stride;
+      dense.insert(dense.end(), begin, begin + shape_.outputs());
+      for (int i = shape_.outputs(); i < stride; ++i) EXPECT_TRUE(std::isnan(begin[i]));
+    }
+    return dense;
+  }
+
+  Shape shape_;
+  Context context_;
+  int64_t stride_ = 0;
+  absl::Status status_;
+  PackedMatrix packed_;
+  Buffer x_, bias_, out_;
+};
+
+// Every way to run a product, with a name; also as on a device of 7 multiprocessors.
+std::vector<std::pair<std::string, MatMulPlan>> AllPlans(cuda::MatMulProblem problem) {
+  std::vector<std::pair<std::string, MatMulPlan>> plans;
+  const auto add = [&](const std::string& name, const MatMulPlan& plan) {
+    if (plan.kernel == MatMulPlan::Kernel::kNone) return;
+    plans.push_back({name + (problem.multiprocessors == 7 ? ", small grid" : ""), plan});
+  };
+  for (const int multiprocessors : {problem.multiprocessors, 7}) {
+    problem.multiprocessors = multiprocessors;
+    for (const int rows : {1, 3, 8}) {
+      if (rows > problem.rows) continue;
+      MatMulPlan plan = cuda::PlanFew(problem, rows, cuda::kMostSharedBytes);
+      add("few " + std::to_string(rows), plan);
+      for (const int panel : {1, 2}) {
+        if (plan.kernel == MatMulPlan::Kernel::kNone || problem.blocks > 1) continue;
+        plan.few = cuda::CutFew(problem, rows, plan.grid, panel, 2, cuda::kMostSharedBytes);
+        if (plan.few.shared_bytes == 0) continue;
+        add("few " + std::to_string(rows) + ", panels of " + std::to_string(panel), plan);
+      }
+    }
+    for (const int row_tile : {16, 32, 64, 128, 192}) {
+      for (const int output_tile : {64, 128}) {
+        if (output_tile == 64 && row_tile > 64) continue;
+        for (const bool split : {false, true}) {
+          const MatMulPlan plan = cuda::PlanMany(problem, row_tile, output_tile, split);
+          add("many " + std::to_string(row_tile) + " x " + std::to_string(output_tile) +
+                  (plan.split ? " split" : ""),
+              plan);
+        }
+      }
+    }
+  }
+  return plans;
+}
+
+class MatMulCuda : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    queue_ = TestQueue();
+    if (queue_ == nullptr) GTEST_SKIP() << "no CUDA device";
+  }
+  void ExpectCountersZero() {
+    std::vector<uint32_t> counters(DeviceQueue::kCounters, 1);
+    ASSERT_TRUE(queue_->Download(counters.data(), queue_->counters(), counters.size() * 4).ok());
+    ASSERT_TRUE(queue_->Synchronize().ok());
+    EXPECT_EQ(counters, std::vector<uint32_t>(DeviceQueue::kCounters, 0));
+  }
+  DeviceQueue* queue_ = nullptr;
+};
+
+// The shared cases ------------------------------------------------------------------------------
+
+class MatMulCudaCases : public MatMulCuda, public ::testing::WithParamInterface<MatMulCase> {};
+
+TEST_P(MatMulCudaCases, MatchesReference) {
+  const MatMulCase& c = GetParam();
+  const Context context{Device::kCuda, nullptr, queue_};
+  Weights weights(c);
+  for (double& value : weights.values) value = Widen(RoundToBf16(static_cast<float>(value)));
+  auto packed = PackedMatrix::Pack(weights.source, context);
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  EXPECT_EQ(packed->dtype(), DType::kBF16);
+  const int inputs = c.blocks * c.k, outputs = c.blocks * c.n;
+  std::vector<float> x(size_t(c.rows) * (inputs + c.extra), kNaN);
+  reference::Values dense;
+  for (int r = 0; r < c.rows; ++r) {
+    for (int i = 0; i < inputs; ++i) {
+      x[size_t(r) * (inputs + c.extra) + i] = Pseudo(8, r, i);
+      dense.push_back(Widen(RoundToBf16(Pseudo(8, r, i))));
+    }
+  }
+  std::vector<float> bias;
+  if (c.bias) bias = PseudoVector(9, outputs);
+  const reference::Values expected =
+      reference::MatMul(c.rows, c.blocks, c.n, c.k, dense, weights.values, Doubles(bias));
+  // Products are exact in float32, but tensor cores cut off rather than round: up to an ulp of the
+  // sum so far for each 16 inputs.
+  const double tolerance = 4e-6 + 2.4e-7 * (c.k / 16.0);
+  for (const bool rounded : {false, true}) {
+    std::vector<float> out(size_t(c.rows) * outputs, kNaN);
+    Mirror mirror(context);
+    MatMulParams p;
+    p.num_rows = c.rows;
+    p.x_stride = inputs + c.extra;
+    p.out_stride = outputs;
+    p.x_bf16 = mirror.InRounded(x);
+    p.weight = &*packed;
+    p.bias = c.bias ? mirror.In(bias) : nullptr;
+    if (rounded) {
+      p.out_bf16 = mirror.InOutRounded(out.data(), out.size());
+    } else {
+      p.out = mirror.InOut(out);
+    }
+    if (c.accumulate) {
+      p.accumulate = true;
+      EXPECT_THAT(std::string(MatMul(p, context).message()),
+                  HasSubstr("accumulate: expected false on CUDA, found true"));
+      ASSERT_TRUE(mirror.Finish().ok());
+      return;
+    }
+    absl::Status status = MatMul(p, context);
+    status.Update(mirror.Finish());
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_TRUE(Near(out, expected, rounded ? 0x1p-8 : tolerance)) << (rounded ? "bf16" : "f32");
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, MatMulCudaCases, ::testing::ValuesIn(MatMulCases()),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+// Gates and blocks ------------------------------------------------------------------------------
+
+TEST_F(MatMulCuda, GatedMatchesReference) {
+  const Context context{Device::kCuda, nullptr, queue_};
+  const int n = 96, k = 80, rows = 5, half = n / 2;
+  MatMulCase c{.rows = rows, .n = n, .k = k, .dtype = DType::kBF16};
+  Weights weights(c);
+  weights.source.gated = true;
+  auto packed = PackedMatrix::Pack(weights.source, context);
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  std::vector<float> x = PseudoVector(8, rows * k), bias = PseudoVector(9, n);
+  for (float& value : x) value = Widen(RoundToBf16(value));
+  const reference::Values sums =
+      reference::MatMul(rows, 1, n, k, Doubles(x), weights.values, Doubles(bias));
+  for (const Activation activation :
+       {Activation::kGeluTanh, Activation::kGelu, Activation::kSilu, Activation::kRelu}) {
+    reference::Values expected;
+    for (int r = 0; r < rows; ++r) {
+      for (int j = 0; j < half; ++j) {
+        expected.push_back(reference::Activate(activation, sums[r * n + j]) *
+                           sums[r * n + half + j]);
+      }
+    }
+    std::vector<float> out(rows * half, kNaN);
+    Mirror mirror(context);
+    MatMulParams p;
+    p.num_rows = rows;
+    p.x_stride = k;
+    p.out_stride = half;
+    p.activation = activation;
+    p.x_bf16 = mirror.InRounded(x);
+    p.weight = &*packed;
+    p.bias = mirror.In(bias);
+    p.out = mirror.InOut(out);
+    absl::Status status = MatMul(p, context);
+    status.Update(mirror.Finish());
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_TRUE(Near(out, expected, 2e-5)) << static_cast<int>(activation);
+  }
+}
+
+TEST_F(MatMulCuda, SeveralBlocksMayReadTheSameX) {
+  const Context context{Device::kCuda, nullptr, queue_};
+  const int n = 40, k = 24, rows = 9, blocks = 6, x_blocks = 2;
+  MatMulCase c{.rows = rows, .n = n, .k = k, .dtype = DType::kBF16, .blocks = blocks};
+  Weights weights(c);
+  weights.source.x_blocks = x_blocks;
+  auto packed = PackedMatrix::Pack(weights.source, context);
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  std::vector<float> x = PseudoVector(8, rows * x_blocks * k);
+  for (float& value : x) value = Widen(RoundToBf16(value));
+  reference::Values wide;  // a copy of x per block
+  for (int r = 0; r < rows; ++r) {
+    for (int b = 0; b < blocks; ++b) {
+      for (int i = 0; i < k; ++i) wide.push_back(x[r * x_blocks * k + b % x_blocks * k + i]);
+    }
+  }
+  const reference::Values expected =
+      reference::MatMul(rows, blocks, n, k, wide, weights.values, {});
+  MatMulParams p;
+  p.num_rows = rows;
+  p.x_stride = x_blocks * k;
+  p.out_stride = blocks * n;
+  p.weight = &*packed;
+  for (const auto& plan : AllPlans({rows, blocks, n, k, true, 132, 64 << 20, 65536})) {
+    std::vector<float> out(rows * blocks * n, kNaN);
+    Mirror mirror(context);
+    p.x_bf16 = mirror.InRounded(x);
+    p.out = mirror.InOut(out);
+    absl::Status status = cuda::MatMulByPlan(p, plan.second, *queue_);
+    status.Update(mirror.Finish());
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_TRUE(Near(out, expected, 4e-6)) << plan.first;
+  }
+}
+
+// Bits ------------------------------------------------------------------------------------------
+
+class MatMulCudaBits : public MatMulCuda, public ::testing::WithParamInterface<Shape> {};
+
+// Any kernel and any cut: the same bits as a product per row.
+TEST_P(MatMulCudaBits, EveryPlan) {
+  const int rows = 70;
+  Product product(GetParam(), rows, queue_);
+  const size_t outputs = GetParam().outputs();
+  const std::vector<float> alone = product.RunAlone(rows);
+  ASSERT_TRUE(product.status().ok()) << product.status();
+  std::vector<float> rounded;
+  for (const float value : alone) rounded.push_back(Widen(RoundToBf16(value)));
+  std::set<std::string> wrong;  // one message per plan is enough
+  for (const int count : {1, 7, 32, 33, 70}) {
+    const int first = std::min(5, rows - count);
+    for (const auto& [name, plan] : AllPlans(product.Problem(count))) {
+      if (wrong.count(name) != 0) continue;
+      const std::vector<float> found = product.Run(first, count, &plan);
+      ASSERT_TRUE(product.status().ok()) << name << ": " << product.status();
+      const auto equal = testing::BitwiseEqual(found.data(), alone.data() + first * outputs,
+                                               count * outputs, {count, int64_t(outputs)});
+      EXPECT_TRUE(equal) << name << ", " << count << " rows";
+      if (!equal) wrong.insert(name);
+      if (count != 33) continue;
+      const std::vector<float> narrow = product.RunRounded(first, count, plan);
+      EXPECT_TRUE(testing::BitwiseEqual(narrow.data(), rounded.data() + first * outputs,
+                                        count * outputs, {count, int64_t(outputs)}))
+          << name << ", bf16";
+    }
+  }
+  ExpectCountersZero();
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, MatMulCudaBits,
+    ::testing::Values(
+        Shape{.name = "one_segment", .n = 384, .k = 384},
+        Shape{.name = "segments", .n = 384, .k = 1536},
+        Shape{.name = "ragged", .n = 333, .k = 1200, .bias = true},
+        Shape{.name = "tiny", .n = 3, .k = 5, .x_extra = 3},
+        Shape{.name = "long", .n = 64, .k = 7680},
+        Shape{.name = "gated", .n = 2304, .k = 576, .gated = true, .bias = true},
+        Shape{.name = "gated_ragged", .n = 16 * 13, .k = 1100, .gated = true, .x_extra = 4},
+        Shape{.name = "blocks", .n = 256, .k = 256, .blocks = 20, .x_blocks = 10, .bias = true},
+        Shape{.name = "blocks_ragged", .n = 72, .k = 600, .blocks = 6, .x_blocks = 3},
+        Shape{.name = "unaligned_stride", .n = 100, .k = 1090, .x_extra = 1},
+        Shape{.name = "unaligned_x", .n = 100, .k = 640, .x_offset = 3},
+        Shape{.name = "unaligned_blocks", .n = 33, .k = 515, .blocks = 4, .x_blocks = 2}),
+    [](const auto& info) { return info.param.name; });
+
+// The shapes of RecurrentGemma-2B and the rows that a step may have, as MatMul runs them.
+class MatMulCudaModel : public MatMulCuda, public ::testing::WithParamInterface<Shape> {};
+
+TEST_P(MatMulCudaModel, RowsAloneAndTogether) {
+  const bool head = GetParam().n > 100000;  // a row is a megabyte
+  const int rows = head ? 65 : 1000;
+  Product product(GetParam(), rows, queue_);
+  const size_t outputs = GetParam().outputs();
+  const std::vector<float> alone = product.RunAlone(rows);
+  ASSERT_TRUE(product.status().ok()) << product.status();
+  for (const int count : {1,  2,  3,  4,  5,  6,   7,   8,   9,   15,  16,  17,  31,
+                          32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 512, 1000}) {
+    if (count > rows) break;
+    const int first = std::min(3, rows - count);
+    const std::vector<float> found = product.Run(first, count);
+    ASSERT_TRUE(product.status().ok()) << product.status();
+    ASSERT_TRUE(testing::BitwiseEqual(found.data(), alone.data() + first * outputs, count * outputs,
+                                      {count, int64_t(outputs)}))
+        << count << " rows";
+  }
+  ExpectCountersZero();
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, MatMulCudaModel,
+    ::testing::Values(
+        Shape{.name = "xy", .n = 5120, .k = 2560, .bias = true},
+        Shape{.name = "gates", .n = 256, .k = 256, .blocks = 20, .x_blocks = 10, .bias = true},
+        Shape{.name = "lru_out", .n = 2560, .k = 2560, .bias = true},
+        Shape{.name = "qkv", .n = 3072, .k = 2560},
+        Shape{.name = "mlp", .n = 15360, .k = 2560, .gated = true, .bias = true},
+        Shape{.name = "down", .n = 2560, .k = 7680, .bias = true},
+        Shape{.name = "head", .n = 256000, .k = 2560}),
+    [](const auto& info) { return info.param.name; });
+
+TEST_F(MatMulCuda, RowsDoNotTouchEachOther) {
+  const Shape shape{.name = "", .n = 384, .k = 1152};
+  const int rows = 40;
+  Product product(shape, rows, queue_);
+  const std::vector<float> before = product.RunAlone(rows);
+  product.SetRow(9, 0.0f);
+  product.SetRow(17, kNaN);
+  product.SetRow(23, INFINITY);
+  for (const auto& [name, plan] : AllPlans(product.Problem(rows))) {
+    const std::vector<float> after = product.Run(0, rows, &plan);
+    ASSERT_TRUE(product.status().ok()) << product.status();
+    for (int row = 0; row < rows; ++row) {
+      const float* const found = after.data() + row * shape.n;
+      if (row == 17 || row == 23) {
+        for (int j = 0; j < shape.n; ++j) ASSERT_FALSE(std::isfinite(found[j])) << name;
+      } else if (row == 9) {  // +0, not -0, whatever the kernel
+        const std::vector<float> zeros(shape.n, 0.0f);
+        ASSERT_TRUE(testing::BitwiseEqual(found, zeros.data(), shape.n)) << name;
+      } else {
+        ASSERT_TRUE(testing::BitwiseEqual(found, before.data() + row * shape.n, shape.n))
+            << name << ", row " << row;
+      }
+    }
+  }
+}
+
+// A chain in which every product reads what the one before wrote, recorded and replayed.
+TEST_F(MatMulCuda, GraphsGiveTheSameBits) {
+  const Context context{Device::kCuda, nullptr, queue_};
+  const int width = 640;
+  MatMulCase c{.n = width, .k = width, .dtype = DType::kBF16};
+  const Weights weights(c);
+  auto packed = PackedMatrix::Pack(weights.source, context);
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  for (const int rows : {1, 8, 30, 100}) {
+    const size_t count = size_t(rows) * width;
+    std::vector<BF16> x;
+    for (const float value : PseudoVector(8, count)) x.push_back(RoundToBf16(value));
+    auto a = Buffer::Allocate(Device::kCuda, count * 2);
+    auto b = Buffer::Allocate(Device::kCuda, count * 2);
+    ASSERT_TRUE(a.ok() && b.ok());
+    const auto chain = [&] {
+      absl::Status status;
+      for (int i = 0; i < 40; ++i) {
+        MatMulParams p;
+        p.num_rows = rows;
+        p.x_stride = p.out_stride = width;
+        p.x_bf16 = (i % 2 == 0 ? a : b)->as<BF16>();
+        p.out_bf16 = (i % 2 == 0 ? b : a)->as<BF16>();
+        p.weight = &*packed;
+        status.Update(MatMul(p, context));
+      }
+      return status;
+    };
+    const auto result = [&](const std::function<absl::Status()>& run) {
+      std::vector<uint16_t> out(count);
+      absl::Status status = queue_->Upload(a->data(), x.data(), count * 2);
+      status.Update(run());
+      status.Update(queue_->Download(out.data(), a->data(), count * 2));
+      status.Update(queue_->Synchronize());
+      EXPECT_TRUE(status.ok()) << status;
+      return out;
+    };
+    const std::vector<uint16_t> eager = result(chain);
+    ASSERT_TRUE(queue_->BeginCapture().ok());
+    ASSERT_TRUE(chain().ok());
+    auto graph = queue_->EndCapture();
+    ASSERT_TRUE(graph.ok()) << graph.status();
+    for (int i = 0; i < 5; ++i) {
+      const std::vector<uint16_t> replayed = result([&] { return queue_->Launch(*graph); });
+      EXPECT_TRUE(testing::BitwiseEqual(replayed, eager, {rows, width})) << rows << " rows";
+    }
+  }
+  ExpectCountersZero();
+}
+
+TEST_F(MatMulCuda, LittleScratch) {
+  auto small = DeviceQueue::Create(256 << 10);
+  ASSERT_TRUE(small.ok()) << small.status();
+  const Shape shape{.name = "", .n = 500, .k = 3000, .bias = true};
+  Product usual(shape, 70, queue_), tight(shape, 70, small->get());
+  for (const int rows : {1, 8, 30, 70}) {
+    const std::vector<float> expected = usual.Run(0, rows), found = tight.Run(0, rows);
+    ASSERT_TRUE(usual.status().ok()) << usual.status();
+    ASSERT_TRUE(tight.status().ok()) << tight.status();
+    EXPECT_TRUE(testing::BitwiseEqual(found, expected, {rows, shape.n}));
+  }
+  const Context context{Device::kCuda, nullptr, small->get()};
+  const std::vector<float> weights(20000);
+  const auto packed =
+      PackedMatrix::Pack({DType::kF32, 1, 1, 20000, false, weights.data()}, context);
+  EXPECT_EQ(packed.status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(MatMulCuda, NamesWhatIsWrong) {
+  const Context context{Device::kCuda, nullptr, queue_};
+  const std::vector<float> weights(16 * 8);
+  auto packed = PackedMatrix::Pack({DType::kF32, 1, 16, 8, false, weights.data()}, context);
+  ASSERT_TRUE(packed.ok());
+  BF16 x[8];
+  float out[16];
+  MatMulParams p;
+  p.num_rows = 1;
+  p.x_stride = 8;
+  p.out_stride = 16;
+  p.weight = &*packed;
+  p.out = out;
+  const auto refusal = [&](const MatMulParams& params) {
+    const absl::Status status = MatMul(params, context);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return std::string(status.message());
+  };
+  EXPECT_THAT(refusal(p), HasSubstr("x_bf16: expected a tensor, found null"));
+  p.x_bf16 = x;
+  p.out_bf16 = x;
+  EXPECT_THAT(refusal(p), HasSubstr("out: expected either out or out_bf16, found both"));
+  p.out = nullptr;
+  p.out_bf16 = nullptr;
+  EXPECT_THAT(refusal(p), HasSubstr("found none"));
+  p.num_rows = 0;
+  EXPECT_TRUE(MatMul(p, context).ok());
+}
+
+// Embedding -------------------------------------------------------------------------------------
+
+TEST_F(MatMulCuda, EmbeddingGathersScaledRows) {
+  const Context context{Device::kCuda, nullptr, queue_};
+  for (const int dim : {77, 640, 2560}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+      const int vocab = 50, rows = 19;
+      MatMulCase c{.n = vocab, .k = dim, .dtype = dtype};
+      const Weights table(c);
+      std::vector<int32_t> ids;
+      for (int r = 0; r < rows; ++r) ids.push_back(r * 17 % vocab);
+      ids[3] = -5;  // not for the device to refuse, but it must not read there
+      ids[4] = vocab + 7;
+      std::vector<float> out(rows * dim, kNaN), expected;
+      for (const int32_t id : ids) {
+        const int row = std::clamp(id, 0, vocab - 1);
+        for (int i = 0; i < dim; ++i) {
+          expected.push_back(static_cast<float>(table.values[row * dim + i]) * 1.7f);
+        }
+      }
+      Mirror mirror(context);
+      EmbeddingParams p{rows, dim, vocab, dtype, 1.7f, mirror.In(ids), nullptr, nullptr};
+      p.table = dtype == DType::kF32 ? static_cast<const void*>(mirror.In(table.f32))
+                                     : mirror.In(table.narrow);
+      p.out = mirror.InOut(out);
+      absl::Status status = Embedding(p, context);
+      status.Update(mirror.Finish());
+      ASSERT_TRUE(status.ok()) << status;
+      EXPECT_TRUE(testing::BitwiseEqual(out, expected, {rows, dim})) << DTypeName(dtype);
+    }
+  }
+}
+
+// Plans -----------------------------------------------------------------------------------------
+
+TEST(MatMulCudaPlan, FitsTheDevice) {
+  for (const int rows : {1, 2, 5, 8, 9, 16, 17, 32, 33, 64, 65, 500, 4096}) {
+    for (const int n : {1, 16, 384, 2560, 15360, 256000}) {
+      for (const int k : {1, 256, 384, 513, 1152, 2560, 7680, 20000}) {
+        for (const int blocks : {1, 20}) {
+          for (const bool aligned : {true, false}) {
+            for (const int64_t scratch : {int64_t{64} << 20, int64_t{0}}) {
+              const cuda::MatMulProblem problem{rows, blocks, n, k, aligned, 132, scratch, 65536};
+              const MatMulPlan plan = cuda::PlanMatMul(problem);
+              const std::string name = std::to_string(rows) + " rows, " + std::to_string(blocks) +
+                                       " x " + std::to_string(n) + " x " + std::to_string(k);
+              ASSERT_NE(plan.kernel, MatMulPlan::Kernel::kNone) << name;
+              EXPECT_GE(plan.grid, 1) << name;
+              EXPECT_LE(plan.grid, 132) << name;
+              const auto layout = cuda::PackedLayout::Of(n, k);
+              if (plan.split && layout.segments > 1) {
+                EXPECT_GT(scratch, 0) << name;
+              }
+              if (plan.kernel == MatMulPlan::Kernel::kMany) {
+                EXPECT_TRUE(aligned) << name;
+                continue;
+              }
+              EXPECT_LE(plan.few.shared_bytes, cuda::kMostSharedBytes) << name;
+              EXPECT_GE(plan.few.depth, 2) << name;
+              EXPECT_LE(plan.row_tile, 8) << name;
+              EXPECT_EQ(plan.few.x_row_bytes % 128, 16) << name;
+              EXPECT_GE(plan.few.panels * plan.few.panel, layout.segments) << name;
+              EXPECT_LT((plan.few.panels - 1) * plan.few.panel, layout.segments) << name;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(MatMulCudaPlan, LayoutPadsToWholeChunks) {
+  const auto small = cuda::PackedLayout::Of(20, 70);
+  EXPECT_EQ(small.tiles, 2);
+  EXPECT_EQ(small.chunks, 2);
+  EXPECT_EQ(small.segments, 1);
+  EXPECT_EQ(small.BlockBytes(), 2 * 16 * 128 * 2);
+  const auto large = cuda::PackedLayout::Of(2560, 1100);
+  EXPECT_EQ(large.Inputs(), 1152);
+  EXPECT_EQ(large.segments, 3);
+  EXPECT_EQ(large.SegmentChunks(1), 8);
+  EXPECT_EQ(large.SegmentChunks(2), 2);
+}
+
+TEST(MatMulPack, GatedIsForCuda) {
+  const auto pool = MakePool(1);
+  const std::vector<float> weights(16 * 4);
+  PackedMatrix::Source source{DType::kF32, 1, 16, 4, false, weights.data()};
+  source.gated = true;
+  EXPECT_THAT(
+      std::string(PackedMatrix::Pack(source, {Device::kCpu, pool.get()}).status().message()),
+      HasSubstr("gated: expected false on the CPU, found true"));
+}
+
+}  // namespace
+}  // namespace reprise::kernels
