@@ -6,6 +6,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
+#include "base/fault_point.h"
 #include "base/status_macros.h"
 #include "state_store/internal/cat.h"
 #include "state_store/store_error.h"
@@ -166,6 +167,7 @@ absl::Status DiskBackend::WriteWhole(const std::string& path, std::string_view b
       RETURN_IF_ERROR(file->Append(bytes));
       if (sync) RETURN_IF_ERROR(file->Sync());
     }
+    REPRISE_FAULT_POINT("disk.chunk.written");
     return files_.Rename(temporary, path);
   }();
   if (!status.ok()) files_.Remove(temporary).IgnoreError();
@@ -176,6 +178,7 @@ absl::Status DiskBackend::PutChunk(const Sha256Digest& digest, std::string_view 
   const std::string path = ChunkPath(digest);
   RETURN_IF_ERROR(PrepareDirs(digest));
   RETURN_IF_ERROR(WriteWhole(path, stored, /*sync=*/false));
+  REPRISE_FAULT_POINT("disk.chunk.renamed");
   absl::MutexLock lock(&mu_);
   unsynced_.push_back({path});
   // Again, for a sync may have passed between.
@@ -195,7 +198,9 @@ absl::StatusOr<std::string> DiskBackend::GetChunk(const ChunkRef& ref) {
 }
 
 absl::Status DiskBackend::RemoveChunk(const Sha256Digest& digest) {
+  REPRISE_FAULT_POINT("disk.chunk.removing");
   const absl::Status status = files_.Remove(ChunkPath(digest));
+  REPRISE_FAULT_POINT("disk.chunk.removed");
   return absl::IsNotFound(status) ? absl::OkStatus() : status;
 }
 
@@ -262,6 +267,7 @@ absl::Status DiskBackend::Append(std::string_view record, bool sync) {
   if (sync) {
     absl::MutexLock lock(&sync_mu_);
     RETURN_IF_ERROR(SyncChunks());
+    REPRISE_FAULT_POINT("disk.log.chunks_synced");
   }
   std::shared_ptr<WritableFile> log;
   uint64_t sequence, size;
@@ -285,6 +291,7 @@ absl::Status DiskBackend::Append(std::string_view record, bool sync) {
     broken_ = !cut;
     return appended;
   }
+  REPRISE_FAULT_POINT("disk.log.appended");
   if (sync) {
     if (const absl::Status synced = log->Sync(); !synced.ok()) {
       // The frame may or may not be on the device, and later syncs may lie about it. A new
@@ -294,6 +301,7 @@ absl::Status DiskBackend::Append(std::string_view record, bool sync) {
       broken_ = true;
       return synced;
     }
+    REPRISE_FAULT_POINT("disk.log.synced");
   }
   absl::MutexLock lock(&mu_);
   log_bytes_ += frame.size();
@@ -314,6 +322,7 @@ absl::Status DiskBackend::Flush() {
     sequence = appended_;
   }
   RETURN_IF_ERROR(SyncChunks());
+  REPRISE_FAULT_POINT("disk.flush.chunks_synced");
   const absl::Status synced = log->Sync();
   absl::MutexLock lock(&mu_);
   if (log != log_) return absl::OkStatus();  // compacted meanwhile, which made all of it durable
@@ -363,6 +372,7 @@ absl::Status DiskBackend::Compact(const std::vector<std::string>& records) {
     files_.Remove(log_path).IgnoreError();
     return prepared;
   }
+  REPRISE_FAULT_POINT("disk.compact.log_made");
   if (const absl::Status written =
           WriteWhole(Cat(directory_, "/checkpoint"), checkpoint, /*sync=*/true);
       !written.ok()) {
@@ -372,7 +382,9 @@ absl::Status DiskBackend::Compact(const std::vector<std::string>& records) {
     broken_ = true;
     return written;
   }
+  REPRISE_FAULT_POINT("disk.compact.renamed");
   const absl::Status synced = files_.SyncDir(directory_);
+  REPRISE_FAULT_POINT("disk.compact.synced");
   {
     absl::MutexLock lock(&mu_);
     log_ = std::move(log);

@@ -6,6 +6,7 @@
 
 #include "absl/base/internal/raw_logging.h"
 #include "absl/strings/numbers.h"
+#include "base/fault_point.h"
 #include "base/status_macros.h"
 #include "state_store/chunking.h"
 #include "state_store/internal/cat.h"
@@ -170,6 +171,7 @@ absl::Status LocalStore::LogAndApply(const Mutation& mutation, Durability durabi
       if (const auto* put = std::get_if<PutSnapshot>(&op)) pool_.Commit(*put->manifest);
     }
   }
+  REPRISE_FAULT_POINT("disk.applied");
   pool_.Free(freed, backend_->appended());
   return absl::OkStatus();
 }
@@ -312,6 +314,7 @@ absl::StatusOr<Session> LocalStore::PutAndCommit(std::string_view tenant,
       manifest->parts[i].chunks.clear();
       RETURN_IF_ERROR(StorePart(tenant, payloads.views[i], manifest->parts[i], pins));
     }
+    REPRISE_FAULT_POINT("disk.commit.stored");
     // If the version still fits, so does parent_snapshot_id: the head moves with the version only.
     return Mutate(
         [&](const SessionIndex& index) {

@@ -8,6 +8,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
+#include "base/fault_point.h"
 #include "base/hash.h"
 #include "base/status_macros.h"
 #include "state_store/chunking.h"
@@ -197,6 +198,7 @@ absl::Status ChunkTable::Exchange(const PinScope& scope, const std::vector<Piece
   ReplicationSum replicas(progress.replication);
   const std::vector<Answer> answers = client_.Run(commands, scope.deadline, replicas.one());
   replicas.Add();
+  REPRISE_FAULT_POINT("redis.chunks.asked");
   size_t next = 0;
   absl::Status failure = absl::OkStatus();
   if (take) {
@@ -358,7 +360,9 @@ void ChunkTable::Unpin(const PinScope& scope, const SnapshotManifest& manifest) 
   }
   if (pieces.empty()) return;
   const absl::StatusOr<bool> last = DropHold(scope);
+  REPRISE_FAULT_POINT("redis.let_go.left");
   if (last.ok() && *last) UnpinPieces(scope, pieces);
+  REPRISE_FAULT_POINT("redis.let_go.done");
 }
 
 void ChunkTable::UnpinPieces(const PinScope& scope, const std::vector<Piece>& pieces) {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/fault_point.h"
 #include "base/status_macros.h"
 #include "state_store/internal/cat.h"
 #include "state_store/redis/error.h"
@@ -113,6 +114,7 @@ absl::StatusOr<bool> Connection::SendSome(const std::vector<Arguments>& commands
     const std::string_view bytes = p.NextBytes();
     ASSIGN_OR_RETURN(const size_t n, socket_->TryWrite(bytes));
     if (n > 0) p.Sent(n);
+    REPRISE_FAULT_POINT("redis.connection.sent");
     progress = progress || n > 0;
     // What the server does not take now it may take after its answers have been read.
     if (n < bytes.size()) return progress;

@@ -1,5 +1,6 @@
 // StoreImpl: leases.
 #include "absl/strings/numbers.h"
+#include "base/fault_point.h"
 #include "base/status_macros.h"
 #include "state_store/internal/cat.h"
 #include "state_store/internal/validate.h"
@@ -57,6 +58,15 @@ absl::Status LeaseRefusal(const std::vector<Reply>& reply, std::string_view sess
       absl::Microseconds(micros));
 }
 
+absl::StatusOr<Lease> StoreImpl::RunLease(std::string_view tenant, std::string_view session_id,
+                                          std::vector<std::string> arguments, std::string owner) {
+  REPRISE_FAULT_POINT("redis.lease.asked");
+  const Answer answer = client_->Run(
+      Eval(kLease, keys_.Session(tenant, session_id), std::move(arguments)), NewDeadline());
+  REPRISE_FAULT_POINT("redis.lease.answered");
+  return ReadLease(answer, session_id, std::move(owner));
+}
+
 absl::StatusOr<Lease> StoreImpl::AcquireLease(std::string_view tenant, std::string_view session_id,
                                               std::string_view owner, absl::Duration length) {
   RETURN_IF_ERROR(ValidateTenant(tenant));
@@ -64,32 +74,23 @@ absl::StatusOr<Lease> StoreImpl::AcquireLease(std::string_view tenant, std::stri
   if (owner.empty() || owner.size() > kMaxOwnerBytes) {
     return MakeStoreError(StoreError::kInvalidArgument, "owner is empty or too long");
   }
-  return ReadLease(
-      client_->Run(Eval(kLease, keys_.Session(tenant, session_id),
-                        {"acquire", std::string(owner), Cat(absl::ToInt64Microseconds(length))}),
-                   NewDeadline()),
-      session_id, std::string(owner));
+  return RunLease(tenant, session_id,
+                  {"acquire", std::string(owner), Cat(absl::ToInt64Microseconds(length))},
+                  std::string(owner));
 }
 
 absl::StatusOr<Lease> StoreImpl::RenewLease(std::string_view tenant, std::string_view session_id,
                                             const Lease& lease, absl::Duration length) {
   RETURN_IF_ERROR(ValidateTenant(tenant));
   RETURN_IF_ERROR(CheckLength(length));
-  return ReadLease(
-      client_->Run(Eval(kLease, keys_.Session(tenant, session_id),
-                        {"renew", lease.token, Cat(absl::ToInt64Microseconds(length))}),
-                   NewDeadline()),
-      session_id, lease.owner);
+  return RunLease(tenant, session_id,
+                  {"renew", lease.token, Cat(absl::ToInt64Microseconds(length))}, lease.owner);
 }
 
 absl::Status StoreImpl::ReleaseLease(std::string_view tenant, std::string_view session_id,
                                      const Lease& lease) {
   RETURN_IF_ERROR(ValidateTenant(tenant));
-  return ReadLease(
-             client_->Run(Eval(kLease, keys_.Session(tenant, session_id), {"release", lease.token}),
-                          NewDeadline()),
-             session_id, lease.owner)
-      .status();
+  return RunLease(tenant, session_id, {"release", lease.token}, lease.owner).status();
 }
 
 }  // namespace reprise::state_store::redis

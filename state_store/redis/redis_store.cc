@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/numbers.h"
+#include "base/fault_point.h"
 #include "base/status_macros.h"
 #include "state_store/internal/cat.h"
 #include "state_store/internal/local_store.h"
@@ -86,8 +87,10 @@ absl::StatusOr<ApplyResult> StoreImpl::Apply(std::string_view tenant, std::strin
     arguments.push_back(field);
     arguments.push_back(value);
   }
+  REPRISE_FAULT_POINT("redis.apply.ready");
   const Answer answer =
       client_->Run(Eval(kApplySession, key, std::move(arguments)), deadline, replication);
+  REPRISE_FAULT_POINT("redis.apply.done");
   RETURN_IF_ERROR(answer.reply.status());
   ASSIGN_OR_RETURN(const auto* reply, answer.reply->Array("apply_session", 1));
   ApplyResult result;
@@ -269,6 +272,7 @@ absl::StatusOr<Session> StoreImpl::PutAndCommit(std::string_view tenant,
     }
     manifest->parent_snapshot_id = loaded.record.session.head_snapshot_id;
   }
+  REPRISE_FAULT_POINT("redis.commit.checked");
   manifest->format_version = kManifestVersion;
   ASSIGN_OR_RETURN(manifest->snapshot_id, SnapshotIdOr(options.snapshot_id));
   manifest->tenant = tenant;
@@ -287,6 +291,7 @@ absl::StatusOr<Session> StoreImpl::PutAndCommit(std::string_view tenant,
       Replication chunk_replication = replication;
       ASSIGN_OR_RETURN(change.oldest_pin,
                        chunks_.Store(scope, payloads.views, manifest->parts, &chunk_replication));
+      REPRISE_FAULT_POINT("redis.commit.stored");
       RETURN_IF_ERROR(CheckReplicas(chunk_replication));
       // If the version still fits, so does parent_snapshot_id: the head moves with it only.
       return Mutate(
@@ -361,6 +366,7 @@ absl::Status StoreImpl::DeleteSession(std::string_view tenant, std::string_view 
   // One that cannot be read can still be deleted.
   if (absl::IsDataLoss(erased)) erased = EraseDamaged(tenant, session_id, deadline);
   RETURN_IF_ERROR(erased);
+  REPRISE_FAULT_POINT("redis.delete.erased");
   // A list that still names it does no harm; SweepExpired and CollectGarbage take it off.
   RemoveFromLists(tenant, session_id, deadline).IgnoreError();
   return absl::OkStatus();

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/numbers.h"
+#include "base/fault_point.h"
 #include "base/status_macros.h"
 #include "state_store/internal/cat.h"
 #include "state_store/internal/local_store.h"
@@ -92,6 +93,7 @@ absl::StatusOr<bool> StoreImpl::TakeClaim(const Creation& creation, Claim& claim
   RETURN_IF_ERROR(answer.reply.status());
   ASSIGN_OR_RETURN(const auto* reply, answer.reply->Array("compare_and_set_field", 2));
   if ((*reply)[0].integer != 1) return false;
+  REPRISE_FAULT_POINT("redis.create.claimed");
   claim.stored = sealed;
   return true;
 }
@@ -130,6 +132,7 @@ absl::StatusOr<uint64_t> StoreImpl::PinOrigin(std::string_view tenant, std::stri
   if (row != nullptr && !row->use.user.empty()) {
     const PinScope shared{tenant, session_id, row->use.pin, use.user, deadline};
     ASSIGN_OR_RETURN(const uint64_t stamp, chunks_.Share(shared));
+    REPRISE_FAULT_POINT("redis.fork.joined");
     if (stamp != 0) {
       // If the source names it still, it leaves the hold after we have joined.
       const absl::StatusOr<Loaded> again = Load(tenant, source.session.id, Wanted{}, deadline);
@@ -242,6 +245,7 @@ absl::StatusOr<Session> StoreImpl::TryMake(Creation& creation, Claim& claim) {
         change.fields.sets.emplace_back("f", Seal(key, "f", bytes));
       }
       RETURN_IF_ERROR(AddToLists(tenant, session.id, session.expires, deadline));
+      REPRISE_FAULT_POINT("redis.create.listed");
       return Apply(tenant, session.id, change, deadline, nullptr);
     }();
     const bool done = applied.ok() && applied->what == Applied::kDone;
@@ -290,6 +294,7 @@ absl::StatusOr<Session> StoreImpl::Make(Creation& creation) {
       }
     }
     absl::StatusOr<Session> session = TryMake(creation, claim);
+    REPRISE_FAULT_POINT("redis.create.made");
     if (session.ok()) {
       FinishClaim(creation, claim, &*session);
     } else if (GetOutcome(session.status()) == Outcome::kNotDone) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/numbers.h"
+#include "base/fault_point.h"
 #include "base/status_macros.h"
 #include "state_store/internal/cat.h"
 #include "state_store/redis/error.h"
@@ -122,6 +123,7 @@ absl::Status StoreImpl::CollectHolds(const std::vector<std::string>& keys, Garba
       if (!names_it()) drops.push_back(Eval(kHold, keys[i], {"drop", pairs[u], pairs[u + 1]}));
     }
   }
+  REPRISE_FAULT_POINT("redis.garbage.hold");
   for (const Answer& answer : client_->Run(drops, deadline)) {
     RETURN_IF_ERROR(answer.reply.status());
     ++garbage.report.holds_dropped;
@@ -197,6 +199,7 @@ absl::Status StoreImpl::CollectPins(const std::vector<std::string>& keys, Garbag
       if (!named) drops.push_back(Eval(kUnpinChunk, keys[i], {pin, value}));
     }
   }
+  REPRISE_FAULT_POINT("redis.garbage.pin");
   for (const Answer& answer : client_->Run(drops, deadline)) {
     RETURN_IF_ERROR(answer.reply.status());
     ++garbage.report.pins_dropped;

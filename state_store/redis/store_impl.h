@@ -172,6 +172,8 @@ class StoreImpl final : public RedisStore {
   Replication ReplicationFor(const CommitOptions& options) const;
   absl::Status CheckReplicas(const Replication& replication) const;
 
+  absl::StatusOr<Lease> RunLease(std::string_view tenant, std::string_view session_id,
+                                 std::vector<std::string> arguments, std::string owner);
   absl::Status EraseDamaged(std::string_view tenant, std::string_view session_id,
                             Deadline deadline);
 
