@@ -22,10 +22,10 @@
 //     not read after park_paused_after. Who has waited for max_wait is overdue: a quarter of the
 //     slots' time goes to the overdue, the longest waiting first, a time_slice each.
 //   Rows of a step: decode rows first; then prompt chunks by weighted fair queueing of tenants.
-// No one starves. A sequence with a slot has a row at the latest after n = 9 + num_slots steps (one
-// when step_tokens and step_logit_rows cover all slots), and keeps its slot until then. With k
-// overdue ones before it, a request whose state is there (or a parked sequence whose client reads)
-// has a slot at the latest
+// No one starves. A sequence with a slot has a row at the latest after n = 9 + num_slots steps (a
+// decode row in each step, when step_tokens and step_logit_rows cover all slots), and keeps its
+// slot until then. With k overdue ones before it, a request whose state is there (or a parked
+// sequence whose client reads) has a slot at the latest
 //     max_wait + (k + 1) * (4 * time_slice / num_slots + n steps)
 // after it began to wait, as long as there is room for parked states.
 //
@@ -38,10 +38,8 @@
 #include <functional>
 #include <memory>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "base/clock.h"
 #include "models/hybrid_model.h"
 #include "scheduler/request.h"
