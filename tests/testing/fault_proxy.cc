@@ -100,6 +100,12 @@ void FaultProxy::Serve(UniqueFd client) {
     const ssize_t n = ::recv(from, buffer.data(), drip ? 1 : buffer.size(), 0);
     if (n <= 0) return false;
     if (drip) absl::SleepFor(absl::Milliseconds(10));
+    // A number that differs each time, spread by a multiplicative hash.
+    const uint64_t draw = (random_ += 1) * 0x9E3779B97F4A7C15 >> 40;
+    if (&left == &to_client_left_ && static_cast<int>(draw % 1000) < reset_per_mille_) {
+      ++cuts_;
+      return false;
+    }
     size_t size = static_cast<size_t>(n);
     bool cut = false;
     int64_t now = left;
@@ -126,6 +132,9 @@ void FaultProxy::Serve(UniqueFd client) {
     if (black_hole_) continue;
     if (entries[0].revents != 0 && !forward(client.get(), server.get(), to_server_left_, false)) {
       break;
+    }
+    if (entries[1].revents != 0 && delay_micros_ > 0) {
+      absl::SleepFor(absl::Microseconds(delay_micros_.load()));
     }
     if (entries[1].revents != 0 && !forward(server.get(), client.get(), to_client_left_, drip_)) {
       break;

@@ -10,6 +10,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "base/unique_fd.h"
 
 namespace reprise::testing {
@@ -33,6 +34,10 @@ class FaultProxy {
   void BlackHole(bool on) { black_hole_ = on; }
   // Forwards one byte at a time, 100 per second, to the client.
   void Drip(bool on) { drip_ = on; }
+  // What comes from the server is held up for so long each time.
+  void Delay(absl::Duration latency) { delay_micros_ = absl::ToInt64Microseconds(latency); }
+  // So many of a thousand answers are dropped, and their connections reset.
+  void ResetPerMille(int answers) { reset_per_mille_ = answers; }
   // Connections are accepted and closed at once.
   void Refuse(bool on) { refuse_ = on; }
 
@@ -47,6 +52,9 @@ class FaultProxy {
   UniqueFd listener_;
   std::atomic<int64_t> to_server_left_ = -1;
   std::atomic<int64_t> to_client_left_ = -1;
+  std::atomic<int64_t> delay_micros_ = 0;
+  std::atomic<int> reset_per_mille_ = 0;
+  std::atomic<uint64_t> random_ = 1;
   std::atomic<bool> black_hole_ = false;
   std::atomic<bool> drip_ = false;
   std::atomic<bool> refuse_ = false;
