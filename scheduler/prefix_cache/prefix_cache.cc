@@ -169,6 +169,19 @@ bool PrefixCache::Insert(const PrefixScope& scope, absl::Span<const int32_t> tok
   return kept;
 }
 
+bool PrefixCache::Touch(const PrefixScope& scope, absl::Span<const int32_t> tokens) {
+  const std::shared_ptr<Tenant> tenant = FindTenant(scope.tenant);
+  return tenant != nullptr && Change(this, *tenant)->TouchEntry(scope, tokens, clock_->Now());
+}
+
+int64_t PrefixCache::FindSpilled(const PrefixScope& scope, absl::Span<const int32_t> tokens,
+                                 int64_t most) const {
+  const std::shared_ptr<Tenant> tenant = FindTenant(scope.tenant);
+  if (tenant == nullptr) return 0;
+  absl::MutexLock lock(&tenant->mutex);
+  return tenant->cache.FindSpilled(scope, tokens, most, clock_->Now());
+}
+
 bool PrefixCache::Grow(Tenant& tenant, const PrefixScope& scope, absl::Span<const int32_t> tokens,
                        StateImage image) {
   if (tokens.empty()) return false;

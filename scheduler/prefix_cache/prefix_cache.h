@@ -82,8 +82,6 @@ struct PrefixMatch {
   PrefixMiss miss = PrefixMiss::kNone;
   // The length of the beginning that this prompt has in common with others before it.
   int64_t known = 0;
-  // > tokens: a state of this many tokens was spilled and can be fetched.
-  int64_t spilled = 0;
 };
 
 class TenantCache;
@@ -104,6 +102,11 @@ class PrefixCache : public std::enable_shared_from_this<PrefixCache> {
   // there already counts as used. `image` must not be null, `tokens` not empty.
   bool Insert(const PrefixScope& scope, absl::Span<const int32_t> tokens, StateImage image);
 
+  // Whether the state of all of `tokens` is kept here; counts as a use of it.
+  bool Touch(const PrefixScope& scope, absl::Span<const int32_t> tokens);
+  // The length of a spilled state that is longer than what Lookup would find, or 0. Counts nothing.
+  int64_t FindSpilled(const PrefixScope& scope, absl::Span<const int32_t> tokens,
+                      int64_t most) const;
   // Gets the state of all of `tokens` back from the spill, keeps it, and hands it to `done`, on any
   // thread: NOT_FOUND, or what the spill says; DATA_LOSS when it has not `image_bytes`, and is
   // erased there.

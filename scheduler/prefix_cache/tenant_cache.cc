@@ -73,10 +73,8 @@ PrefixMatch TenantCache::Find(const PrefixScope& scope, absl::Span<const int32_t
       best = *node;
       break;
     }
-    const NodeInfo& info = info_[*node];
-    const PrefixMiss gone = entry != entries_.end() ? PrefixMiss::kExpired : info.gone;
+    const PrefixMiss gone = entry != entries_.end() ? PrefixMiss::kExpired : info_[*node].gone;
     if (match.miss == PrefixMiss::kNone) match.miss = gone;
-    if (info.spilled && match.spilled == 0) match.spilled = tree_.depth(*node);
   }
   if (best != PrefixTree::kNone) {
     Entry& entry = entries_.find(best)->second;
@@ -93,6 +91,32 @@ PrefixMatch TenantCache::Find(const PrefixScope& scope, absl::Span<const int32_t
     ++counters_.misses[static_cast<int>(match.miss)];
   }
   return match;
+}
+
+bool TenantCache::TouchEntry(const PrefixScope& scope, absl::Span<const int32_t> tokens,
+                             absl::Time now) {
+  const PrefixTree::Walk walk =
+      tree_.Follow(tree_.FindRoot(RootName(scope)), tokens, [](NodeId) {});
+  if (walk.depth < static_cast<int64_t>(tokens.size())) return false;
+  const auto entry = entries_.find(walk.node);
+  if (entry == entries_.end()) return false;
+  Use(walk.node, entry->second, now);
+  return true;
+}
+
+int64_t TenantCache::FindSpilled(const PrefixScope& scope, absl::Span<const int32_t> tokens,
+                                 int64_t most, absl::Time now) const {
+  int64_t spilled = 0;
+  tree_.Follow(tree_.FindRoot(RootName(scope)), tokens, [&](NodeId node) {
+    if (tree_.depth(node) > most) return;
+    const auto entry = entries_.find(node);
+    if (entry != entries_.end() && !Expired(entry->second, now)) {
+      spilled = 0;
+    } else if (info_[node].spilled) {
+      spilled = tree_.depth(node);
+    }
+  });
+  return spilled;
 }
 
 bool TenantCache::OtherModelHas(const PrefixScope& scope, absl::Span<const int32_t> tokens) const {

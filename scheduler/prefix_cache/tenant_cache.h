@@ -41,6 +41,11 @@ class TenantCache {
   PrefixMatch Find(const PrefixScope& scope, absl::Span<const int32_t> tokens, int64_t most,
                    absl::Time now);
 
+  // Of PrefixCache.
+  bool TouchEntry(const PrefixScope& scope, absl::Span<const int32_t> tokens, absl::Time now);
+  int64_t FindSpilled(const PrefixScope& scope, absl::Span<const int32_t> tokens, int64_t most,
+                      absl::Time now) const;
+
   // What Add would add to bytes(). image_bytes 0: the path only.
   int64_t Cost(const PrefixScope& scope, absl::Span<const int32_t> tokens,
                int64_t image_bytes) const;

@@ -43,8 +43,9 @@ TEST_F(PrefixCacheConcurrencyTest, EveryHitIsSoundAndNoCapIsExceeded) {
             ++hits;
             sound(scope, absl::MakeConstSpan(tokens).first(match.tokens), match.image);
           }
-          if (match.spilled > match.tokens) {
-            const Tokens path(tokens.begin(), tokens.begin() + match.spilled);
+          const int64_t spilled = cache_->FindSpilled(scope, tokens, tokens.size() - 1);
+          if (spilled > 0) {
+            const Tokens path(tokens.begin(), tokens.begin() + spilled);
             cache_->Fetch(scope, path, kBytes, [&](absl::StatusOr<StateImage> image) {
               if (!image.ok()) return;
               ++fetched;

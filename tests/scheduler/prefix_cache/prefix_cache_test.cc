@@ -56,6 +56,19 @@ TEST_F(PrefixCacheTest, AStateThatIsThereIsNotCountedTwice) {
   EXPECT_EQ(cache_->TenantStats("t").entries, 1);
 }
 
+TEST_F(PrefixCacheTest, TouchTellsWhetherAStateIsThereAndUsesIt) {
+  Start(RoomFor(2));
+  EXPECT_FALSE(cache_->Touch({"t", "m", ""}, Iota(50)));
+  ASSERT_TRUE(Insert(Iota(50)));
+  ASSERT_TRUE(Insert(Iota(50, 1000)));
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_TRUE(cache_->Touch({"t", "m", ""}, Iota(50)));
+  EXPECT_FALSE(cache_->Touch({"t", "m", ""}, Iota(49)));
+  EXPECT_FALSE(cache_->Touch({"t", "m", ""}, Iota(51)));
+  ASSERT_TRUE(Insert(Iota(50, 2000)));
+  EXPECT_EQ(Lookup(Iota(51)).tokens, 50);
+}
+
 TEST_F(PrefixCacheTest, HeldImagesOutliveTheirEntries) {
   Start(RoomFor(1));
   ASSERT_TRUE(Insert(Iota(50)));
@@ -277,6 +290,10 @@ class PrefixSpillTest : public PrefixCacheFixture {
     return status;
   }
 
+  int64_t Spilled(const Tokens& tokens) {
+    return cache_->FindSpilled({"t", "m", ""}, tokens, static_cast<int64_t>(tokens.size()) - 1);
+  }
+
   std::shared_ptr<MemorySpill> spill_ = std::make_shared<MemorySpill>();
 };
 
@@ -286,10 +303,12 @@ TEST_F(PrefixSpillTest, EvictedStatesComeBack) {
   EXPECT_EQ(spill_->size(), 1u);
   const PrefixMatch match = Lookup(Iota(60));
   EXPECT_EQ(match.miss, PrefixMiss::kEvicted);
-  EXPECT_EQ(match.spilled, 50);
+  EXPECT_EQ(Spilled(Iota(60)), 50);
+  EXPECT_EQ(Spilled(Iota(50)), 0);  // the last token has to be computed
   EXPECT_TRUE(Fetch(Iota(50)).ok());
   EXPECT_EQ(Lookup(Iota(60)).tokens, 50);
-  EXPECT_EQ(Lookup(Iota(51, 1000)).spilled, 50);
+  EXPECT_EQ(Spilled(Iota(60)), 0);  // it is here
+  EXPECT_EQ(Spilled(Iota(51, 1000)), 50);
   EXPECT_EQ(cache_->TenantStats("t").spilled, 2);
   EXPECT_EQ(cache_->TenantStats("t").spill_hits, 1);
 }
@@ -298,7 +317,7 @@ TEST_F(PrefixSpillTest, NotWhatSavesTooLittle) {
   ASSERT_TRUE(Insert(Iota(39)));
   ASSERT_TRUE(Insert(Iota(50, 1000)));
   EXPECT_EQ(spill_->size(), 0u);
-  EXPECT_EQ(Lookup(Iota(60)).spilled, 0);
+  EXPECT_EQ(Spilled(Iota(60)), 0);
 }
 
 TEST_F(PrefixSpillTest, AReplicaFindsWhatAnotherSpilled) {
@@ -319,9 +338,9 @@ TEST_F(PrefixSpillTest, WhatTheSpillLostIsForgotten) {
   ASSERT_TRUE(Insert(Iota(50)));
   ASSERT_TRUE(Insert(Iota(50, 1000)));
   spill_->Lose();
-  EXPECT_EQ(Lookup(Iota(60)).spilled, 50);
+  EXPECT_EQ(Spilled(Iota(60)), 50);
   EXPECT_TRUE(absl::IsNotFound(Fetch(Iota(50))));
-  EXPECT_EQ(Lookup(Iota(60)).spilled, 0);
+  EXPECT_EQ(Spilled(Iota(60)), 0);
   EXPECT_EQ(cache_->TenantStats("t").spill_misses, 1);
 }
 
