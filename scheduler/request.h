@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "kernels/sampling.h"
+#include "scheduler/prefix_cache/prefix_stats.h"
 #include "scheduler/sequence_state.h"
 #include "scheduler/state_future.h"
 #include "scheduler/timeline.h"
@@ -37,6 +38,14 @@ struct Checkpoint {
   absl::Span<const int32_t> new_tokens;
 };
 
+// Tokens of a request whose state did not have to be computed, beyond the state that it brought.
+// With computed_tokens they are all that its sequence has consumed.
+struct PrefixReuse {
+  int64_t cached_tokens = 0;                // from the prefix cache
+  int64_t shared_tokens = 0;                // from the request that this one is a fork of
+  PrefixMiss miss = PrefixMiss::kDisabled;  // why cached_tokens is not more
+};
+
 // How a request ended.
 struct RequestResult {
   // OK; CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE (SchedulerError::kDraining), INTERNAL (non-finite
@@ -47,6 +56,7 @@ struct RequestResult {
   std::vector<int32_t> generated;                      // all tokens drawn, stop token included
   std::vector<kernels::SampledToken> prompt_logprobs;  // of prompt[1..] (prompt[0..] after a state)
   int64_t computed_tokens = 0;                         // rows that went through the model
+  PrefixReuse reuse;
   // Where the sequence stands, exact at its position. Present when export_state was asked for and
   // the state is sound: on OK, and on CANCELLED or DEADLINE_EXCEEDED after at least one token was
   // generated. With keep_partial also when the prompt was interrupted (CANCELLED,
@@ -72,6 +82,14 @@ class RequestObserver {
   virtual void OnFinish(RequestResult result) = 0;
 };
 
+// Another answer to the same prompt.
+struct Fork {
+  kernels::SamplingParams sampling;
+  std::shared_ptr<RequestObserver> observer;
+};
+inline constexpr int kMostForks = 127;
+inline constexpr int kMostCacheMarks = 32;
+
 struct Request {
   std::string tenant;
   Priority priority = Priority::kNormal;
@@ -86,6 +104,14 @@ struct Request {
   // Tokens of this very request that the state already holds, for one that goes on from a
   // checkpoint: penalties count them; they are not fed.
   std::vector<int32_t> earlier_prompt, earlier_answer;
+  // False: neither looks for a kept prefix nor keeps one (SchedulerOptions::prefix_cache).
+  bool use_prefix_cache = true;
+  // Keep the state after so many tokens of `prompt`, each 1..prompt.size().
+  std::vector<int64_t> cache_marks;
+  // Each is a request of its own, equal to this one but for sampling and observer; they share one
+  // prefill and one state until they differ. Fork i has the id of this request + 1 + i. Want
+  // max_tokens >= 1.
+  std::vector<Fork> forks;
   kernels::SamplingParams sampling;
   int32_t max_tokens = 0;            // >= 0; 0 = feed only
   std::vector<int32_t> stop_tokens;  // the model's EOS is one of them unless it is ignored

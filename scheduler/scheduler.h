@@ -62,7 +62,8 @@ class Scheduler {
   ~Scheduler();
 
   // The request is consumed only if the result is OK; then its observer hears OnFinish exactly
-  // once. INVALID_ARGUMENT names the field; the other refusals carry a SchedulerError.
+  // once. A request with forks is accepted with all of them or
+  // not at all. INVALID_ARGUMENT names the field; the other refusals carry a SchedulerError.
   absl::StatusOr<RequestId> Submit(Request&& request);
 
   // `wake` is called, on any thread, when a queued request's state has arrived (Request::

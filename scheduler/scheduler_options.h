@@ -4,10 +4,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "scheduler/prefix_cache/keep_policy.h"
+#include "scheduler/prefix_cache/prefix_cache.h"
 #include "scheduler/scheduler_metrics.h"
 
 namespace reprise::scheduler {
@@ -40,6 +43,10 @@ struct SchedulerOptions {
   // So does one whose client has not read for this long. >= 0.
   absl::Duration park_paused_after = absl::Milliseconds(100);
 
+  // States of prompts for later requests; may be shared by schedulers. Null = none are kept.
+  std::shared_ptr<PrefixCache> prefix_cache;
+  KeepPolicy keep_policy;
+
   // A tenant's share of rows and slots relative to others', asked on Submit's thread whenever the
   // tenant appears; clamped to 0.001..1000. Must be thread-safe and must not block. Null = all
   // equal.
@@ -61,7 +68,9 @@ struct SchedulerStats {
   int64_t steps = 0, prefill_tokens = 0, decode_tokens = 0;
   int64_t finished = 0, cancelled = 0, expired = 0, failed = 0, rejected = 0;
   int64_t parks = 0, checkpoints = 0;
-  absl::Duration busy;  // time inside Step when it ran rows
+  int64_t cached_tokens = 0, shared_tokens = 0;  // PrefixReuse, of all requests that started
+  int64_t kept_prefixes = 0;                     // states given to the prefix cache
+  absl::Duration busy;                           // time inside Step when it ran rows
 };
 
 }  // namespace reprise::scheduler

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace reprise::scheduler {
@@ -15,6 +16,10 @@ struct SequenceState {
   std::vector<uint8_t> image;      // StateLayout().bytes(); empty = nothing consumed (zero state)
   int64_t position = 0;            // tokens consumed
   std::optional<int32_t> pending;  // absent only for a sequence without tokens
+
+  // For the prefix cache: names these very bits, image and pending token, among all states of the
+  // tenant. Empty: what follows this state is not cached.
+  std::string name = {};
 
   int64_t token_count() const { return position + (pending.has_value() ? 1 : 0); }
 };

@@ -1,6 +1,8 @@
 #include "scheduler/internal/loop.h"
 
 #include <algorithm>
+#include <iterator>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,6 +18,32 @@ constexpr size_t kPausedPolls = 256;
 // a low priority is overdue as a whole, and must not shut out the higher ones.
 constexpr int kOverdueShare = 4;
 
+// The request's sequence, then those of its forks.
+std::vector<std::unique_ptr<Sequence>> MakeSequences(RequestId id, Request&& request,
+                                                     std::vector<Admission::Ticket> tickets,
+                                                     absl::Time now) {
+  std::vector<std::unique_ptr<Sequence>> sequences(tickets.size());
+  if (tickets.size() > 1) {
+    const std::vector<Fork> forks = std::exchange(request.forks, {});
+    // Only the first has a state to begin with.
+    std::optional<SequenceState> state = std::exchange(request.state, std::nullopt);
+    std::shared_ptr<StateFuture> source = std::exchange(request.state_source, nullptr);
+    for (size_t i = 1; i < tickets.size(); ++i) {
+      Request fork = request;
+      fork.cache_marks.clear();
+      fork.sampling = forks[i - 1].sampling;
+      fork.observer = forks[i - 1].observer;
+      sequences[i] = std::make_unique<Sequence>(id + i, std::move(fork), std::move(tickets[i]), now,
+                                                /*is_fork=*/true);
+    }
+    request.state = std::move(state);
+    request.state_source = std::move(source);
+  }
+  sequences[0] = std::make_unique<Sequence>(id, std::move(request), std::move(tickets[0]), now);
+  for (size_t i = 1; i < sequences.size(); ++i) sequences[0]->forks.push_back(id + i);
+  return sequences;
+}
+
 }  // namespace
 
 Loop::Loop(models::HybridModel* model, std::unique_ptr<models::StateSlots> slots,
@@ -23,6 +51,10 @@ Loop::Loop(models::HybridModel* model, std::unique_ptr<models::StateSlots> slots
     : options_(options),
       model_(model),
       clock_(clock),
+      model_name_(absl::StrCat(model->info().weights_fingerprint, "/",
+                               model->state_layout().Digest(), "/",
+                               model->state_layout().numerics_id())),
+      cache_(options_.prefix_cache.get()),
       admission_(options),
       slots_(std::move(slots)),
       mover_(slots_.get(), options.max_parked_bytes),
@@ -31,6 +63,7 @@ Loop::Loop(models::HybridModel* model, std::unique_ptr<models::StateSlots> slots
 
 Loop::~Loop() {
   SetWake(nullptr);
+  cache_ = nullptr;  // nothing is kept any more
   now_ = clock_->Now();
   Intake();
   for (Sequence* sequence : Live()) {
@@ -44,26 +77,28 @@ absl::StatusOr<RequestId> Loop::Submit(Request&& request) {
   const absl::Time now = clock_->Now();
   const int64_t bytes =
       PredictedBytes(request, static_cast<int64_t>(model_->state_layout().bytes()));
-  absl::StatusOr<Admission::Ticket> ticket = admission_.Admit(request, bytes, now);
-  if (!ticket.ok()) {
-    absl::MutexLock lock(&mutex_);
-    ++stats_.rejected;
-    return ticket.status();
+  std::vector<Admission::Ticket> tickets;
+  for (size_t i = 0; i <= request.forks.size(); ++i) {
+    absl::StatusOr<Admission::Ticket> ticket = admission_.Admit(request, bytes, now);
+    if (!ticket.ok()) {
+      absl::MutexLock lock(&mutex_);
+      ++stats_.rejected;
+      return ticket.status();
+    }
+    if (i > 0) ticket->Fed(static_cast<int64_t>(request.prompt.size()));  // computed once
+    tickets.push_back(*std::move(ticket));
   }
   const std::shared_ptr<StateFuture> source = request.state_source;
-  const RequestId id = next_id_.fetch_add(1);
-  auto sequence = std::make_unique<Sequence>(id, std::move(request), *std::move(ticket), now);
+  const RequestId id = next_id_.fetch_add(tickets.size());
+  std::vector<std::unique_ptr<Sequence>> sequences =
+      MakeSequences(id, std::move(request), std::move(tickets), now);
   {
     absl::MutexLock lock(&mutex_);
-    inbox_.push_back(std::move(sequence));
-    ++live_;
+    live_ += static_cast<int64_t>(sequences.size());
+    std::move(sequences.begin(), sequences.end(), std::back_inserter(inbox_));
   }
   if (source != nullptr) {
-    source->NotifyWhenReady([id, arrivals = arrivals_] {
-      absl::MutexLock lock(&arrivals->mutex);
-      arrivals->ids.push_back(id);
-      if (arrivals->wake) arrivals->wake();
-    });
+    source->NotifyWhenReady([id, arrivals = arrivals_] { arrivals->Add(id); });
   }
   return id;
 }
@@ -151,7 +186,13 @@ void Loop::Deliver(RequestId id) {
   if (entry == sequences_.end() || entry->second->phase != Phase::kLoading) return;
   Sequence& sequence = *entry->second;
   sequence.timeline.load = now_ - sequence.submitted;
-  absl::StatusOr<SequenceState> state = sequence.request.state_source->Take();
+  if (sequence.fetching) {  // it is in the prefix cache now, or nowhere
+    sequence.phase = Phase::kQueued;
+    BeginWaiting(sequence);
+    return;
+  }
+  absl::StatusOr<SequenceState> state =
+      std::exchange(sequence.request.state_source, nullptr)->Take();
   const absl::Status status =
       state.ok() ? CheckStart(sequence.request, &*state, *model_) : state.status();
   if (!status.ok()) {
@@ -163,6 +204,7 @@ void Loop::Deliver(RequestId id) {
 }
 
 void Loop::BeginWaiting(Sequence& sequence) {
+  if (FetchPrefix(sequence)) return;
   queue_.Push(&sequence);
   // Feed-only, and one token: it is the pending one, and needs no slot.
   if (sequence.rows_left() == 0) Finish(sequence, absl::OkStatus(), FinishReason::kMaxTokens);
@@ -254,11 +296,14 @@ bool Loop::Park(Sequence& sequence, const Sequence& next) {
   return true;
 }
 
-void Loop::EnterSlot(Sequence& sequence, bool overdue) {
+void Loop::EnterSlot(Sequence& sequence, bool overdue, const Sequence* leader) {
+  FindPrefix(sequence);
   const absl::Time begin = clock_->Now();
   const bool imports = sequence.position() > 0;
-  if (absl::Status status = mover_.Enter(sequence); !status.ok()) {
-    FinishUnsound(sequence, status);
+  const absl::Status entered =
+      leader != nullptr && imports ? mover_.EnterCopy(sequence, *leader) : mover_.Enter(sequence);
+  if (!entered.ok()) {
+    FinishUnsound(sequence, entered);
     return;
   }
   const absl::Duration restore = imports ? clock_->Now() - begin : absl::ZeroDuration();
@@ -286,6 +331,7 @@ void Loop::EnterSlot(Sequence& sequence, bool overdue) {
   sequence.served_in_slot = false;
   ++sequence.tenant->slots;
   running_.push_back(&sequence);
+  ReleaseForks(sequence);
 }
 
 void Loop::Publish(const SchedulerMetrics::Step& report) {
@@ -333,7 +379,7 @@ absl::Status Loop::CheckIntegrity() const {
     }
     held[sequence->slot.slot()] = true;
   }
-  int with_slot = 0, queued = 0, paused = 0, not_started = 0;
+  int with_slot = 0, queued = 0, paused = 0, not_started = 0, waiting_forks = 0, listed_forks = 0;
   int64_t parked_bytes = 0;
   absl::flat_hash_map<const Tenant*, int> tenant_slots;
   for (const auto& [id, sequence] : sequences_) {
@@ -341,6 +387,11 @@ absl::Status Loop::CheckIntegrity() const {
     queued += sequence->phase == Phase::kQueued;
     paused += sequence->phase == Phase::kPaused;
     not_started += !sequence->started;
+    waiting_forks += sequence->waits_for_leader();
+    for (RequestId fork : sequence->forks) {
+      const auto entry = sequences_.find(fork);
+      listed_forks += entry != sequences_.end() && entry->second->waits_for_leader();
+    }
     tenant_slots[sequence->tenant] += sequence->phase == Phase::kRunning;
     if (sequence->started) parked_bytes += static_cast<int64_t>(sequence->image.size());
   }
@@ -350,6 +401,10 @@ absl::Status Loop::CheckIntegrity() const {
         absl::StrCat("sequences: ", with_slot, " with a slot, ", queued, " queued, ", paused,
                      " paused, ", not_started, " not started; counted were ", running, ", ",
                      queue_.size(), ", ", paused_.size(), ", ", not_started_));
+  }
+  if (waiting_forks != listed_forks) {
+    return absl::InternalError(absl::StrCat("forks: ", waiting_forks, " wait for another, ",
+                                            listed_forks, " are waited for"));
   }
   for (const auto& [tenant, slots] : tenant_slots) {
     if (tenant->slots != slots) return absl::InternalError("slots: a tenant's count is wrong");

@@ -2,12 +2,14 @@
 //
 //   loop.cc         a step; what callers leave for it and what it publishes; who gets a slot
 //   loop_rows.cc    plans rows, runs them, hands out tokens and checkpoints
+//   loop_reuse.cc   prefixes that need not be computed: the prefix cache, forks
 //   loop_ending.cc  cancels, deadlines, drain, the end of a request
 #ifndef REPRISE_SCHEDULER_INTERNAL_LOOP_H_
 #define REPRISE_SCHEDULER_INTERNAL_LOOP_H_
 
 #include <atomic>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -55,6 +57,12 @@ class Loop {
     absl::Mutex mutex;
     std::vector<RequestId> ids ABSL_GUARDED_BY(mutex);
     std::function<void()> wake ABSL_GUARDED_BY(mutex);
+
+    void Add(RequestId id) {
+      absl::MutexLock lock(&mutex);
+      ids.push_back(id);
+      if (wake) wake();
+    }
   };
 
   // loop.cc
@@ -65,7 +73,8 @@ class Loop {
   void AssignSlots();
   Sequence* ChooseLeaver(const WaitingQueue::Choice& next);
   bool Park(Sequence& sequence, const Sequence& next);
-  void EnterSlot(Sequence& sequence, bool overdue);
+  // With `leader` its state is copied from there, where it is at the same position.
+  void EnterSlot(Sequence& sequence, bool overdue, const Sequence* leader = nullptr);
   void Publish(const SchedulerMetrics::Step& step);
 
   // loop_rows.cc
@@ -77,6 +86,21 @@ class Loop {
   void AcceptToken(Sequence& sequence, const absl::StatusOr<kernels::SampledToken>& token);
   void NoteTokenTime(Sequence& sequence);
   void TakeCheckpoint(Sequence& sequence);
+
+  // loop_reuse.cc
+  bool UsesCache(const Sequence& sequence) const;
+  PrefixScope ScopeOf(const Sequence& sequence) const;
+  static int64_t MostReused(const Sequence& sequence);
+  bool FetchPrefix(Sequence& sequence);
+  void FindPrefix(Sequence& sequence);
+  void KeepPrefix(Sequence& sequence);
+  void KeepLastPrefix(Sequence& sequence, const RequestResult& result);
+  void GivePrefix(Sequence& sequence, StateImage image);
+  void DropPrefixes(const Sequence& sequence);
+  absl::StatusOr<StateImage> ShareState(const Sequence& sequence) const;
+  void BeginAsFork(Sequence& fork, const Sequence& leader);
+  void ReleaseForks(Sequence& leader);
+  void PassOnForks(Sequence& leader, const absl::Status& status);
 
   // loop_ending.cc
   void EndDue();
@@ -95,7 +119,9 @@ class Loop {
   const SchedulerOptions options_;
   models::HybridModel* const model_;
   const Clock* const clock_;
-  Admission admission_;  // before the sequences, which hold tickets
+  const std::string model_name_;  // to the prefix cache
+  PrefixCache* cache_;            // null: none
+  Admission admission_;           // before the sequences, which hold tickets
 
   // Owned by the stepping thread.
   std::unique_ptr<models::StateSlots> slots_;

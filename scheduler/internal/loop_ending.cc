@@ -58,7 +58,9 @@ void Loop::Finish(Sequence& sequence, absl::Status status, FinishReason reason) 
   RequestResult result;
   result.status = std::move(status);
   result.reason = reason;
+  PassOnForks(sequence, result.status);
   KeepState(sequence, &result);
+  KeepLastPrefix(sequence, result);
   if (sequence.phase != Phase::kRunning && sequence.started) {
     sequence.timeline.parked += now_ - sequence.parked_since;
   }
@@ -71,6 +73,7 @@ void Loop::Finish(Sequence& sequence, absl::Status status, FinishReason reason) 
   result.generated = std::move(sequence.generated);
   result.prompt_logprobs = std::move(sequence.prompt_logprobs);
   result.computed_tokens = sequence.computed_tokens;
+  result.reuse = sequence.reuse;
   if (result.status.ok()) {
     ++counts_.finished;
   } else if (absl::IsCancelled(result.status)) {

@@ -26,7 +26,7 @@ absl::Span<const PlannedRows> Loop::PlanRows() {
       planner_tenants_.push_back({tenant->weight, tenant->service});
     }
     PlannerInput input;
-    input.rows_left = sequence->rows_left();
+    input.rows_left = sequence->rows_in_chunk();
     input.decoding = sequence->decoding();
     input.writable = sequence->paused_since == absl::InfiniteFuture();
     input.wants_all_logits = sequence->request.prompt_logprobs && !input.decoding;
@@ -116,17 +116,22 @@ void Loop::AfterRows(Sequence& sequence, int rows, int rows_end, size_t* next_re
   const size_t drawn = *next_result;
   if (draws) ++*next_result;
   if (!scored.ok()) {
+    DropPrefixes(sequence);
     FinishUnsound(sequence, scored);
   } else if (draws) {
     AcceptToken(sequence, row_results_[drawn]);
   } else if (reaches_end) {
     Finish(sequence, absl::OkStatus(), FinishReason::kMaxTokens);
   }
-  if (sequence.phase == Phase::kRunning && sequence.checkpoint_due()) TakeCheckpoint(sequence);
+  if (sequence.phase != Phase::kRunning) return;
+  KeepPrefix(sequence);
+  ReleaseForks(sequence);
+  if (sequence.checkpoint_due()) TakeCheckpoint(sequence);
 }
 
 void Loop::AcceptToken(Sequence& sequence, const absl::StatusOr<kernels::SampledToken>& token) {
   if (!token.ok()) {
+    DropPrefixes(sequence);
     FinishUnsound(sequence, token.status());
     return;
   }

@@ -16,6 +16,42 @@ absl::Status CheckTokens(const char* field, absl::Span<const int32_t> tokens, in
   return absl::OkStatus();
 }
 
+absl::Status CheckMarks(const Request& request) {
+  if (request.cache_marks.size() > kMostCacheMarks) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "cache_marks: expected at most ", kMostCacheMarks, ", found ", request.cache_marks.size()));
+  }
+  const auto size = static_cast<int64_t>(request.prompt.size());
+  for (size_t i = 0; i < request.cache_marks.size(); ++i) {
+    const int64_t mark = request.cache_marks[i];
+    if (mark < 1 || mark > size) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "cache_marks[", i, "]: expected a number of prompt tokens, 1..", size, ", found ", mark));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckForks(const Request& request, int vocab_size) {
+  if (request.forks.empty()) return absl::OkStatus();
+  if (request.forks.size() > kMostForks) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("forks: expected at most ", kMostForks, ", found ", request.forks.size()));
+  }
+  if (request.max_tokens == 0) {
+    return absl::InvalidArgumentError("forks: without tokens to generate they are all the same");
+  }
+  for (size_t i = 0; i < request.forks.size(); ++i) {
+    const Fork& fork = request.forks[i];
+    if (fork.observer == nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat("forks[", i, "].observer: missing"));
+    }
+    RETURN_IF_ERROR(Prefixed(kernels::ValidateSampling(fork.sampling, vocab_size),
+                             absl::StrCat("forks[", i, "].sampling")));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckRequest(const Request& request, const models::HybridModel& model) {
@@ -32,6 +68,8 @@ absl::Status CheckRequest(const Request& request, const models::HybridModel& mod
   if (request.checkpoint_every_tokens < 0) {
     return absl::InvalidArgumentError("checkpoint_every_tokens: negative");
   }
+  RETURN_IF_ERROR(CheckMarks(request));
+  RETURN_IF_ERROR(CheckForks(request, vocab_size));
   if (request.state_source != nullptr) {
     if (!request.state.has_value()) return absl::OkStatus();  // validated when it is there
     return absl::InvalidArgumentError("state: given twice, now and from state_source");

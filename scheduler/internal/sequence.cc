@@ -5,8 +5,9 @@
 namespace reprise::scheduler {
 
 Sequence::Sequence(RequestId id, Request&& request_in, Admission::Ticket ticket_in,
-                   absl::Time submitted)
+                   absl::Time submitted, bool is_fork)
     : id(id),
+      is_fork(is_fork),
       request(std::move(request_in)),
       ticket(std::move(ticket_in)),
       waiting_since(submitted),
@@ -23,7 +24,7 @@ Sequence::Sequence(RequestId id, Request&& request_in, Admission::Ticket ticket_
   if (counts_tokens_) {
     for (int32_t token : request.earlier_answer) Count(token, 1);
   }
-  if (request.state_source != nullptr) {
+  if (request.state_source != nullptr || is_fork) {
     phase = Phase::kLoading;
   } else {
     Start(request.state.has_value() ? &*request.state : nullptr);
@@ -35,6 +36,28 @@ void Sequence::Deliver(SequenceState state) {
   Start(&state);
 }
 
+void Sequence::Follow(const Sequence& leader) {
+  start_position_ = leader.start_position_;
+  feed_.reserve(leader.feed_.size() + static_cast<size_t>(std::min(request.max_tokens, 1024)));
+  feed_.assign(leader.feed_.begin(), leader.feed_.begin() + leader.prompt_end_);
+  fed_ = leader.fed_;
+  prompt_begin_ = checkpointed_ = leader.prompt_begin_;
+  prompt_end_ = leader.prompt_end_;
+  request.prompt = {};
+  prompt_logprobs = leader.prompt_logprobs;
+  context = leader.context;
+  kept = leader.kept;
+  reuse = leader.reuse;
+  reuse.cached_tokens = 0;
+  reuse.shared_tokens = fed_;
+}
+
+void Sequence::Reuse(int64_t tokens, StateImage state) {
+  fed_ = tokens;
+  image = {};
+  shared_image = std::move(state);
+}
+
 void Sequence::Start(SequenceState* state) {
   const size_t longest_answer = static_cast<size_t>(std::min(request.max_tokens, 1024));
   feed_.reserve(1 + request.prompt.size() + longest_answer);
@@ -42,8 +65,10 @@ void Sequence::Start(SequenceState* state) {
     start_position_ = state->position;
     if (state->pending.has_value()) feed_.push_back(*state->pending);
     image = std::move(state->image);
+    if (!state->name.empty()) context = std::move(state->name);
     request.state.reset();
   }
+  if (start_position_ == 0) context = "";
   prompt_begin_ = checkpointed_ = static_cast<int64_t>(feed_.size());
   feed_.insert(feed_.end(), request.prompt.begin(), request.prompt.end());
   prompt_end_ = static_cast<int64_t>(feed_.size());

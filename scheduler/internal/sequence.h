@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -12,6 +14,7 @@
 #include "models/state_slots.h"
 #include "scheduler/internal/admission.h"
 #include "scheduler/internal/tenants.h"
+#include "scheduler/prefix_cache/prefix_spill.h"
 #include "scheduler/request.h"
 #include "scheduler/scheduler.h"
 
@@ -24,16 +27,19 @@ namespace reprise::scheduler {
 class Sequence {
  public:
   enum class Phase {
-    kLoading,  // its state is not there yet
+    kLoading,  // its state is not there yet: from a source, the spill, or the one it is a fork of
     kQueued,   // waits for a slot: for the first time, or parked
     kPaused,   // parked, and its client does not read
     kRunning,  // has a slot
     kEnded,
   };
 
-  Sequence(RequestId id, Request&& request, Admission::Ticket ticket, absl::Time submitted);
+  // A fork waits in kLoading until Follow tells it where to go on.
+  Sequence(RequestId id, Request&& request, Admission::Ticket ticket, absl::Time submitted,
+           bool is_fork = false);
 
   const RequestId id;
+  const bool is_fork;
   Request request;
   Admission::Ticket ticket;
   Tenant* tenant = nullptr;
@@ -42,6 +48,7 @@ class Sequence {
   bool started = false;        // has had a slot
   models::SlotHandle slot;     // while kRunning
   std::vector<uint8_t> image;  // the state at position() while it has no slot; empty at position 0
+  StateImage shared_image;     // instead of `image`, one that others have, too
   uint64_t place = 0;          // in the queue: lower is earlier
   absl::Time waiting_since;    // for a slot
   absl::Time slot_since;
@@ -60,14 +67,46 @@ class Sequence {
   std::vector<kernels::SampledToken> prompt_logprobs;
   int64_t computed_tokens = 0;
 
+  // Prefix cache and forks, loop_reuse.cc. Lengths are of the part of feed() that a state holds.
+  // Names the state that feed() follows: empty at position 0, absent when it has no name.
+  std::optional<std::string> context;
+  PrefixReuse reuse;
+  bool looked_up = false, fetching = false;
+  std::vector<int64_t> keeps;  // ascending; those still to come
+  int64_t kept = 0;            // the longest that is known to be kept
+  std::vector<RequestId> forks;
+
   // The state that request.state_source brought; ends kLoading.
   void Deliver(SequenceState state);
+
+  // Goes on from where `leader` is, of which it is a fork.
+  void Follow(const Sequence& leader);
+  // Goes on after `tokens` of feed(), whose state is `image`.
+  void Reuse(int64_t tokens, StateImage image);
+
+  // A fork that has not heard of its leader yet.
+  bool waits_for_leader() const {
+    return phase == Phase::kLoading && is_fork && feed_.empty() && request.state_source == nullptr;
+  }
+
+  absl::Span<const int32_t> feed() const { return feed_; }
+  int64_t fed() const { return fed_; }
+  int64_t prompt_begin() const { return prompt_begin_; }
+  // All but the last token of the prompt are in the state.
+  bool at_fork() const { return fed_ == prompt_end_ - 1; }
 
   // Tokens in the state.
   int64_t position() const { return start_position_ + fed_; }
   // Rows that it can feed now. A feed-only request leaves its last token pending.
   int64_t rows_left() const {
     return static_cast<int64_t>(feed_.size()) - fed_ - (request.max_tokens == 0 ? 1 : 0);
+  }
+  // Rows that its next chunk may have: a chunk ends where the state is to be kept or shared.
+  int64_t rows_in_chunk() const {
+    int64_t rows = rows_left();
+    if (!keeps.empty()) rows = std::min(rows, keeps.front() - fed_);
+    if (!forks.empty() && !at_fork()) rows = std::min(rows, prompt_end_ - 1 - fed_);
+    return rows;
   }
   bool decoding() const { return !generated.empty(); }
   // The token that row `offset` of the next chunk feeds.

@@ -9,10 +9,20 @@ namespace reprise::scheduler {
 absl::Status StateMover::Enter(Sequence& sequence) {
   ASSIGN_OR_RETURN(models::SlotHandle slot, slots_.Acquire());
   if (sequence.position() > 0) {
-    RETURN_IF_ERROR(Prefixed(slots_.Import(slot.slot(), sequence.image), "import of the state"));
+    const std::vector<uint8_t>& image =
+        sequence.shared_image != nullptr ? *sequence.shared_image : sequence.image;
+    RETURN_IF_ERROR(Prefixed(slots_.Import(slot.slot(), image), "import of the state"));
   }
   sequence.slot = std::move(slot);
   DropImage(sequence);
+  return absl::OkStatus();
+}
+
+absl::Status StateMover::EnterCopy(Sequence& sequence, const Sequence& leader) {
+  ASSIGN_OR_RETURN(models::SlotHandle slot, slots_.Acquire());
+  RETURN_IF_ERROR(
+      Prefixed(slots_.Copy(leader.slot.slot(), slot.slot()), "copy of the state for a fork"));
+  sequence.slot = std::move(slot);
   return absl::OkStatus();
 }
 
@@ -45,6 +55,10 @@ absl::StatusOr<SequenceState> StateMover::Copy(const Sequence& sequence) const {
 absl::StatusOr<SequenceState> StateMover::Take(Sequence& sequence) {
   if (sequence.slot.valid()) return Copy(sequence);
   SequenceState state = sequence.state_without_image();
+  if (sequence.shared_image != nullptr) {
+    state.image = *sequence.shared_image;
+    return state;
+  }
   if (sequence.started) parked_bytes_ -= ImageBytes(sequence);
   state.image = std::exchange(sequence.image, {});
   return state;
@@ -58,6 +72,7 @@ void StateMover::Release(Sequence& sequence) {
 void StateMover::DropImage(Sequence& sequence) {
   if (sequence.started) parked_bytes_ -= ImageBytes(sequence);
   sequence.image = {};
+  sequence.shared_image = nullptr;
 }
 
 }  // namespace reprise::scheduler

@@ -26,6 +26,8 @@ class StateMover {
   // A slot with the sequence's state in it. There must be a free one. On failure it has none, and
   // its image is as it was.
   absl::Status Enter(Sequence& sequence);
+  // The same, with the state of `leader`, which has a slot and is at the same position.
+  absl::Status EnterCopy(Sequence& sequence, const Sequence& leader);
   // Whether `leaving` may be parked so that `entering` gets its slot.
   bool MayPark(const Sequence& leaving, const Sequence& entering) const;
   // The state leaves the slot for host memory. On failure the sequence keeps its slot.
