@@ -170,7 +170,7 @@ TEST_P(PrefixCachePropertyTest, DoesWhatTheListDoes) {
   std::mt19937 random(GetParam());
   std::map<std::string, std::vector<Tokens>> seen, ever_kept;  // by group
   int hits = 0, partial = 0;
-  for (int i = 0; i < 6000; ++i) {
+  for (int i = 0; i < 4000; ++i) {
     clock_.Advance(absl::Milliseconds(1 + random() % 20'000));
     if (random() % 300 == 0) clock_.Advance(absl::Minutes(random() % 30));
     // The first tenant does half of everything.
@@ -228,14 +228,14 @@ TEST_P(PrefixCachePropertyTest, DoesWhatTheListDoes) {
     }
   }
   // The traffic was one that tells.
-  EXPECT_GT(hits, 200);
-  EXPECT_GT(partial, 500);
-  EXPECT_GT(cache_->TotalStats().evictions, 500);
-  EXPECT_GT(cache_->TotalStats().expirations, 5);
-  EXPECT_GT(cache_->TotalStats().misses[static_cast<int>(PrefixMiss::kEvicted)], 50);
+  EXPECT_GT(hits, 120);
+  EXPECT_GT(partial, 300);
+  EXPECT_GT(cache_->TotalStats().evictions, 300);
+  EXPECT_GT(cache_->TotalStats().expirations, 3);
+  EXPECT_GT(cache_->TotalStats().misses[static_cast<int>(PrefixMiss::kEvicted)], 30);
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, PrefixCachePropertyTest, ::testing::Range(1, 5));
+INSTANTIATE_TEST_SUITE_P(Seeds, PrefixCachePropertyTest, ::testing::Range(1, 4));
 
 }  // namespace
 }  // namespace reprise::scheduler
