@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "scheduler/prefix_cache/testing/memory_spill.h"
 
 namespace reprise::scheduler {
 namespace {
@@ -62,6 +63,7 @@ RequestResult RunAlone(models::HybridModel* model, const kernels::Context& conte
   request.deadline = absl::InfiniteFuture();
   request.checkpoint_every_tokens = 0;
   request.state_source = nullptr;
+  request.cache_marks.clear();
   const absl::Status submitted = (*scheduler)->Submit(std::move(request)).status();
   EXPECT_TRUE(submitted.ok()) << submitted;
   while (!(*scheduler)->Idle()) (*scheduler)->Step();
@@ -73,6 +75,7 @@ Trace::Trace(models::HybridModel* model, const kernels::Context& context, uint32
              const TraceSize& size)
     : model_(model), context_(context), seed_(seed), size_(size), random_(seed) {
   options_ = RandomOptions();
+  for (int i = 0; i < 2; ++i) beginnings_.push_back(RandomTokens(Random(1, size.longest_prompt)));
   for (int i = 0; i < size.requests; ++i) requests_.push_back(RandomRequest(i));
   if (Chance(20)) drain_step_ = Random(5, 60);
 }
@@ -81,6 +84,39 @@ std::vector<int32_t> Trace::RandomTokens(int count) {
   std::vector<int32_t> tokens(count);
   for (int32_t& token : tokens) token = Random(0, model_.info().vocab_size - 1);
   return tokens;
+}
+
+std::vector<int32_t> Trace::RandomPrompt() {
+  std::vector<int32_t> prompt;
+  if (Chance(75)) {
+    prompt = beginnings_[Random(0, static_cast<int>(beginnings_.size()) - 1)];
+    if (Chance(25)) prompt.resize(Random(1, static_cast<int>(prompt.size())));
+  }
+  const std::vector<int32_t> end =
+      RandomTokens(Chance(70) ? Random(1, 20) : Random(1, size_.longest_prompt));
+  if (prompt.empty() || Chance(80)) prompt.insert(prompt.end(), end.begin(), end.end());
+  if (Chance(15)) beginnings_.push_back(prompt);
+  return prompt;
+}
+
+kernels::SamplingParams Trace::RandomSampling() {
+  kernels::SamplingParams sampling;
+  if (Chance(50)) {
+    sampling.temperature = 1.0f;
+    sampling.top_p = 0.95f;
+    sampling.seed = random_();
+  }
+  if (Chance(25)) {
+    sampling.repetition_penalty = 1.3f;
+    sampling.presence_penalty = 0.5f;
+    sampling.frequency_penalty = 0.2f;
+  }
+  return sampling;
+}
+
+PrefixCacheStats Trace::cache_stats() const {
+  return options_.prefix_cache == nullptr ? PrefixCacheStats()
+                                          : options_.prefix_cache->TotalStats();
 }
 
 SchedulerOptions Trace::RandomOptions() {
@@ -96,6 +132,19 @@ SchedulerOptions Trace::RandomOptions() {
   const int room = Random(0, 3);
   ample_parking_ = room > 1;
   options.max_parked_bytes = ample_parking_ ? 1000 * image : room * 2 * image;
+  if (Chance(75)) {
+    PrefixCacheOptions cache;
+    // From next to nothing to more than all of them need.
+    cache.max_bytes = Chance(60) ? Random(2, 12) * (image + 1500) : 1000 * image;
+    cache.path_share = 0.5;
+    cache.ttl = absl::Milliseconds(std::vector<int>{1000, 100'000}[Random(0, 1)]);
+    cache.half_life = absl::Milliseconds(Random(10, 1000));
+    if (Chance(40)) cache.spill = std::make_shared<MemorySpill>();
+    cache.spill_min_tokens = 1;
+    options.prefix_cache = *PrefixCache::Create(&clock_, cache);
+    options.keep_policy.min_tokens = Random(1, 20);
+    options.keep_policy.long_prompt_tokens = Random(8, 64);
+  }
   options.tenant_weight = [](const std::string& tenant) { return tenant == "t0" ? 3.0 : 1.0; };
   return options;
 }
@@ -104,24 +153,22 @@ Trace::Planned Trace::RandomRequest(int index) {
   Planned planned;
   planned.begin_step = Chance(30) ? 0 : Random(0, 150);
   Request& request = planned.request;
-  request.tenant = absl::StrCat("t", Random(0, 3));
+  request.tenant = absl::StrCat("t", Chance(50) ? 0 : Random(0, 3));
   request.priority = static_cast<Priority>(Random(0, kNumPriorities - 1));
-  request.prompt = RandomTokens(Chance(70) ? Random(1, 20) : Random(1, size_.longest_prompt));
+  request.prompt = RandomPrompt();
   request.max_tokens = Chance(15) ? 0 : Random(1, size_.longest_answer);
   request.export_state = Chance(80);
   request.keep_partial = Chance(50);
   request.logprobs = Chance(50);
   request.top_logprobs = Chance(30) ? 5 : 0;
   request.prompt_logprobs = Chance(25);
-  if (Chance(50)) {
-    request.sampling.temperature = 1.0f;
-    request.sampling.top_p = 0.95f;
-    request.sampling.seed = random_();
+  request.use_prefix_cache = Chance(90);
+  for (int marks = Chance(30) ? Random(1, 3) : 0; marks > 0; --marks) {
+    request.cache_marks.push_back(Random(1, static_cast<int>(request.prompt.size())));
   }
-  if (Chance(25)) {
-    request.sampling.repetition_penalty = 1.3f;
-    request.sampling.presence_penalty = 0.5f;
-    request.sampling.frequency_penalty = 0.2f;
+  request.sampling = RandomSampling();
+  for (int forks = request.max_tokens > 0 && Chance(15) ? Random(1, 5) : 0; forks > 0; --forks) {
+    planned.forks.push_back({RandomSampling(), Chance(20) ? Random(0, request.max_tokens) : -1});
   }
   if (Chance(25)) request.stop_tokens = RandomTokens(3);
   if (Chance(40)) request.checkpoint_every_tokens = Random(1, 40);
@@ -130,7 +177,10 @@ Trace::Planned Trace::RandomRequest(int index) {
   if (index > 0 && Chance(30)) {
     planned.follows = Random(0, index - 1);
     if (Chance(60)) planned.load_steps = Random(0, 20);
-    if (Chance(40)) request.prompt.clear();
+    if (Chance(40)) {
+      request.prompt.clear();
+      request.cache_marks.clear();
+    }
   }
   if (Chance(8)) request.deadline = clock_.Now() + absl::Milliseconds(Random(1, 3000));
   return planned;
@@ -142,7 +192,11 @@ void Trace::Submit(Planned& planned, int step) {
     // Of one that left no state, or whose tokens stop within its prompt, there is nothing to
     // follow.
     const RequestResult before = requests_[planned.follows].observer->result();
-    if (before.status.ok() && before.state.has_value()) request.state = before.state;
+    if (before.status.ok() && before.state.has_value()) {
+      request.state = before.state;
+      // Requests that follow the same one begin with the same bits.
+      if (Chance(70)) request.state->name = absl::StrCat("after ", planned.follows);
+    }
   }
   if (!request.state.has_value() && request.prompt.empty()) request.prompt = RandomTokens(3);
   planned.submitted = request;
@@ -152,6 +206,9 @@ void Trace::Submit(Planned& planned, int step) {
     request.state.reset();
   }
   request.observer = planned.observer;
+  for (const PlannedFork& fork : planned.forks) {
+    request.forks.push_back({fork.sampling, fork.observer});
+  }
   const absl::StatusOr<RequestId> id = scheduler_->Submit(std::move(request));
   if (id.ok()) {
     planned.id = *id;
@@ -174,7 +231,7 @@ void Trace::ActAsClients(int step) {
       if (step >= planned.begin_step && !waits_for_other) Submit(planned, step);
       continue;
     }
-    if (!planned.submitted.has_value() || planned.observer->finishes() > 0) continue;
+    if (!planned.submitted.has_value()) continue;
     if (planned.future != nullptr && step >= planned.submit_step + planned.load_steps) {
       planned.future->Set(*planned.submitted->state);
     }
@@ -183,12 +240,24 @@ void Trace::ActAsClients(int step) {
     if (planned.cancel_at >= 0 && generated >= planned.cancel_at && Chance(30)) {
       scheduler_->Cancel(planned.id);
     }
+    for (size_t i = 0; i < planned.forks.size(); ++i) {
+      const PlannedFork& fork = planned.forks[i];
+      if (planned.slow_reader) fork.observer->writable = Chance(30);
+      const int tokens = static_cast<int>(fork.observer->tokens().size());
+      if (fork.cancel_at >= 0 && tokens >= fork.cancel_at && Chance(30)) {
+        scheduler_->Cancel(planned.id + 1 + i);
+      }
+    }
   }
 }
 
 void Trace::CheckStep() {
   const absl::Status integrity = scheduler_->CheckIntegrity();
   ASSERT_TRUE(integrity.ok()) << "seed " << seed_ << ": " << integrity;
+  if (options_.prefix_cache != nullptr) {
+    const absl::Status cache = options_.prefix_cache->CheckIntegrity();
+    ASSERT_TRUE(cache.ok()) << "seed " << seed_ << ": " << cache;
+  }
   ASSERT_LE(model_.rows, options_.step_tokens) << "seed " << seed_;
   ASSERT_LE(model_.logit_rows, options_.step_logit_rows) << "seed " << seed_;
   const SchedulerStats stats = scheduler_->stats();
@@ -223,6 +292,14 @@ void Trace::CheckOutputs() {
     SCOPED_TRACE(absl::StrCat("seed ", seed_, ", request ", i));
     EXPECT_EQ(requests_[i].observer->finishes(), requests_[i].submitted.has_value() ? 1 : 0);
     if (requests_[i].submitted.has_value()) CheckOne(requests_[i]);
+    for (const PlannedFork& fork : requests_[i].forks) {
+      EXPECT_EQ(fork.observer->finishes(), requests_[i].submitted.has_value() ? 1 : 0);
+      if (!requests_[i].submitted.has_value()) continue;
+      Planned alone = requests_[i];
+      alone.submitted->sampling = fork.sampling;
+      alone.observer = fork.observer;
+      CheckOne(alone);
+    }
     if (::testing::Test::HasFailure()) return;
   }
 }
@@ -251,7 +328,9 @@ void Trace::CheckOne(const Planned& planned) {
     EXPECT_EQ(result.reason, alone.reason);
     EXPECT_EQ(sampled.size(), alone_sampled.size());
     EXPECT_EQ(Difference(result.prompt_logprobs, alone.prompt_logprobs), "");
-    EXPECT_EQ(result.computed_tokens, alone.computed_tokens) << "something was computed twice";
+    EXPECT_EQ(result.computed_tokens + result.reuse.cached_tokens + result.reuse.shared_tokens,
+              alone.computed_tokens)
+        << "something was computed twice";
     ASSERT_EQ(result.state.has_value(), planned.request.export_state);
     if (result.state.has_value()) {
       EXPECT_EQ(Difference(*result.state, *alone.state), "");

@@ -59,8 +59,15 @@ class Trace {
   void CheckOutputs();
 
   const SchedulerStats& stats() const { return stats_; }
+  // Of the prefix cache; empty when there was none.
+  PrefixCacheStats cache_stats() const;
 
  private:
+  struct PlannedFork {
+    kernels::SamplingParams sampling;
+    int cancel_at = -1;
+    std::shared_ptr<RecordingObserver> observer = std::make_shared<RecordingObserver>();
+  };
   struct Planned {
     Request request;
     int begin_step = 0;
@@ -68,6 +75,7 @@ class Trace {
     int cancel_at = -1;   // once so many tokens were generated; 0: while in its prompt
     int load_steps = -1;  // >= 0: its state takes so many steps to load
     bool slow_reader = false;
+    std::vector<PlannedFork> forks;
     std::shared_ptr<RecordingObserver> observer = std::make_shared<RecordingObserver>();
     std::shared_ptr<StateFuture> future;
     std::optional<Request> submitted;  // as the scheduler got it, with its state
@@ -80,6 +88,9 @@ class Trace {
   }
   bool Chance(int percent) { return Random(1, 100) <= percent; }
   std::vector<int32_t> RandomTokens(int count);
+  // Begins like others of the trace.
+  std::vector<int32_t> RandomPrompt();
+  kernels::SamplingParams RandomSampling();
   SchedulerOptions RandomOptions();
   Planned RandomRequest(int index);
   void ActAsClients(int step);
@@ -97,6 +108,7 @@ class Trace {
   std::mt19937 random_;
   FakeClock clock_;
   SchedulerOptions options_;
+  std::vector<std::vector<int32_t>> beginnings_;
   bool ample_parking_ = false;
   int drain_step_ = -1;
   std::unique_ptr<Scheduler> scheduler_;

@@ -24,8 +24,11 @@ std::vector<uint32_t> Seeds(int count) {
 }
 
 TEST(TraceTest, ThePuppetShowsEveryTokenThatIsLostRepeatedOrForeign) {
-  PuppetModel model{PuppetModel::Options()};
-  int64_t parks = 0, checkpoints = 0, cancelled = 0, expired = 0;
+  PuppetModel::Options puppet;
+  puppet.state_words = 512;  // as large as some prompts, so that a cache has to choose
+  PuppetModel model{puppet};
+  int64_t parks = 0, checkpoints = 0, cancelled = 0, expired = 0, shared = 0;
+  PrefixCacheStats cache;
   for (uint32_t seed : Seeds(300)) {
     Trace trace(&model, OneThread(), seed, TraceSize{});
     trace.Run();
@@ -36,6 +39,8 @@ TEST(TraceTest, ThePuppetShowsEveryTokenThatIsLostRepeatedOrForeign) {
     checkpoints += trace.stats().checkpoints;
     cancelled += trace.stats().cancelled;
     expired += trace.stats().expired;
+    shared += trace.stats().shared_tokens;
+    cache += trace.cache_stats();
   }
   // The traces do reach what they are to test.
   if (Seeds(300).size() == 1) return;
@@ -43,6 +48,11 @@ TEST(TraceTest, ThePuppetShowsEveryTokenThatIsLostRepeatedOrForeign) {
   EXPECT_GT(checkpoints, 1000);
   EXPECT_GT(cancelled, 100);
   EXPECT_GT(expired, 100);
+  EXPECT_GT(shared, 10000);
+  EXPECT_GT(cache.hits, 400);
+  EXPECT_GT(cache.evictions, 1000);
+  EXPECT_GT(cache.expirations, 100);
+  EXPECT_GT(cache.spill_hits, 100);
 }
 
 TEST(TraceTest, ARealModelGivesEachRequestTheBitsThatItGetsAlone) {
@@ -52,7 +62,8 @@ TEST(TraceTest, ARealModelGivesEachRequestTheBitsThatItGetsAlone) {
   context.pool = pool.get();
   TraceSize size;
   size.requests = 24;
-  int64_t parks = 0;
+  int64_t parks = 0, shared = 0;
+  PrefixCacheStats cache;
   for (uint32_t seed : Seeds(60)) {
     Trace trace(&runner.model(), context, seed, size);
     trace.Run();
@@ -60,9 +71,14 @@ TEST(TraceTest, ARealModelGivesEachRequestTheBitsThatItGetsAlone) {
     trace.CheckOutputs();
     if (HasFailure()) return;
     parks += trace.stats().parks;
+    shared += trace.stats().shared_tokens;
+    cache += trace.cache_stats();
   }
   if (Seeds(60).size() > 1) {
     EXPECT_GT(parks, 100);
+    EXPECT_GT(shared, 1000);
+    EXPECT_GT(cache.hits, 40);
+    EXPECT_GT(cache.evictions, 100);
   }
 }
 
