@@ -18,14 +18,14 @@
 //
 // Who gets what (docs/scheduling.md says why):
 //   Slots: the highest priority first, then the tenant with the fewest slots for its weight. A
-//     lower priority gives its slot up at once, an equal one after time_slice, a client that does
-//     not read after park_paused_after. Who has waited for max_wait is overdue: a quarter of the
+//     lower priority gives its slot up at once; after time_slice an equal one does, to a tenant
+//     with fewer slots or to another sequence that has started; a client that does not read after
+//     park_paused_after. Who has waited for max_wait is overdue: a quarter of the
 //     slots' time goes to the overdue, the longest waiting first, a time_slice each.
 //   Rows of a step: decode rows first; then prompt chunks by weighted fair queueing of tenants.
-// No one starves. A sequence with a slot has a row at the latest after n = 9 + num_slots steps (a
-// decode row in each step, when step_tokens and step_logit_rows cover all slots), and keeps its
-// slot until then. With k overdue ones before it, a request whose state is there (or a parked
-// sequence whose client reads) has a slot at the latest
+// No one starves. A sequence with a slot has a row at the latest after n = 9 + num_slots steps,
+// and keeps its slot until then. With k overdue ones before it, a request whose state is there (or
+// a parked sequence whose client reads) has a slot at the latest
 //     max_wait + (k + 1) * (4 * time_slice / num_slots + n steps)
 // after it began to wait, as long as there is room for parked states.
 //

@@ -38,7 +38,8 @@ struct SchedulerOptions {
   // A request (or a parked sequence) that has waited this long for a slot is overdue. A quarter of
   // the slots' time goes to overdue ones whatever their priority, in turns of a time_slice. >= 0.
   absl::Duration max_wait = absl::Seconds(10);
-  // A sequence that has had its slot this long gives it up to another that waits. >= 0.
+  // A sequence that has had its slot this long gives it up to an overdue one, to a tenant with
+  // fewer slots, or to another of its tenant that has started. >= 0.
   absl::Duration time_slice = absl::Seconds(1);
   // So does one whose client has not read for this long. >= 0.
   absl::Duration park_paused_after = absl::Milliseconds(100);

@@ -268,7 +268,7 @@ Sequence* Loop::ChooseLeaver(const WaitingQueue::Choice& next) {
   }
   const Tenant& tenant = *next.sequence->tenant;
   const SlotContender contender{next.sequence->request.priority, (tenant.slots + 1) / tenant.weight,
-                                next.overdue};
+                                next.overdue, next.sequence->started};
   const int index = ChooseVictim(holders_, contender, now_, options_);
   return index < 0 ? nullptr : running_[index];
 }

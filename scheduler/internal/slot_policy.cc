@@ -17,8 +17,12 @@ int Rule(const SlotHolder& holder, const SlotContender& contender, absl::Time no
   const bool used_up = now - holder.slot_since >= options.time_slice;
   if (contender.overdue) return used_up ? 3 : 4;
   if (!used_up) return kStays;
-  const bool fair = holder.same_tenant || contender.tenant_share_with <= holder.tenant_share;
-  return holder.priority == contender.priority && fair ? 3 : kStays;
+  if (holder.priority != contender.priority) return kStays;
+  // Within a tenant those that have started take turns, and new ones wait for them to end: if all
+  // began at once, each would stand still most of the time.
+  const bool fair =
+      holder.same_tenant ? contender.started : contender.tenant_share_with <= holder.tenant_share;
+  return fair ? 3 : kStays;
 }
 
 auto Rank(const SlotHolder& holder, int rule) {

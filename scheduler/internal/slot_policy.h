@@ -26,13 +26,15 @@ struct SlotContender {
   Priority priority = Priority::kNormal;
   double tenant_share_with = 0;  // as tenant_share would be with one slot more
   bool overdue = false;
+  bool started = false;  // has had a slot before
 };
 
 // Index of the holder that must go, or -1. In this order:
 //   1. one whose client has not read for park_paused_after;
 //   2. one of a lower priority;
-//   3. one that has had its slot for time_slice, if the contender is overdue, or if it is of the
-//      same priority and its tenant does not end up with a smaller share than the contender's;
+//   3. one that has had its slot for time_slice, if the contender is overdue; or if it is of the
+//      same priority, and of another tenant that does not end up with a smaller share than the
+//      contender's, or of the same tenant and the contender has started too;
 //   4. any, if the contender is overdue.
 // All but 1 spare holders that are protected, or that have had no row yet: each turn gets
 // somewhere. Among equals the lowest priority, the tenant with the largest share, the longest held.

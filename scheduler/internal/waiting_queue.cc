@@ -8,18 +8,19 @@ namespace {
 // Lower goes first.
 auto Rank(const Sequence& sequence) {
   return std::make_tuple(-static_cast<int>(sequence.request.priority),
-                         sequence.tenant->slot_share(), sequence.tenant->service, sequence.place);
+                         sequence.tenant->slot_share(), sequence.tenant->service, !sequence.started,
+                         sequence.place);
 }
 
 }  // namespace
 
 void WaitingQueue::Push(Sequence* sequence) {
-  lines_[{sequence->tenant, sequence->request.priority}].emplace(sequence->place, sequence);
+  lines_[KeyOf(*sequence)].emplace(sequence->place, sequence);
   ++size_;
 }
 
 void WaitingQueue::Remove(Sequence* sequence) {
-  const auto line = lines_.find({sequence->tenant, sequence->request.priority});
+  const auto line = lines_.find(KeyOf(*sequence));
   line->second.erase(sequence->place);
   if (line->second.empty()) lines_.erase(line);
   --size_;

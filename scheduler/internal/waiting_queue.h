@@ -4,7 +4,7 @@
 
 #include <cstdint>
 #include <map>
-#include <utility>
+#include <tuple>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/time/time.h"
@@ -27,14 +27,19 @@ class WaitingQueue {
 
   // The earliest place among those that have waited for `max_wait` (infinite: nobody counts as
   // overdue), else the best: highest priority, then the tenant with the fewest slots for its
-  // weight, then the one that was served least, then the earliest place. Null when empty.
+  // weight, then the one that was served least, then those that have started, then the earliest
+  // place. Null when empty.
   Choice Best(absl::Time now, absl::Duration max_wait) const;
 
   int size() const { return size_; }
 
  private:
-  using Line = std::map<uint64_t, Sequence*>;  // by place; not empty
-  absl::flat_hash_map<std::pair<const Tenant*, Priority>, Line> lines_;
+  using Key = std::tuple<const Tenant*, Priority, bool>;  // the last: whether it has started
+  using Line = std::map<uint64_t, Sequence*>;             // by place; not empty
+  static Key KeyOf(const Sequence& sequence) {
+    return {sequence.tenant, sequence.request.priority, sequence.started};
+  }
+  absl::flat_hash_map<Key, Line> lines_;
   int size_ = 0;
 };
 

@@ -111,13 +111,16 @@ TEST_F(EndingTest, AtItsEndADrainHandsBackEveryStateThatWasAskedFor) {
   options.num_slots = 2;
   options.time_slice = absl::ZeroDuration();
   Start(options);
-  // One that decodes, two in their prompts, one of them parked.
+  // One that decodes, three in their prompts; two of the four are parked.
   const std::vector<int32_t> a = RandomTokens(5, 7), b = RandomTokens(300, 8),
                              c = RandomTokens(300, 9);
-  const Submitted decoding = Submit(MakeRequest(a, 100));
-  const Submitted first = Submit(Partial(b)), second = Submit(Partial(c));
-  Request plain_request = MakeRequest(RandomTokens(300, 10), 5);
-  const Submitted plain = Submit(std::move(plain_request));
+  const auto submit_as = [&](const char* tenant, Request request) {
+    request.tenant = tenant;  // tenants take turns
+    return Submit(std::move(request));
+  };
+  const Submitted decoding = submit_as("a", MakeRequest(a, 100));
+  const Submitted first = submit_as("b", Partial(b)), second = submit_as("c", Partial(c));
+  const Submitted plain = submit_as("d", MakeRequest(RandomTokens(300, 10), 5));
   for (int i = 0; i < 8; ++i) scheduler_->Step();
   EXPECT_EQ(scheduler_->stats().parked, 2);
   scheduler_->Drain(clock_.Now());

@@ -69,12 +69,6 @@ TEST_F(FairShareTest, SlotsFollowTheWeights) {
     clock_.Advance(absl::Milliseconds(50));
   }
   ASSERT_TRUE(scheduler_->CheckIntegrity().ok());
-  size_t least = 100000, most = 0;
-  for (const Submitted& request : asked_["big"]) {
-    least = std::min(least, request.observer->tokens().size());
-    most = std::max(most, request.observer->tokens().size());
-  }
-  EXPECT_LE(most - least, 20u);  // of about 600 * 6 / 20
   std::map<std::string, double> computed = ComputedTokens();
   EXPECT_NEAR(computed["big"] / computed["small"], 3.0, 0.2);
 }

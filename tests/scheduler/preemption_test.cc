@@ -54,7 +54,7 @@ class PreemptionTest : public SchedulerFixture {
 
 TEST_F(PreemptionTest, MoreSequencesThanSlotsTakeTurns) {
   Start(Slots(2, absl::Milliseconds(300)));
-  for (int i = 0; i < 10; ++i) Ask(i, 30);
+  for (int i = 0; i < 10; ++i) Ask(i, 30, Priority::kNormal, "t" + std::to_string(i));
   Tick(20);
   // Twenty steps of a tenth of a second, three of them a slice: all have begun.
   for (const Submitted& asked : asked_) EXPECT_GE(asked.observer->tokens().size(), 3u);
@@ -71,9 +71,25 @@ TEST_F(PreemptionTest, MoreSequencesThanSlotsTakeTurns) {
   EXPECT_EQ(timeline.token_gap_sum + absl::Milliseconds(0), timeline.decode);
 }
 
+TEST_F(PreemptionTest, ATenantsNewRequestsWaitForItsRunningOnesUntilTheyAreOverdue) {
+  SchedulerOptions options = Slots(2, absl::Milliseconds(300));
+  options.max_wait = absl::Seconds(3);
+  Start(options);
+  for (int i = 0; i < 6; ++i) Ask(i, 80);
+  Tick(25);
+  EXPECT_EQ(scheduler_->stats().parks, 0);
+  EXPECT_EQ(scheduler_->stats().waiting, 4);
+  Tick(45);
+  // Seven seconds: all are overdue by now, and have had a turn each 0.6 s. Those that started
+  // share.
+  EXPECT_EQ(scheduler_->stats().waiting, 0);
+  EXPECT_EQ(scheduler_->stats().parked, 4);
+  Finish();
+}
+
 TEST_F(PreemptionTest, EveryStepMayChangeEverySlot) {
   Start(Slots(3, absl::ZeroDuration()));
-  for (int i = 0; i < 8; ++i) Ask(i, 20);
+  for (int i = 0; i < 8; ++i) Ask(i, 20, Priority::kNormal, "t" + std::to_string(i));
   Finish();
   EXPECT_GT(scheduler_->stats().parks, 8 * 20 / 2);
 }
@@ -108,7 +124,7 @@ TEST_F(PreemptionTest, ParkedStatesStayUnderTheirCap) {
   SchedulerOptions options = Slots(2, absl::ZeroDuration());
   options.max_parked_bytes = 3 * static_cast<int64_t>(model_.state_layout().bytes());
   Start(options);
-  for (int i = 0; i < 12; ++i) Ask(i, 15);
+  for (int i = 0; i < 12; ++i) Ask(i, 15, Priority::kNormal, "t" + std::to_string(i));
   int most_begun = 0;
   for (int i = 0; i < 10; ++i) {
     Tick();

@@ -24,7 +24,7 @@ class SlotPolicyTest : public ::testing::Test {
     return holder;
   }
   static SlotContender Contender(Priority priority = Priority::kNormal, bool overdue = false) {
-    return {priority, 1.0, overdue};
+    return {priority, 1.0, overdue, /*started=*/true};
   }
   int Choose(const std::vector<SlotHolder>& holders, const SlotContender& contender) {
     return ChooseVictim(holders, contender, kNow, options_);
@@ -36,6 +36,19 @@ class SlotPolicyTest : public ::testing::Test {
 TEST_F(SlotPolicyTest, AFreshHolderStaysAndAnOldOneGoes) {
   EXPECT_EQ(Choose({Holder(absl::Seconds(1))}, Contender()), -1);
   EXPECT_EQ(Choose({Holder(absl::Seconds(2)), Holder(absl::Seconds(3))}, Contender()), 1);
+}
+
+TEST_F(SlotPolicyTest, ATenantsNewRequestsWaitForItsRunningOnes) {
+  SlotContender fresh = Contender();
+  fresh.started = false;
+  std::vector<SlotHolder> holders = {Holder(absl::Seconds(9))};
+  EXPECT_EQ(Choose(holders, fresh), -1);
+  fresh.overdue = true;
+  EXPECT_EQ(Choose(holders, fresh), 0);
+  fresh.overdue = false;
+  holders[0].same_tenant = false;
+  holders[0].tenant_share = 1.0;
+  EXPECT_EQ(Choose(holders, fresh), 0);
 }
 
 TEST_F(SlotPolicyTest, ALowerPriorityGoesAtOnceAHigherOneOnlyToTheOverdue) {
@@ -81,13 +94,13 @@ TEST_F(SlotPolicyTest, ATenantDoesNotTakeFromOneWithLess) {
   holders[0].same_tenant = false;
   holders[0].tenant_share = 1.0;
   holders[1].tenant_share = 3.0;
-  EXPECT_EQ(Choose(holders, {Priority::kNormal, 4.0, false}), 1);
+  EXPECT_EQ(Choose(holders, {Priority::kNormal, 4.0, false, true}), 1);
   holders[1].slot_since = kNow;
-  EXPECT_EQ(Choose(holders, {Priority::kNormal, 4.0, false}), -1);
-  EXPECT_EQ(Choose(holders, {Priority::kNormal, 1.0, false}), 0);
-  EXPECT_EQ(Choose(holders, {Priority::kNormal, 4.0, true}), 0);
+  EXPECT_EQ(Choose(holders, {Priority::kNormal, 4.0, false, true}), -1);
+  EXPECT_EQ(Choose(holders, {Priority::kNormal, 1.0, false, true}), 0);
+  EXPECT_EQ(Choose(holders, {Priority::kNormal, 4.0, true, true}), 0);
   holders[0].slot_since = kNow;  // none has used up its slice: the larger share goes
-  EXPECT_EQ(Choose(holders, {Priority::kNormal, 4.0, true}), 1);
+  EXPECT_EQ(Choose(holders, {Priority::kNormal, 4.0, true, true}), 1);
 }
 
 }  // namespace
