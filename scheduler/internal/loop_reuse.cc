@@ -136,6 +136,7 @@ void Loop::BeginAsFork(Sequence& fork, const Sequence& leader) {
   fork.timeline.load = now_ - fork.submitted;
   fork.phase = Phase::kQueued;
   fork.waiting_since = now_;
+  fork.place = next_place_++;  // with the time: a line of the queue is in the order of both
 }
 
 // The leader, in its slot, is at the last token of the prompt: from here each goes its own way.
