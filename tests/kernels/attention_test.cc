@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "tests/kernels/mirror.h"
 #include "tests/kernels/reference.h"
 #include "tests/kernels/sequence_suite.h"
 #include "tests/kernels/test_util.h"
@@ -32,9 +33,15 @@ class AttentionOp : public SequenceOp {
   int64_t ring_floats() const {
     return int64_t{ring_blocks()} * case_.kv_heads * case_.head_dim * kGridTokens;
   }
-  // A slot holds the ring of keys, the ring of values, and a canary.
-  int64_t state_floats() const override { return 2 * ring_floats(); }
-  int64_t slot_floats() const override { return 2 * ring_floats() + 8; }
+  // A slot holds the ring of keys, the ring of values, and a canary; bf16 on CUDA.
+  int64_t slot_elements() const { return 2 * ring_floats() + 8; }
+  static int64_t ElementBytes(Device device) { return device == Device::kCpu ? 4 : 2; }
+  int64_t state_bytes(Device device) const override {
+    return 2 * ring_floats() * ElementBytes(device);
+  }
+  int64_t slot_bytes(Device device) const override {
+    return slot_elements() * ElementBytes(device);
+  }
   int64_t out_dim() const override { return case_.heads * case_.head_dim; }
   int64_t out_stride() const override { return out_dim() + case_.extra_stride; }
 
@@ -42,10 +49,12 @@ class AttentionOp : public SequenceOp {
     return (what == 0 ? case_.sharpness : 1.0f) * 2.0f * Pseudo(500 + 10 * id + what, t, i);
   }
 
-  absl::Status Run(const RaggedRows& rows, const std::vector<RowId>& ids, float* state,
+  absl::Status Run(const RaggedRows& rows, const std::vector<RowId>& ids, void* state,
                    int num_slots, float* out, const Context& context) const override {
+    const bool cuda = context.device == Device::kCuda;
+    Mirror mirror(context);
     WindowAttentionParams p;
-    p.rows = rows;
+    p.rows = mirror.Rows(rows);
     p.heads = case_.heads;
     p.kv_heads = case_.kv_heads;
     p.head_dim = case_.head_dim;
@@ -66,23 +75,38 @@ class AttentionOp : public SequenceOp {
       }
     }
     p.out_stride = out_stride();
-    p.k_slot_stride = p.v_slot_stride = slot_floats();
+    p.k_slot_stride = p.v_slot_stride = slot_elements();
     p.num_slots = num_slots;
-    p.q = inputs[0].data();
-    p.k = inputs[1].data();
-    p.v = inputs[2].data();
-    p.k_ring = state;
-    p.v_ring = state + ring_floats();
-    p.out = out;
-    return WindowAttention(p, context);
+    void* const rings = mirror.InOutBytes(state, num_slots * slot_bytes(context.device));
+    if (cuda) {
+      p.q_bf16 = mirror.InRounded(inputs[0]);
+      p.k_bf16 = mirror.InRounded(inputs[1]);
+      p.v_bf16 = mirror.InRounded(inputs[2]);
+      p.k_ring_bf16 = static_cast<BF16*>(rings);
+      p.v_ring_bf16 = p.k_ring_bf16 + ring_floats();
+      p.out_bf16 = mirror.InOutRounded(out, ids.size() * out_stride());
+    } else {
+      p.q = inputs[0].data();
+      p.k = inputs[1].data();
+      p.v = inputs[2].data();
+      p.k_ring = static_cast<float*>(rings);
+      p.v_ring = p.k_ring + ring_floats();
+      p.out = out;
+    }
+    absl::Status status = mirror.Call([&] { return WindowAttention(p, context); });
+    status.Update(mirror.Finish());
+    return status;
   }
 
-  std::vector<double> Reference(int id, int64_t tokens) const override {
+  std::vector<double> Reference(int id, int64_t tokens, Device device) const override {
     std::vector<double> inputs[3];
     for (int what = 0; what < 3; ++what) {
       const int dim = (what == 0 ? case_.heads : case_.kv_heads) * case_.head_dim;
       for (int64_t t = 0; t < tokens; ++t) {
-        for (int i = 0; i < dim; ++i) inputs[what].push_back(Input(what, id, t, i));
+        for (int i = 0; i < dim; ++i) {
+          const float input = Input(what, id, t, i);
+          inputs[what].push_back(device == Device::kCpu ? input : Widen(RoundToBf16(input)));
+        }
       }
     }
     return reference::WindowAttention(tokens, case_.heads, case_.kv_heads, case_.head_dim,
@@ -108,23 +132,121 @@ TEST_P(WindowAttentionTest, SameBitsForThreadsSlotsAndTargets) {
   ExpectSameBitsForThreadsSlotsAndTargets(GetParam());
 }
 
+class WindowAttentionGraphTest : public ::testing::TestWithParam<SequenceCase> {};
+TEST_P(WindowAttentionGraphTest, SameBits) { ExpectSameBitsThroughGraphs(GetParam()); }
+
+std::vector<SequenceCase> CpuCases() {
+  return {Make("base", {}),
+          Make("window_1", {.window = 1}),
+          Make("window_2", {.window = 2}),
+          Make("window_63", {.window = 63}),
+          Make("window_64", {.window = 64}),
+          Make("window_65", {.window = 65}),
+          Make("window_128", {.window = 128}),
+          Make("window_beyond_length", {.window = 1000}),
+          Make("spare_blocks", {.extra_blocks = 2}),
+          Make("ten_heads", {.heads = 10}),
+          Make("one_head", {.heads = 1}),
+          Make("kv_heads_2", {.heads = 6, .kv_heads = 2}),
+          Make("kv_heads_each", {.heads = 3, .kv_heads = 3}),
+          Make("head_dim_1", {.head_dim = 1}),
+          Make("head_dim_77", {.head_dim = 77}),
+          Make("head_dim_256", {.heads = 5, .head_dim = 256}, 150),
+          Make("head_dim_512", {.heads = 2, .head_dim = 512}, 70),
+          Make("strided", {.extra_stride = 3}),
+          Make("sharp", {.sharpness = 40.0f}, 300, 3e-5),
+          Make("one_token", {}, 1),
+          Make("to_boundary", {}, 64),
+          Make("past_boundary", {}, 65),
+          Make("long", {.heads = 2, .head_dim = 8}, 1000)};
+}
+
+// The weights of the values and the result are each rounded to 8 bits: together up to 3 2^-9 of
+// the values' size, 2.
+SequenceCase MakeCuda(std::string name, AttentionCase c, int64_t tokens = 300) {
+  SequenceCase test = Make(std::move(name), c, tokens, 1.2e-2);
+  test.device = Device::kCuda;
+  return test;
+}
+
+std::vector<SequenceCase> CudaCases() {
+  return {MakeCuda("base", {}),
+          MakeCuda("window_1", {.window = 1}),
+          MakeCuda("window_2", {.window = 2}),
+          MakeCuda("window_63", {.window = 63}),
+          MakeCuda("window_64", {.window = 64}),
+          MakeCuda("window_65", {.window = 65}),
+          MakeCuda("window_128", {.window = 128}),
+          MakeCuda("window_255", {.window = 255}, 600),
+          MakeCuda("window_beyond_length", {.window = 1000}),
+          MakeCuda("spare_blocks", {.extra_blocks = 2}),
+          MakeCuda("ten_heads", {.heads = 10}),
+          MakeCuda("one_head", {.heads = 1}),
+          MakeCuda("many_heads", {.heads = 80, .head_dim = 16}, 150),
+          MakeCuda("kv_heads_2", {.heads = 6, .kv_heads = 2}),
+          MakeCuda("kv_heads_each", {.heads = 3, .kv_heads = 3}),
+          MakeCuda("head_dim_16", {.head_dim = 16}),
+          MakeCuda("head_dim_64", {.head_dim = 64}),
+          MakeCuda("head_dim_80", {.head_dim = 80}),
+          MakeCuda("head_dim_128", {.head_dim = 128}),
+          MakeCuda("head_dim_144", {.head_dim = 144}),
+          MakeCuda("head_dim_256", {.heads = 5, .head_dim = 256}, 150),
+          MakeCuda("strided", {.extra_stride = 8}),
+          MakeCuda("sharp", {.sharpness = 40.0f}),
+          MakeCuda("one_token", {}, 1),
+          MakeCuda("to_boundary", {}, 64),
+          MakeCuda("past_boundary", {}, 65),
+          MakeCuda("long", {.heads = 2, .head_dim = 32}, 1000)};
+}
+
+std::string Name(const ::testing::TestParamInfo<SequenceCase>& info) { return info.param.name; }
+INSTANTIATE_TEST_SUITE_P(All, WindowAttentionTest, ::testing::ValuesIn(CpuCases()), Name);
+INSTANTIATE_TEST_SUITE_P(Cuda, WindowAttentionTest, ::testing::ValuesIn(CudaCases()), Name);
+INSTANTIATE_TEST_SUITE_P(Cuda, WindowAttentionGraphTest, ::testing::ValuesIn(CudaCases()), Name);
+
+// The windows of real models: whole groups of blocks, rings that are overwritten within a chunk.
+// The largest has tiles enough in one chunk that each goes through all of its groups by itself.
+class LongWindowTest : public ::testing::TestWithParam<SequenceCase> {};
+
+TEST_P(LongWindowTest, MatchesReference) { ExpectMatchesReference(GetParam()); }
+TEST_P(LongWindowTest, SameBitsHoweverChunked) {
+  SequenceCase test = GetParam();
+  test.plans = {{test.tokens - 3, 1}, {1000}, {2100, 1, 1, 1, 64}, {257, 1, 600, 64, 5}};
+  ExpectSameBitsHoweverChunked(test);
+}
+
 INSTANTIATE_TEST_SUITE_P(
-    All, WindowAttentionTest,
-    ::testing::Values(
-        Make("base", {}), Make("window_1", {.window = 1}), Make("window_2", {.window = 2}),
-        Make("window_63", {.window = 63}), Make("window_64", {.window = 64}),
-        Make("window_65", {.window = 65}), Make("window_128", {.window = 128}),
-        Make("window_beyond_length", {.window = 1000}), Make("spare_blocks", {.extra_blocks = 2}),
-        Make("ten_heads", {.heads = 10}), Make("one_head", {.heads = 1}),
-        Make("kv_heads_2", {.heads = 6, .kv_heads = 2}),
-        Make("kv_heads_each", {.heads = 3, .kv_heads = 3}), Make("head_dim_1", {.head_dim = 1}),
-        Make("head_dim_77", {.head_dim = 77}),
-        Make("head_dim_256", {.heads = 5, .head_dim = 256}, 150),
-        Make("head_dim_512", {.heads = 2, .head_dim = 512}, 70),
-        Make("strided", {.extra_stride = 3}), Make("sharp", {.sharpness = 40.0f}, 300, 3e-5),
-        Make("one_token", {}, 1), Make("to_boundary", {}, 64), Make("past_boundary", {}, 65),
-        Make("long", {.heads = 2, .head_dim = 8}, 1000)),
-    [](const auto& info) { return info.param.name; });
+    Cuda, LongWindowTest,
+    ::testing::Values(MakeCuda("small_model", {.heads = 6, .head_dim = 64, .window = 512}, 1500),
+                      MakeCuda("one_head", {.heads = 1, .head_dim = 64, .window = 2048}, 3000),
+                      MakeCuda("one_large_head", {.heads = 1, .head_dim = 256, .window = 2048},
+                               2500)),
+    Name);
+
+TEST(LongWindowCudaTest, TenHeadsOf256) {
+  SequenceCase test = MakeCuda("", {.heads = 10, .head_dim = 256, .window = 2048}, 3000);
+  test.plans = {{2999, 1}, {1000}, {2100, 1, 1, 1, 64}, {12, 300, 600}};
+  ExpectSameBitsHoweverChunked(test);
+}
+
+TEST(WindowAttentionCudaTest, RefusesWhatItDoesNotTake) {
+  if (TestQueue() == nullptr) GTEST_SKIP() << "no CUDA device";
+  const Context context{Device::kCuda, nullptr, TestQueue()};
+  const auto refusal = [&](AttentionCase c) {
+    const AttentionOp op(c);
+    std::vector<uint8_t> state(op.slot_bytes(Device::kCuda));
+    std::vector<float> out(op.out_stride());
+    const int32_t offsets[] = {0, 1}, slots[] = {0};
+    const int64_t positions[] = {0};
+    const absl::Status status =
+        op.Run({1, 1, offsets, slots, positions}, {{0, 0}}, state.data(), 1, out.data(), context);
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+    return std::string(status.message());
+  };
+  EXPECT_THAT(refusal({.head_dim = 24}), HasSubstr("head_dim: CUDA takes multiples of 16"));
+  EXPECT_THAT(refusal({.head_dim = 272}), HasSubstr("head_dim: CUDA takes multiples of 16"));
+  EXPECT_THAT(refusal({.extra_stride = 4}), HasSubstr("q: CUDA takes rows and slots"));
+}
 
 TEST(RopeTest, TableAndRotationMatchReference) {
   const auto pool = MakePool(2);
@@ -205,6 +327,67 @@ TEST(RopeTest, RowsDoNotDependOnTheBatch) {
                   .ok());
   EXPECT_TRUE(testing::BitwiseEqual(cos.data() + 7 * 8, lone_cos.data(), 8));
   EXPECT_TRUE(testing::BitwiseEqual(sin.data() + 7 * 8, lone_sin.data(), 8));
+}
+
+// The same tables, and the rotation of the CPU (with fused multiply-adds), rounded.
+TEST(RopeCudaTest, AsOnTheCpu) {
+  if (TestQueue() == nullptr) GTEST_SKIP() << "no CUDA device";
+  if (FusedTargets().empty()) GTEST_SKIP() << "the CPU rounds twice";
+  const auto pool = MakePool(1);
+  const Context cpu{Device::kCpu, pool.get()}, cuda{Device::kCuda, nullptr, TestQueue()};
+  struct Case {
+    int heads, plain_heads, head_dim, rotary_dims, extra;
+    int64_t start;
+  };
+  const Case cases[] = {{3, 0, 64, 64, 0, 0}, {3, 1, 64, 32, 0, 63}, {11, 1, 256, 128, 0, 8000},
+                        {1, 2, 10, 6, 0, 0},  {3, 1, 64, 64, 5, 0},  {3, 1, 64, 64, 8, 1000000},
+                        {2, 1, 16, 0, 0, 5},  {1, 0, 8, 8, 0, 70}};
+  for (const Case& c : cases) {
+    SCOPED_TRACE(::testing::Message() << c.heads << " + " << c.plain_heads << " heads of "
+                                      << c.head_dim << ", " << c.rotary_dims << " rotated");
+    // Padding in the middle: its tables are zeros, so that its rotated dimensions are, too.
+    const int half = c.rotary_dims / 2, rows = 40;
+    const int dim = (c.heads + c.plain_heads) * c.head_dim, stride = dim + c.extra;
+    const int32_t offsets[] = {0, 3, 5, rows}, slots[] = {1, -1, 0};
+    const int64_t positions[] = {c.start, 7, c.start + 100};
+    const RaggedRows ragged = {rows, 3, offsets, slots, positions};
+    std::vector<float> cos(rows * half, kNaN), sin = cos, cuda_cos = cos, cuda_sin = cos;
+    std::vector<float> x(rows * stride, kNaN), out = x;
+    for (int r = 0; r < rows; ++r) {
+      for (int i = 0; i < dim; ++i) x[r * stride + i] = Pseudo(1, r, i);
+    }
+    ASSERT_TRUE(RopeTable({ragged, c.rotary_dims, 10000.0f, cos.data(), sin.data()}, cpu).ok());
+    Mirror mirror(cuda);
+    RopeTableParams table{mirror.Rows(ragged), c.rotary_dims, 10000.0f, nullptr, nullptr};
+    table.cos = mirror.InOut(cuda_cos);
+    table.sin = mirror.InOut(cuda_sin);
+    ASSERT_TRUE(RopeTable(table, cuda).ok());
+    RopeParams p{rows, c.heads, c.head_dim, c.rotary_dims, stride, table.cos, table.sin, nullptr};
+    p.plain_heads = c.plain_heads;
+    p.x = mirror.In(x);
+    p.out_bf16 = mirror.InOutRounded(out.data(), out.size());
+    p.out_stride = stride;
+    ASSERT_TRUE(Rope(p, cuda).ok());
+    ASSERT_TRUE(mirror.Finish().ok());
+    for (int i = 0; i < rows * half; ++i) {  // a rounding's doubt in double may show once
+      ASSERT_NEAR(cuda_cos[i], cos[i], 6e-8) << i;
+      ASSERT_NEAR(cuda_sin[i], sin[i], 6e-8) << i;
+    }
+    const ScopedTarget scoped(FusedTargets()[0]);
+    ASSERT_TRUE(Rope({rows, c.heads, c.head_dim, c.rotary_dims, stride, cuda_cos.data(),
+                      cuda_sin.data(), x.data()},
+                     cpu)
+                    .ok());
+    for (int r = 0; r < rows; ++r) {
+      for (int i = 0; i < stride; ++i) {
+        if (i < dim) {
+          ASSERT_EQ(out[r * stride + i], Widen(RoundToBf16(x[r * stride + i]))) << r << " " << i;
+        } else {
+          ASSERT_TRUE(std::isnan(out[r * stride + i]));
+        }
+      }
+    }
+  }
 }
 
 class AttentionErrors : public ::testing::Test {

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "tests/kernels/mirror.h"
 #include "tests/kernels/reference.h"
 #include "tests/kernels/test_util.h"
 
@@ -105,18 +106,144 @@ TEST_P(RmsNormTest, SameBitsForRowsThreadsAndTargets) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, RmsNormTest,
-    ::testing::Values(
-        NormCase{}, NormCase{.name = "one_row", .rows = 1}, NormCase{.name = "dim_1", .dim = 1},
-        NormCase{.name = "dim_15", .dim = 15}, NormCase{.name = "dim_77", .dim = 77},
-        NormCase{.name = "dim_2560", .dim = 2560}, NormCase{.name = "dim_20000", .dim = 20000},
-        NormCase{.name = "delta", .delta = true},
-        NormCase{.name = "delta_dim_77", .dim = 77, .delta = true},
-        NormCase{.name = "offset_0", .weight_offset = 0.0f},
-        NormCase{.name = "eps_large", .eps = 0.1f}, NormCase{.name = "tiny", .scale = 1e-12f},
-        NormCase{.name = "large", .scale = 1e15f}),
-    [](const auto& info) { return std::string(info.param.name); });
+const NormCase kNormCases[] = {{},
+                               {.name = "one_row", .rows = 1},
+                               {.name = "dim_1", .dim = 1},
+                               {.name = "dim_15", .dim = 15},
+                               {.name = "dim_77", .dim = 77},
+                               {.name = "dim_384", .dim = 384},
+                               {.name = "dim_2047", .dim = 2047},
+                               {.name = "dim_2560", .dim = 2560},
+                               {.name = "dim_4096", .dim = 4096},
+                               {.name = "dim_20000", .dim = 20000},
+                               {.name = "delta", .delta = true},
+                               {.name = "delta_dim_77", .dim = 77, .delta = true},
+                               {.name = "delta_dim_2560", .dim = 2560, .delta = true},
+                               {.name = "delta_dim_8192", .dim = 8192, .delta = true},
+                               {.name = "offset_0", .weight_offset = 0.0f},
+                               {.name = "eps_large", .eps = 0.1f},
+                               {.name = "tiny", .scale = 1e-12f},
+                               {.name = "large", .scale = 1e15f}};
+std::string NormName(const ::testing::TestParamInfo<NormCase>& info) { return info.param.name; }
+INSTANTIATE_TEST_SUITE_P(All, RmsNormTest, ::testing::ValuesIn(kNormCases), NormName);
+
+class RmsNormCudaTest : public ::testing::TestWithParam<NormCase> {
+ protected:
+  void SetUp() override {
+    context_.queue = TestQueue();
+    if (context_.queue == nullptr) GTEST_SKIP() << "no CUDA device";
+  }
+  struct Result {
+    std::vector<float> x, out;
+  };
+  Result Run(const NormCase& c, int first, int rows) {
+    Result result;
+    result.out.assign(size_t(rows) * c.dim, kNaN);
+    std::vector<float> delta;
+    for (int r = 0; r < rows; ++r) {
+      for (int i = 0; i < c.dim; ++i) {
+        result.x.push_back(c.scale * Pseudo(1, first + r, i));
+        delta.push_back(c.scale * Pseudo(2, first + r, i));
+      }
+    }
+    const std::vector<float> weight = PseudoVector(3, c.dim);
+    Mirror mirror(context_);
+    RmsNormParams p;
+    p.num_rows = rows;
+    p.dim = c.dim;
+    p.eps = c.eps;
+    p.weight_offset = c.weight_offset;
+    p.delta = c.delta ? mirror.In(delta) : nullptr;
+    p.weight = mirror.In(weight);
+    p.x = mirror.InOut(result.x);
+    p.out_bf16 = mirror.InOutRounded(result.out.data(), result.out.size());
+    absl::Status status = RmsNorm(p, context_);
+    status.Update(mirror.Finish());
+    EXPECT_TRUE(status.ok()) << status;
+    return result;
+  }
+  Context context_{Device::kCuda};
+};
+
+// The written order, bit by bit: also the accuracy, for the CPU's order is as good.
+TEST_P(RmsNormCudaTest, AddsInTheOrderOfTheContract) {
+  const NormCase& c = GetParam();
+  const Result result = Run(c, 0, 2);
+  for (int r = 0; r < 2; ++r) {
+    float partial[256] = {};
+    std::vector<float> x;
+    for (int i = 0; i < c.dim; ++i) {
+      x.push_back(c.scale * Pseudo(1, r, i));
+      if (c.delta) x[i] += c.scale * Pseudo(2, r, i);
+      ASSERT_EQ(result.x[r * c.dim + i], x[i]);
+      float& sum = partial[i / 4 % 256];
+      sum = std::fma(x[i], x[i], sum);
+    }
+    for (int half = 16; half > 0; half /= 2) {
+      for (int warp = 0; warp < 256; warp += 32) {
+        for (int i = warp; i < warp + half; ++i) partial[i] += partial[i + half];
+      }
+    }
+    for (int half = 128; half > 16; half /= 2) {
+      for (int i = 0; i < half; i += 32) partial[i] += partial[i + half];
+    }
+    const float inverse = 1.0f / std::sqrt(partial[0] / static_cast<float>(c.dim) + c.eps);
+    for (int i = 0; i < c.dim; ++i) {
+      const float out = x[i] * inverse * (c.weight_offset + Pseudo(3, i));
+      ASSERT_EQ(result.out[r * c.dim + i], Widen(RoundToBf16(out))) << r << " " << i;
+    }
+  }
+}
+
+TEST_P(RmsNormCudaTest, SameBitsAloneAndInABatch) {
+  const NormCase& c = GetParam();
+  const Result whole = Run(c, 0, 17);
+  for (int r = 0; r < 17; r += 4) {
+    const Result alone = Run(c, r, 1);
+    EXPECT_TRUE(testing::BitwiseEqual(alone.out.data(), whole.out.data() + r * c.dim, c.dim));
+    EXPECT_TRUE(testing::BitwiseEqual(alone.x.data(), whole.x.data() + r * c.dim, c.dim));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cuda, RmsNormCudaTest, ::testing::ValuesIn(kNormCases), NormName);
+
+TEST(RmsNormCuda, RowIdsAndResidualOnly) {
+  if (TestQueue() == nullptr) GTEST_SKIP() << "no CUDA device";
+  const Context context{Device::kCuda, nullptr, TestQueue()};
+  constexpr int kRows = 9, kDim = 70;
+  const std::vector<int32_t> ids = {7, 2, 3};
+  const std::vector<float> delta = PseudoVector(2, kRows * kDim), weight = PseudoVector(3, kDim);
+  const std::vector<float> before = PseudoVector(1, kRows * kDim);
+  std::vector<float> all = before, some = before, bare = before;
+  std::vector<float> every(kRows * kDim, kNaN), out(ids.size() * kDim, kNaN);
+  Mirror mirror(context);
+  RmsNormParams p;
+  p.num_rows = kRows;
+  p.dim = kDim;
+  p.delta = mirror.In(delta);
+  p.weight = mirror.In(weight);
+  p.x = mirror.InOut(all);
+  p.out_bf16 = mirror.InOutRounded(every.data(), every.size());
+  ASSERT_TRUE(RmsNorm(p, context).ok());
+  p.x = mirror.InOut(bare);
+  p.out_bf16 = nullptr;
+  ASSERT_TRUE(RmsNorm(p, context).ok());
+  p.num_rows = 3;
+  p.x = mirror.InOut(some);
+  p.out_bf16 = mirror.InOutRounded(out.data(), out.size());
+  p.row_ids = mirror.In(ids);
+  ASSERT_TRUE(RmsNorm(p, context).ok());
+  ASSERT_TRUE(mirror.Finish().ok());
+  EXPECT_TRUE(testing::BitwiseEqual(bare, all));
+  for (int r = 0; r < kRows; ++r) {
+    const auto at = std::find(ids.begin(), ids.end(), r);
+    for (int i = 0; i < kDim; ++i) {
+      EXPECT_EQ(some[r * kDim + i], at == ids.end() ? before[r * kDim + i] : all[r * kDim + i]);
+      if (at == ids.end()) continue;
+      EXPECT_EQ(out[(at - ids.begin()) * kDim + i], every[r * kDim + i]);
+    }
+  }
+}
 
 TEST(RmsNormResidualTest, WithoutOutOnlyAdds) {
   const auto pool = MakePool(1);
@@ -262,6 +389,97 @@ TEST(SoftcapTest, AccurateAndSameBits) {
         EXPECT_TRUE(testing::BitwiseEqual(&value, first.data() + i, 1));
       }
     }
+  }
+}
+
+class ElementwiseCudaTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    context_.queue = TestQueue();
+    if (context_.queue == nullptr) GTEST_SKIP() << "no CUDA device";
+  }
+  Context context_{Device::kCuda};
+};
+
+constexpr Activation kActivations[] = {Activation::kGeluTanh, Activation::kGelu, Activation::kSilu,
+                                       Activation::kRelu};
+
+TEST_F(ElementwiseCudaTest, GatedActivationIsAccurateOverTheWholeRange) {
+  const std::vector<float> gate = Sweep(), up(gate.size(), 1.0f);
+  const int dim = static_cast<int>(gate.size());
+  for (const Activation act : kActivations) {
+    std::vector<double> expected;
+    for (const float x : gate) expected.push_back(reference::Activate(act, x));
+    std::vector<float> out(dim, kNaN);
+    Mirror mirror(context_);
+    ASSERT_TRUE(GatedActivation(
+                    {act, 1, dim, dim, dim, dim, mirror.In(gate), mirror.In(up), mirror.InOut(out)},
+                    context_)
+                    .ok());
+    ASSERT_TRUE(mirror.Finish().ok());
+    EXPECT_TRUE(Near(out, expected, 1.5e-5, 1e-30)) << static_cast<int>(act);
+    EXPECT_TRUE(Near(out, expected, 7e-7, 1e-2)) << static_cast<int>(act);
+  }
+}
+
+TEST_F(ElementwiseCudaTest, GatedActivationHasTheSameBitsForRowsStridesAndAliases) {
+  const int rows = 17;
+  for (const int dim : {4132, 4133}) {  // in pieces of four and one by one
+    const std::vector<float> gate = PseudoVector(1, rows * dim, 5.0f);
+    const std::vector<float> up = PseudoVector(2, rows * dim);
+    for (const Activation act : kActivations) {
+      std::vector<float> whole(rows * dim, kNaN), in_gate = gate, in_up = up;
+      std::vector<float> fused, strided(rows * (dim + 3), kNaN), alone(dim, kNaN);
+      for (int r = 0; r < rows; ++r) {
+        fused.insert(fused.end(), gate.begin() + r * dim, gate.begin() + (r + 1) * dim);
+        fused.insert(fused.end(), up.begin() + r * dim, up.begin() + (r + 1) * dim);
+      }
+      Mirror mirror(context_);
+      const float* const g = mirror.In(gate);
+      const float* const u = mirror.In(up);
+      float* const aliased_gate = mirror.InOut(in_gate);
+      float* const aliased_up = mirror.InOut(in_up);
+      const float* const f = mirror.In(fused);
+      const auto run = [&](const GatedActivationParams& p) {
+        const absl::Status status = GatedActivation(p, context_);
+        EXPECT_TRUE(status.ok()) << status;
+      };
+      run({act, rows, dim, dim, dim, dim, g, u, mirror.InOut(whole)});
+      run({act, rows, dim, dim, dim, dim, aliased_gate, u, aliased_gate});
+      run({act, rows, dim, dim, dim, dim, g, aliased_up, aliased_up});
+      run({act, rows, dim, 2 * dim, 2 * dim, dim + 3, f, f + dim, mirror.InOut(strided)});
+      run({act, 1, dim, dim, dim, dim, g + 5 * dim, u + 5 * dim, mirror.InOut(alone)});
+      ASSERT_TRUE(mirror.Finish().ok());
+      EXPECT_TRUE(testing::BitwiseEqual(in_gate, whole, {rows, dim}));
+      EXPECT_TRUE(testing::BitwiseEqual(in_up, whole, {rows, dim}));
+      EXPECT_TRUE(testing::BitwiseEqual(alone.data(), whole.data() + 5 * dim, dim));
+      for (int r = 0; r < rows; ++r) {
+        EXPECT_TRUE(
+            testing::BitwiseEqual(strided.data() + r * (dim + 3), whole.data() + r * dim, dim));
+        EXPECT_TRUE(std::isnan(strided[r * (dim + 3) + dim]));
+      }
+    }
+  }
+}
+
+TEST_F(ElementwiseCudaTest, SoftcapIsAccurateAndHasTheSameBits) {
+  std::vector<float> values = Sweep();
+  values.resize(values.size() / 4 * 4);
+  const int dim = static_cast<int>(values.size());
+  for (const float cap : {30.0f, 1.0f, 50.0f}) {
+    std::vector<double> expected;
+    for (const float x : values) expected.push_back(double{cap} * std::tanh(x / double{cap}));
+    std::vector<float> x = values, odd = values;
+    Mirror mirror(context_);
+    ASSERT_TRUE(Softcap({1, dim, cap, mirror.InOut(x)}, context_).ok());
+    // Not aligned, and not in pieces of four.
+    ASSERT_TRUE(Softcap({1, dim - 2, cap, mirror.InOut(odd) + 1}, context_).ok());
+    ASSERT_TRUE(mirror.Finish().ok());
+    EXPECT_TRUE(Near(x, expected, 6e-7, 1e-35)) << cap;
+    for (const float value : x) ASSERT_LE(std::fabs(value), cap);
+    EXPECT_TRUE(testing::BitwiseEqual(x.data() + 1, odd.data() + 1, dim - 2));
+    EXPECT_EQ(odd[0], values[0]);
+    EXPECT_EQ(odd[dim - 1], values[dim - 1]);
   }
 }
 

@@ -2,19 +2,88 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 
 namespace reprise::kernels {
+
+namespace {
+
+bool use_graphs = false;
+
+// Allocating costs more than most kernels that are tested. Handed out from the bottom up; empty
+// again when no Mirror is left.
+struct Arena {
+  static constexpr size_t kBytes = size_t{512} << 20;
+  Buffer memory;
+  size_t used = 0;
+  int mirrors = 0;
+};
+
+Arena& SharedArena() {
+  static Arena& arena = *new Arena();  // never freed: the driver may be gone at exit
+  return arena;
+}
+
+}  // namespace
+
+ScopedGraphs::ScopedGraphs() { use_graphs = true; }
+ScopedGraphs::~ScopedGraphs() { use_graphs = false; }
+
+Mirror::Mirror(const Context& context) : context_(context) { ++SharedArena().mirrors; }
+
+Mirror::~Mirror() {
+  Arena& arena = SharedArena();
+  if (--arena.mirrors == 0) arena.used = 0;
+}
+
+absl::StatusOr<Mirror::Copy> Mirror::Allocate(size_t bytes) const {
+  static const bool exact = std::getenv("REPRISE_EXACT_BUFFERS") != nullptr;
+  Arena& arena = SharedArena();
+  Copy copy;
+  copy.bytes = bytes;
+  if (!exact && arena.memory.data() == nullptr) {
+    absl::StatusOr<Buffer> made = Buffer::Allocate(context_.device, Arena::kBytes);
+    if (!made.ok()) return made.status();
+    arena.memory = *std::move(made);
+  }
+  if (!exact && bytes <= Arena::kBytes - arena.used) {
+    copy.device = arena.memory.as<uint8_t>() + arena.used;
+    arena.used = std::min(Arena::kBytes, arena.used + (bytes + 255) / 256 * 256);
+    return copy;
+  }
+  absl::StatusOr<Buffer> made = Buffer::Allocate(context_.device, bytes);
+  if (!made.ok()) return made.status();
+  copy.buffer = *std::move(made);
+  copy.device = copy.buffer.data();
+  return copy;
+}
 
 void* Mirror::Lend(const void* data, size_t bytes, void* back) {
   if (context_.device == Device::kCpu) return const_cast<void*>(data);
   if (bytes == 0) return nullptr;
-  absl::StatusOr<Buffer> buffer = Buffer::Allocate(context_.device, bytes);
-  status_.Update(buffer.status());
-  if (!buffer.ok()) return nullptr;
-  status_.Update(context_.queue->Upload(buffer->data(), data, bytes));
-  void* device = buffer->data();
-  copies_.push_back({*std::move(buffer), back, bytes});
-  return device;
+  absl::StatusOr<Copy> copy = Allocate(bytes);
+  status_.Update(copy.status());
+  if (!copy.ok()) return nullptr;
+  status_.Update(context_.queue->Upload(copy->device, data, bytes));
+  copy->back = back;
+  copies_.push_back(*std::move(copy));
+  return copies_.back().device;
+}
+
+absl::Status Mirror::Call(const std::function<absl::Status()>& op) {
+  if (!status_.ok()) return status_;
+  if (context_.device == Device::kCpu || !use_graphs) return op();
+  // Uploads of pageable memory may not lie in the recording.
+  absl::Status status = context_.queue->Synchronize();
+  if (!status.ok()) return status;
+  status = context_.queue->BeginCapture();
+  if (!status.ok()) return status;
+  status = op();
+  absl::StatusOr<DeviceGraph> graph = context_.queue->EndCapture();
+  status.Update(graph.status());
+  if (status.ok()) status = context_.queue->Launch(*graph);
+  status.Update(context_.queue->Synchronize());  // before the graph goes
+  return status;
 }
 
 RaggedRows Mirror::Rows(const RaggedRows& rows) {
@@ -43,7 +112,7 @@ absl::Status Mirror::Finish() {
   if (context_.device == Device::kCuda) {
     for (const Copy& copy : copies_) {
       if (copy.back == nullptr) continue;
-      status_.Update(context_.queue->Download(copy.back, copy.buffer.data(), copy.bytes));
+      status_.Update(context_.queue->Download(copy.back, copy.device, copy.bytes));
     }
     status_.Update(context_.queue->Synchronize());
   }

@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <list>
 #include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "kernels/device_queue.h"
 #include "kernels/kernels.h"
 
@@ -34,10 +36,17 @@ inline float Widen(BF16 value) {
 // copies. In: read. InOut: read, and written back by Finish. The vectors must outlive Finish.
 //   Mirror mirror(context);
 //   params.x = mirror.In(x);  params.out = mirror.InOut(out);
-//   status = Op(params, context);  status.Update(mirror.Finish());
+//   status = mirror.Call([&] { return Op(params, context); });
+//   status.Update(mirror.Finish());
+// The copies lie in one piece of device memory that all Mirrors of a process share; with
+// REPRISE_EXACT_BUFFERS set in the environment each has an allocation of its own, for tools that
+// look for accesses out of bounds.
 class Mirror {
  public:
-  explicit Mirror(const Context& context) : context_(context) {}
+  explicit Mirror(const Context& context);
+  ~Mirror();
+  Mirror(const Mirror&) = delete;
+  Mirror& operator=(const Mirror&) = delete;
 
   template <typename T>
   T* In(const std::vector<T>& values) {
@@ -64,6 +73,10 @@ class Mirror {
     widened_.push_back({&rounded_.back(), values});
     return InOut(rounded_.back());
   }
+  // Memory that is a state, of whatever type the device has it in.
+  void* InOutBytes(void* data, size_t bytes) { return Lend(data, bytes, data); }
+  // Runs `op`: at once, or as a recorded graph while a ScopedGraphs lives (CUDA only).
+  absl::Status Call(const std::function<absl::Status()>& op);
   // The step's rows with what CUDA wants beside them.
   RaggedRows Rows(const RaggedRows& rows);
 
@@ -73,9 +86,11 @@ class Mirror {
  private:
   struct Copy {
     Buffer buffer;
+    void* device = nullptr;
     void* back = nullptr;
     size_t bytes = 0;
   };
+  absl::StatusOr<Copy> Allocate(size_t bytes) const;
   void* Lend(const void* data, size_t bytes, void* back);
 
   Context context_;
@@ -85,6 +100,12 @@ class Mirror {
   std::vector<std::unique_ptr<std::vector<int64_t>>> longs_;
   std::list<std::vector<BF16>> rounded_;
   std::vector<std::pair<std::vector<BF16>*, float*>> widened_;
+};
+
+class ScopedGraphs {
+ public:
+  ScopedGraphs();
+  ~ScopedGraphs();
 };
 
 // The test's queue on the CUDA device, or null where there is none (the test should then skip).

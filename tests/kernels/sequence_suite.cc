@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "tests/kernels/mirror.h"
 #include "tests/kernels/test_util.h"
 
 namespace reprise::kernels {
@@ -12,6 +13,7 @@ namespace {
 
 constexpr int kSlots = 20;
 constexpr int kPaddingRows = 3;
+constexpr uint8_t kUnwritten = 0xff;  // bytes of a NaN, in float32 and in bf16
 
 struct Step {
   std::vector<int32_t> offsets = {0};
@@ -31,7 +33,30 @@ struct Step {
   }
 };
 
-void RunStep(const SequenceOp& op, const Step& step, std::vector<float>* state, int num_slots,
+// A context and what it borrows.
+struct Runner {
+  Runner(Device device, int threads) : pool(MakePool(threads)) {
+    context.device = device;
+    context.pool = pool.get();
+    if (device == Device::kCuda) context.queue = TestQueue();
+  }
+  std::unique_ptr<ThreadPool> pool;
+  Context context;
+};
+
+#define SKIP_WITHOUT_DEVICE(test)                                 \
+  if ((test).device == Device::kCuda && TestQueue() == nullptr) { \
+    GTEST_SKIP() << "no CUDA device";                             \
+  }
+
+void ExpectCountersZero(DeviceQueue& queue) {
+  std::vector<uint32_t> counters(DeviceQueue::kCounters, 1);
+  ASSERT_TRUE(queue.Download(counters.data(), queue.counters(), counters.size() * 4).ok());
+  ASSERT_TRUE(queue.Synchronize().ok());
+  EXPECT_EQ(std::count(counters.begin(), counters.end(), 0u), DeviceQueue::kCounters);
+}
+
+void RunStep(const SequenceOp& op, const Step& step, std::vector<uint8_t>* state, int num_slots,
              const Context& context, RunResult* result) {
   const int64_t stride = op.out_stride();
   std::vector<float> out(step.ids.size() * stride, kNaN);
@@ -54,7 +79,7 @@ void RunStep(const SequenceOp& op, const Step& step, std::vector<float>* state, 
 
 std::vector<float> Alone(const SequenceCase& test, const SequenceOp& op, int slot,
                          const std::vector<int64_t>& chunks, const Context& context,
-                         std::vector<float>* state) {
+                         std::vector<uint8_t>* state) {
   RunResult result = RunFeeds(op, {{0, slot, test.tokens, chunks}}, kSlots, context);
   *state = result.states[0];
   return result.outputs[0];
@@ -65,7 +90,9 @@ std::vector<float> Alone(const SequenceCase& test, const SequenceOp& op, int slo
 RunResult RunFeeds(const SequenceOp& op, const std::vector<Feed>& feeds, int num_slots,
                    const Context& context, bool padding) {
   RunResult result;
-  std::vector<float> state(num_slots * op.slot_floats(), kNaN);
+  const int64_t slot_bytes = op.slot_bytes(context.device);
+  const int64_t state_bytes = op.state_bytes(context.device);
+  std::vector<uint8_t> state(num_slots * slot_bytes, kUnwritten);
   std::vector<int64_t> fed(feeds.size(), 0);
   std::vector<size_t> next(feeds.size(), 0);
   bool busy = true;
@@ -88,55 +115,58 @@ RunResult RunFeeds(const SequenceOp& op, const std::vector<Feed>& feeds, int num
   }
   std::set<int> used;
   for (const Feed& feed : feeds) {
-    const float* slot = state.data() + feed.slot * op.slot_floats();
-    result.states[feed.id].assign(slot, slot + op.state_floats());
+    const uint8_t* slot = state.data() + feed.slot * slot_bytes;
+    result.states[feed.id].assign(slot, slot + state_bytes);
     used.insert(feed.slot);
   }
   for (int s = 0; s < num_slots; ++s) {
-    const int64_t from = used.count(s) != 0 ? op.state_floats() : 0;
-    for (int64_t i = from; i < op.slot_floats(); ++i) {
-      if (std::isnan(state[s * op.slot_floats() + i])) continue;
-      ADD_FAILURE() << "float " << i << " of slot " << s << " was written";
+    const int64_t from = used.count(s) != 0 ? state_bytes : 0;
+    for (int64_t i = from; i < slot_bytes; ++i) {
+      if (state[s * slot_bytes + i] == kUnwritten) continue;
+      ADD_FAILURE() << "byte " << i << " of slot " << s << " was written";
       break;
     }
   }
+  if (context.device == Device::kCuda) ExpectCountersZero(*context.queue);
   return result;
 }
 
 void ExpectMatchesReference(const SequenceCase& test) {
+  SKIP_WITHOUT_DEVICE(test);
   const std::unique_ptr<SequenceOp> op = test.make();
-  const auto pool = MakePool(2);
-  for (const int64_t target : AllTargets()) {
+  const Runner runner(test.device, 2);
+  const auto targets = test.device == Device::kCpu ? AllTargets() : std::vector<int64_t>{0};
+  for (const int64_t target : targets) {
     const ScopedTarget scoped(target);
     SCOPED_TRACE(hwy::TargetName(target));
-    std::vector<float> state;
-    const std::vector<float> output =
-        Alone(test, *op, 3, {test.tokens}, {Device::kCpu, pool.get()}, &state);
-    EXPECT_TRUE(Near(output, op->Reference(0, test.tokens), test.tolerance));
+    std::vector<uint8_t> state;
+    const std::vector<float> output = Alone(test, *op, 3, {test.tokens}, runner.context, &state);
+    EXPECT_TRUE(Near(output, op->Reference(0, test.tokens, test.device), test.tolerance));
   }
 }
 
 void ExpectSameBitsHoweverChunked(const SequenceCase& test) {
+  SKIP_WITHOUT_DEVICE(test);
   const std::unique_ptr<SequenceOp> op = test.make();
-  const auto pool = MakePool(2);
-  const Context context{Device::kCpu, pool.get()};
-  std::vector<float> whole_state;
-  const std::vector<float> whole = Alone(test, *op, 0, {test.tokens}, context, &whole_state);
-  const std::vector<std::vector<int64_t>> plans = {
+  const Runner runner(test.device, 2);
+  std::vector<uint8_t> whole_state;
+  const std::vector<float> whole = Alone(test, *op, 0, {test.tokens}, runner.context, &whole_state);
+  std::vector<std::vector<int64_t>> plans = {
       {1}, {7}, {63}, {64}, {65}, {3, 61, 1, 1, 62, 5, 128, 2}, {100, 1, 27}, {1, 130, 1, 64}};
+  if (!test.plans.empty()) plans = test.plans;
   for (const std::vector<int64_t>& plan : plans) {
     SCOPED_TRACE(::testing::PrintToString(plan));
-    std::vector<float> state;
-    const std::vector<float> output = Alone(test, *op, 0, plan, context, &state);
+    std::vector<uint8_t> state;
+    const std::vector<float> output = Alone(test, *op, 0, plan, runner.context, &state);
     EXPECT_TRUE(testing::BitwiseEqual(output, whole, {test.tokens, op->out_dim()}));
     EXPECT_TRUE(testing::BitwiseEqual(state, whole_state));
   }
 }
 
 void ExpectSameBitsInBatch(const SequenceCase& test) {
+  SKIP_WITHOUT_DEVICE(test);
   const std::unique_ptr<SequenceOp> op = test.make();
-  const auto pool = MakePool(2);
-  const Context context{Device::kCpu, pool.get()};
+  const Runner runner(test.device, 2);
   // 17 sequences at odd positions: some decode, some prefill, some come late.
   std::vector<Feed> feeds;
   for (int id = 0; id < 17; ++id) {
@@ -145,13 +175,13 @@ void ExpectSameBitsInBatch(const SequenceCase& test) {
         {id, (id * 3 + 1) % kSlots, tokens, {1 + id * 5 % 9, 1, 1 + id * 13 % 70}, id % 4});
   }
   std::rotate(feeds.begin(), feeds.begin() + 6, feeds.end());
-  RunResult batch = RunFeeds(*op, feeds, kSlots, context, /*padding=*/true);
+  RunResult batch = RunFeeds(*op, feeds, kSlots, runner.context, /*padding=*/true);
   for (const Feed& feed : feeds) {
     SCOPED_TRACE(feed.id);
     Feed lone = feed;
     lone.delay = 0;
     lone.chunks = {feed.tokens};
-    RunResult alone = RunFeeds(*op, {lone}, kSlots, context);
+    RunResult alone = RunFeeds(*op, {lone}, kSlots, runner.context);
     EXPECT_TRUE(testing::BitwiseEqual(batch.outputs[feed.id], alone.outputs[feed.id],
                                       {feed.tokens, op->out_dim()}));
     EXPECT_TRUE(testing::BitwiseEqual(batch.states[feed.id], alone.states[feed.id]));
@@ -159,30 +189,43 @@ void ExpectSameBitsInBatch(const SequenceCase& test) {
 }
 
 void ExpectSameBitsForThreadsSlotsAndTargets(const SequenceCase& test) {
+  SKIP_WITHOUT_DEVICE(test);
   const std::unique_ptr<SequenceOp> op = test.make();
   const std::vector<int64_t> chunks = {5, 1, 70, 1, 40};
-  const auto one = MakePool(1);
-  std::vector<float> expected_state;
-  const std::vector<float> expected =
-      Alone(test, *op, 0, chunks, {Device::kCpu, one.get()}, &expected_state);
+  const Runner one(test.device, 1);
+  std::vector<uint8_t> expected_state;
+  const std::vector<float> expected = Alone(test, *op, 0, chunks, one.context, &expected_state);
   const auto check = [&](int threads, int slot) {
-    const auto pool = MakePool(threads);
-    std::vector<float> state;
-    const std::vector<float> output =
-        Alone(test, *op, slot, chunks, {Device::kCpu, pool.get()}, &state);
+    const Runner runner(test.device, threads);
+    std::vector<uint8_t> state;
+    const std::vector<float> output = Alone(test, *op, slot, chunks, runner.context, &state);
     EXPECT_TRUE(testing::BitwiseEqual(output, expected, {test.tokens, op->out_dim()}))
         << threads << " threads, slot " << slot;
     EXPECT_TRUE(testing::BitwiseEqual(state, expected_state));
   };
-  check(2, 0);
-  check(3, 0);
   check(1, 5);
   check(3, 19);
+  if (test.device != Device::kCpu) return;
+  check(2, 0);
+  check(3, 0);
   for (const int64_t target : FusedTargets()) {
     const ScopedTarget scoped(target);
     SCOPED_TRACE(hwy::TargetName(target));
     check(2, 5);
   }
+}
+
+void ExpectSameBitsThroughGraphs(const SequenceCase& test) {
+  SKIP_WITHOUT_DEVICE(test);
+  const std::unique_ptr<SequenceOp> op = test.make();
+  const std::vector<int64_t> chunks = {5, 1, 70, 1, 40};
+  const Runner runner(test.device, 1);
+  std::vector<uint8_t> expected_state, state;
+  const std::vector<float> expected = Alone(test, *op, 0, chunks, runner.context, &expected_state);
+  const ScopedGraphs graphs;
+  const std::vector<float> output = Alone(test, *op, 0, chunks, runner.context, &state);
+  EXPECT_TRUE(testing::BitwiseEqual(output, expected, {test.tokens, op->out_dim()}));
+  EXPECT_TRUE(testing::BitwiseEqual(state, expected_state));
 }
 
 }  // namespace reprise::kernels
