@@ -60,7 +60,7 @@ constexpr int WindowBlocks(int window) { return (window + kGridTokens - 1) / kGr
 //
 // On CUDA q, k, v, the rings and out are bf16, scores and sums float32; the ring's keys lie as its
 // values do. Blocks are merged within groups of kSplitBlocks blocks (cut by absolute position), and
-// the groups one after the other; see kernels/cuda/attention.cu.
+// the groups one after the other; see kernels/cuda/attention_window.cu.
 struct WindowAttentionParams {
   RaggedRows rows;
   int heads = 0;
