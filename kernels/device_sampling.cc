@@ -31,8 +31,9 @@ size_t NumEntries(const RowRequest& request) {
   return params.logit_bias.size() + (CountsMatter(params) ? request.sample.counts.size() : 0);
 }
 
-absl::Status CheckId(const char* what, int32_t id, int vocab_size) {
-  if (id >= 0 && id < vocab_size) return absl::OkStatus();
+bool IsId(int32_t id, int vocab_size) { return id >= 0 && id < vocab_size; }
+
+absl::Status NoId(const char* what, int32_t id, int vocab_size) {
   return absl::InvalidArgumentError(
       absl::StrCat(what, ": expected 0..", vocab_size - 1, ", found ", id));
 }
@@ -43,7 +44,7 @@ absl::Status Pack(const RowRequest& request, int vocab_size, SamplingRow& row,
   row = SamplingRow();
   const SampleRequest& sample = request.sample;
   if (request.score >= 0) {
-    RETURN_IF_ERROR(CheckId("id", request.score, vocab_size));
+    if (!IsId(request.score, vocab_size)) return NoId("id", request.score, vocab_size);
     row.score = request.score;
   } else if (sample.params == nullptr) {
     return absl::InvalidArgumentError("params: expected sampling parameters, found none");
@@ -54,20 +55,22 @@ absl::Status Pack(const RowRequest& request, int vocab_size, SamplingRow& row,
 
   const SamplingParams& params = *sample.params;
   row.entries = at;
+  SamplingEntry* entry = entries + at;
   for (const auto& [id, bias] : params.logit_bias) {
-    RETURN_IF_ERROR(CheckId("logit_bias", id, vocab_size));
-    entries[at].id = id;
-    entries[at++].bias = bias;
+    if (!IsId(id, vocab_size)) return NoId("logit_bias", id, vocab_size);
+    entry->id = id;
+    entry++->bias = bias;
   }
   if (CountsMatter(params)) {
     for (const TokenCount& count : sample.counts) {
-      RETURN_IF_ERROR(CheckId("counts", count.id, vocab_size));
-      entries[at].id = count.id;
-      entries[at++].in_answer = count.in_answer;
+      if (!IsId(count.id, vocab_size)) return NoId("counts", count.id, vocab_size);
+      entry->id = count.id;
+      entry++->in_answer = count.in_answer;
     }
     row.num_counts = static_cast<int32_t>(sample.counts.size());
   }
   row.num_biases = static_cast<int32_t>(params.logit_bias.size());
+  at = entry - entries;
   row.temperature = params.temperature;
   row.top_p = params.top_p;
   row.min_p = params.min_p;

@@ -115,6 +115,7 @@ class Bench {
     for (int turn = 0; turn < kTurns; ++turn) {
       for (RowRequest& request : requests) ++request.sample.index;
       Flush();
+      Flush();
       device.push_back(Microseconds([&] { Must(sampler_->Queue(logits_.as<float>(), requests)); }));
       Must(sampler_->Collect(&results));
       for (const auto& result : results) Must(result.status());

@@ -69,28 +69,36 @@ __device__ __forceinline__ void Adjust(const SamplingRow& request, const Samplin
   __syncthreads();
 }
 
+// Up to this top_k, sorting all that it leaves beats looking for places in the ranking.
+inline constexpr int kFew = 1024;
+
 // The id that the request draws. top_k, top_p and min_p each end the ranking at some place; what
-// comes before the first of these ends is drawn from.
+// comes before the first of these ends is drawn from. Both ways give the same id.
 template <typename Row>
 __device__ int DrawRanked(const SamplingRow& request, int vocab_size, Row& row) {
   const Weighting weight(row.max(), request.temperature);
-  uint64_t mass = row.MakeBins(weight, 32.0f * fmaxf(request.temperature, 1.0f));
+  const float range = 32.0f * fmaxf(request.temperature, 1.0f);
+  const bool top_k = request.top_k > 0 && request.top_k < vocab_size;
+
+  if (top_k && request.top_k <= kFew) {
+    row.template MakeBins<false>(weight, range);
+    if (row.GatherBest(request.top_k) > 0) return IdOf(row.DrawAmongBest(weight, request));
+  }
+
+  uint64_t mass = row.template MakeBins<true>(weight, range);
   uint64_t last = kNoRank;
-  if (request.top_k > 0 && request.top_k < vocab_size) {
+  if (top_k) {
     const typename Row::Place place = row.FindCount(weight, request.top_k);
     last = place.rank;
     mass = place.mass;
   }
   if (request.top_p < 1.0f) {
-    const double wanted = ceil(static_cast<double>(request.top_p) * static_cast<double>(mass));
-    const typename Row::Place place =
-        row.FindMass(weight, Min()(mass, Max()(1, static_cast<uint64_t>(wanted))));
+    const typename Row::Place place = row.FindMass(weight, MassOfTopP(request, mass));
     last = place.rank;
     mass = place.mass;
   }
   if (request.min_p > 0.0f) {
-    const double least = ceil(static_cast<double>(request.min_p) * Weighting::kUnit);
-    const uint64_t end = row.FirstLighter(weight, static_cast<uint64_t>(least));
+    const uint64_t end = row.FirstLighter(weight, LeastOfMinP(request));
     if (end <= last) mass = row.MassBefore(weight, end);
   }
   return IdOf(row.FindMass(weight, __umul64hi(request.draw, mass) + 1).rank);
@@ -140,9 +148,9 @@ __global__ void __cluster_dims__(kBlocks, 1, 1) __launch_bounds__(kSampleThreads
     const Weighting weight(row.max(), 1.0f);
     uint64_t mass;
     if (kKeep && request.top_logprobs > 0) {
-      mass = row.MakeBins(weight, 32.0f);
+      mass = row.template MakeBins<false>(weight, 32.0f);
       num_top = min(request.top_logprobs, p.vocab_size);
-      row.Gather(row.FindCount(weight, num_top).rank, num_top);
+      if (row.GatherBest(num_top) == 0) row.Gather(row.FindCount(weight, num_top).rank, num_top);
     } else {
       mass = row.MassBefore(weight, kNoRank);
     }

@@ -30,8 +30,19 @@ struct alignas(16) SampleShared {
   struct {
     uint64_t rank, mass;
   } found;
+  uint32_t end;
+  uint64_t end_mass;
   // The block's part of the row follows.
 };
+
+// The mass at which top_p < 1 ends the ranking, and the weight below which min_p does.
+__device__ __forceinline__ uint64_t MassOfTopP(const SamplingRow& request, uint64_t mass) {
+  const double wanted = ceil(static_cast<double>(request.top_p) * static_cast<double>(mass));
+  return Min()(mass, Max()(1, static_cast<uint64_t>(wanted)));
+}
+__device__ __forceinline__ uint64_t LeastOfMinP(const SamplingRow& request) {
+  return static_cast<uint64_t>(ceil(static_cast<double>(request.min_p) * Weighting::kUnit));
+}
 
 // A block's view. Methods are for all threads of the cluster at once and give all the same answer.
 template <int kBlocks>
@@ -112,30 +123,38 @@ class SampleRow {
 
   // ---- Places in the ranking
 
-  // Sorts the row into bins of equal width, from the best downwards, and sums over them; Find needs
-  // it. The last bin takes what is more than `range` below the best. Returns the row's mass.
+  // Sorts the row into bins of equal width, from the best downwards, and counts over them, with
+  // kMass also the weights; what follows needs it. The last bin takes what is more than `range`
+  // below the best. Returns the row's mass.
+  template <bool kMass>
   __device__ uint64_t MakeBins(const Weighting& weight, float range) {
     range = fminf(range, max_ - least_);
     scale_ = range > 0.0f ? fminf((kBins - 1) / range, 1e30f) : 0.0f;
     for (int b = threadIdx.x; b < kBins; b += kSampleThreads) {
       s_.counts[b] = 0;
-      s_.masses[b] = 0;
+      if constexpr (kMass) s_.masses[b] = 0;
     }
     __syncthreads();
-    uint64_t last_count = 0, last_mass = 0;  // often most of the row: spare it the contention
+    // The last bin is often most of the row: spare it the contention.
+    uint64_t last_count = 0, last_mass = 0, thread_mass = 0;
     ForEach([&](float x, int) {
       const int b = Bin(x);
       const uint64_t mass = weight(x);
       if (b == kBins - 1) {
         ++last_count;
-        last_mass += mass;
       } else {
         atomicAdd(&s_.counts[b], 1u);
-        if (mass != 0) Add(&s_.masses[b], mass);
+      }
+      if constexpr (!kMass) {
+        thread_mass += mass;
+      } else if (b == kBins - 1) {
+        last_mass += mass;
+      } else if (mass != 0) {
+        Add(&s_.masses[b], mass);
       }
     });
     last_count = WarpReduce(last_count, Sum());
-    last_mass = WarpReduce(last_mass, Sum());
+    if constexpr (kMass) last_mass = WarpReduce(last_mass, Sum());
     if (Lane() == 0 && last_count != 0) {
       atomicAdd(&s_.counts[kBins - 1], static_cast<uint32_t>(last_count));
       if (last_mass != 0) Add(&s_.masses[kBins - 1], last_mass);
@@ -145,7 +164,7 @@ class SampleRow {
     // Each block sums its share of the bins over the blocks, and then along the bins. What it
     // overwrites are its own bins, which no other block reads.
     uint64_t counts[kMaxBinsPerThread], masses[kMaxBinsPerThread];
-    uint64_t count = 0, mass = 0;
+    uint64_t count = 0, mass = kMass ? 0 : thread_mass;
 #pragma unroll
     for (int i = 0; i < kMaxBinsPerThread; ++i) {
       if (!Owns(i)) continue;
@@ -153,7 +172,7 @@ class SampleRow {
 #pragma unroll
       for (int r = 0; r < kBlocks; ++r) {
         count += Cluster::Of(s_.counts, r)[b];
-        mass += Cluster::Of(s_.masses, r)[b];
+        if constexpr (kMass) mass += Cluster::Of(s_.masses, r)[b];
       }
       counts[i] = count;
       masses[i] = mass;
@@ -177,31 +196,89 @@ class SampleRow {
     for (int i = 0; i < kMaxBinsPerThread; ++i) {
       if (!Owns(i)) continue;
       s_.counts[OwnBin(i)] = static_cast<uint32_t>(base_count_ + count_before + counts[i]);
-      s_.masses[OwnBin(i)] = base_mass_ + mass_before + masses[i];
+      if constexpr (kMass) s_.masses[OwnBin(i)] = base_mass_ + mass_before + masses[i];
     }
     __syncthreads();
     return row_mass;
   }
 
-  // The k-th of the ranking, 1 <= k <= vocabulary.
+  // The k-th of the ranking, 1 <= k <= vocabulary; its mass is known after MakeBins<true>.
   __device__ Place FindCount(const Weighting& weight, uint64_t k) { return Find<false>(weight, k); }
-  // The first of the ranking with which the mass reaches `mass`, 1 <= mass <= the row's.
+  // The first of the ranking with which the mass reaches `mass`, 1 <= mass <= the row's, after
+  // MakeBins<true>.
   __device__ Place FindMass(const Weighting& weight, uint64_t mass) {
     return Find<true>(weight, mass);
   }
 
-  // Block 0 gets what ranks up to `last`, `count` <= kGathered of them, in order; then holds them
-  // until the next Find.
+  // Block 0 gets what ranks up to `last`, `count` <= kGathered of them, in order, and holds them
+  // until the next call that looks for something.
   __device__ void Gather(uint64_t last, int count) {
     ForEach([&](float x, int id) {
       const uint64_t rank = RankOf(x, id);
       if (rank <= last) Push(rank);
     });
-    Cluster::Sync();
-    if (rank_ == 0) {
-      if (threadIdx.x == 0) s_.num_gathered = 0;
-      BlockSort(s_.gathered, count);
+    SortPushed(count);
+  }
+
+  // The same for the best k and some more, whole bins; returns how many, or 0 when they are more
+  // than kGathered and nothing was done.
+  __device__ int GatherBest(uint64_t k) {
+    LookUp<false>(k);
+    const uint64_t count = s_.bin.count_before + s_.bin.count;
+    if (count > kGathered) {
+      Cluster::Sync();  // before s_.bin is written again
+      return 0;
     }
+    const int bin = s_.bin.bin;
+    ForEach([&](float x, int id) {
+      if (Bin(x) <= bin) Push(RankOf(x, id));
+    });
+    SortPushed(static_cast<int>(count));
+    return static_cast<int>(count);
+  }
+
+  // The rank that the request draws, from the best top_k, which block 0 holds.
+  __device__ uint64_t DrawAmongBest(const Weighting& weight, const SamplingRow& request) {
+    if (rank_ == 0) {
+      constexpr int kEach = kGathered / kSampleThreads;
+      const int begin = threadIdx.x * kEach, count = request.top_k;
+      uint64_t weights[kEach], masses[kEach];
+      uint64_t mass = 0, total;
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) {
+        weights[i] = begin + i < count ? weight(LogitOf(s_.gathered[begin + i])) : 0;
+        masses[i] = mass += weights[i];
+      }
+      const uint64_t before = BlockScan(mass, s_.warps[0], &total) - mass;
+      if (threadIdx.x == 0) s_.end = count;
+      __syncthreads();
+
+      const uint64_t wanted = MassOfTopP(request, total), least = LeastOfMinP(request);
+      uint64_t end = count;
+#pragma unroll
+      for (int i = kEach - 1; i >= 0; --i) {
+        const int at = begin + i;
+        if (request.top_p < 1.0f && before + masses[i] >= wanted) end = Min()(end, at + 1);
+        if (weights[i] < least) end = Min()(end, at);
+      }
+      end = WarpReduce(end, Min());
+      if (Lane() == 0) atomicMin(&s_.end, static_cast<uint32_t>(end));
+      __syncthreads();
+      const int last = static_cast<int>(s_.end) - 1;
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) {
+        if (begin + i == last) s_.end_mass = before + masses[i];
+      }
+      __syncthreads();
+      const uint64_t target = __umul64hi(request.draw, s_.end_mass) + 1;
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) {
+        const uint64_t previous = before + masses[i] - weights[i];
+        if (previous < target && target <= before + masses[i]) Tell(s_.gathered[begin + i], 0);
+      }
+    }
+    Cluster::Sync();
+    return s_.found.rank;
   }
 
   // ---- In order of ids
@@ -318,9 +395,17 @@ class SampleRow {
     }
   }
 
-  // The first of the ranking with which the count, or the mass, reaches `wanted`.
+  // What was pushed is `count` ranks.
+  __device__ void SortPushed(int count) {
+    Cluster::Sync();
+    if (rank_ != 0) return;
+    if (threadIdx.x == 0) s_.num_gathered = 0;
+    BlockSort(s_.gathered, count);
+  }
+
+  // s_.bin becomes the bin with which the count, or the mass, reaches `wanted`.
   template <bool kMass>
-  __device__ Place Find(const Weighting& weight, uint64_t wanted) {
+  __device__ void LookUp(uint64_t wanted) {
 #pragma unroll
     for (int i = 0; i < kMaxBinsPerThread; ++i) {
       if (!Owns(i)) continue;
@@ -341,6 +426,12 @@ class SampleRow {
       }
     }
     Cluster::Sync();
+  }
+
+  // The first of the ranking with which the count, or the mass, reaches `wanted`.
+  template <bool kMass>
+  __device__ Place Find(const Weighting& weight, uint64_t wanted) {
+    LookUp<kMass>(wanted);
     const int bin = s_.bin.bin, count = s_.bin.count;
     const uint64_t before = kMass ? s_.bin.mass_before : s_.bin.count_before;
     const uint64_t mass_before = s_.bin.mass_before;
@@ -349,10 +440,8 @@ class SampleRow {
     ForEach([&](float x, int id) {
       if (Bin(x) == bin) Push(RankOf(x, id));
     });
-    Cluster::Sync();
+    SortPushed(count);
     if (rank_ == 0) {
-      if (threadIdx.x == 0) s_.num_gathered = 0;
-      BlockSort(s_.gathered, count);
       constexpr int kEach = kGathered / kSampleThreads;
       uint64_t ranks[kEach], masses[kEach];
       uint64_t mass = 0;
