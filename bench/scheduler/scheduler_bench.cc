@@ -5,7 +5,7 @@
 //   decode    all sequences decode
 //   mixed     half of them are in their prompts
 //   crowd     all decode, and as many wait that may not have a slot yet
-//   rotate    as many wait, and every step changes a part of the slots (parking, restoring)
+//   rotate    as many are parked, and all take turns (parking, restoring)
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
@@ -63,6 +63,7 @@ struct Situation {
   double prefilling = 0.0;  // part of the sequences
   double waiting = 0.0;     // per running one
   absl::Duration time_slice = absl::Hours(1);
+  absl::Duration max_wait = absl::Hours(1);  // zero: all that wait begin soon, and then take turns
 };
 
 double Quantile(std::vector<double> values, double q) {
@@ -84,6 +85,7 @@ int Run(const Situation& situation, int sequences, int tenants, int steps) {
   options.max_queued = options.max_queued_per_tenant = 1 << 20;
   options.max_request_bytes = int64_t{1} << 40;
   options.time_slice = situation.time_slice;
+  options.max_wait = situation.max_wait;
   options.metrics = &times;
   auto scheduler = Scheduler::Create(&model, context, &clock, options);
   if (!scheduler.ok()) {
@@ -105,6 +107,9 @@ int Run(const Situation& situation, int sequences, int tenants, int steps) {
     }
   }
   for (int i = 0; i < 20; ++i) (*scheduler)->Step();
+  while (situation.max_wait == absl::ZeroDuration() && (*scheduler)->stats().waiting > 0) {
+    (*scheduler)->Step();
+  }
   times = HostTime();
   for (int i = 0; i < steps; ++i) (*scheduler)->Step();
   std::printf(
@@ -129,7 +134,7 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   for (const Situation& situation :
        {Situation{"decode"}, Situation{"mixed", 0.5}, Situation{"crowd", 0.0, 1.0},
-        Situation{"rotate", 0.0, 1.0, absl::Milliseconds(5)}}) {
+        Situation{"rotate", 0.0, 1.0, absl::Milliseconds(5), absl::ZeroDuration()}}) {
     if (reprise::scheduler::Run(situation, sequences, tenants, steps) != 0) return 1;
   }
   return 0;
