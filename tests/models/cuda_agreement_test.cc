@@ -25,13 +25,14 @@ double RelativeError(const Logits& actual, const Logits& expected) {
 
 TEST(CudaAgreement, LogitsAreWithinBf16OfTheCpu) {
   if (!HasCuda()) GTEST_SKIP() << "no CUDA device";
-  for (const auto& changes : std::vector<nlohmann::json>{{{"hidden_size", 48}, {"lru_width", 48}},
-                                                         {{"hidden_size", 640},
-                                                          {"lru_width", 640},
-                                                          {"intermediate_size", 3840},
-                                                          {"num_attention_heads", 10},
-                                                          {"head_dim", 64},
-                                                          {"vocab_size", 1000}}}) {
+  for (const auto& changes : std::vector<nlohmann::json>{
+           {{"hidden_size", 48}, {"lru_width", 48}, {"intermediate_size", 112}},
+           {{"hidden_size", 640},
+            {"lru_width", 640},
+            {"intermediate_size", 3840},
+            {"num_attention_heads", 10},
+            {"head_dim", 64},
+            {"vocab_size", 1000}}}) {
     ModelRunner cpu(SmallConfig(changes), 2, 2, 5, "BF16");
     ModelRunner cuda(SmallConfig(changes), 2, 2, 5, "BF16", kernels::Device::kCuda);
     const std::vector<int32_t> text = RandomTokens(300, cpu.vocab(), 3);

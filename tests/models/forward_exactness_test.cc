@@ -48,6 +48,7 @@ std::vector<Case> Cases() {
     // Heads of 16 and whole vectors of channels.
     cuda.changes["hidden_size"] = 48;
     cuda.changes["lru_width"] = 48;
+    cuda.changes["intermediate_size"] = 112;
     cases.push_back(cuda);
   }
   // Inputs beyond one segment of a product's sum, and heads as large as they come.
