@@ -245,7 +245,7 @@ struct Reference {
       sums.push_back(sum += weights.back());
     }
     const int count = static_cast<int>(ids.size());
-    // Ends with `strict`: surely after it; with `loose`: possibly.
+    // The ranking ends at `surely` at the latest, and not before `possibly`.
     int surely = count, possibly = count;
     for (int i = count; i-- > 0;) {
       const double wanted = params.top_p * sum;
