@@ -120,8 +120,9 @@ absl::StatusOr<SlotHandle> StateSlots::Acquire() {
   free_.pop_back();
   ++generations_[slot];
   // On the way out, not on release: a freed slot's content is never worth a second pass.
+  SlotHandle handle(this, slot, (generations_[slot] + 1) / 2);
   RETURN_IF_ERROR(Zero(slot));
-  return SlotHandle(this, slot, (generations_[slot] + 1) / 2);
+  return handle;
 }
 
 void StateSlots::Release(int slot, uint64_t generation) {
