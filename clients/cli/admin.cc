@@ -170,6 +170,7 @@ absl::Status RunGc(Env& env, const AdminFlags& flags) {
     if (!report.ok()) return FromStore(report.status());
     found.emplace_back("dropped_holds", report->holds_dropped);
     found.emplace_back("dropped_pins", report->pins_dropped);
+    found.emplace_back("dropped_fields", report->fields_dropped);
     found.emplace_back("repaired_lists", report->index_repairs);
     found.emplace_back("chunks", report->chunks_seen);
   } else {

@@ -1,10 +1,12 @@
 // A session as it lies in Redis: the fields of its hash.
 //
-//   rev, version, head, position, expires    plain text; all but `rev` for people and for
-//   kReadSession r              the record: session, its snapshots with their pins, ids of
-//   remembered requests m:<snapshot>   a manifest (docs/snapshot-format.md) q:<kind>:<id>  a
-//   remembered commit or rewind, with its answer f              what the creation was answered
-//   with, if it had a request id lease_token, lease_until, lease_owner    see leases.h
+// - rev, version, head, position, expires: plain text; all but rev for people and kReadSession
+// - done: the rev of the last change, written last
+// - r: the record, that is session, snapshots with their pins, ids of remembered requests
+// - m:<snapshot>: a manifest (docs/snapshot-format.md)
+// - q:<kind>:<id>: a remembered commit or rewind, with its answer
+// - f: what the creation was answered with, if it had a request id
+// - lease_token, lease_until, lease_owner: see leases.h
 //
 // r, m, q and f are sealed: a checksum over key, field and value stands before the value, so that a
 // flipped bit, or a value under another name, is an error and never an answer.

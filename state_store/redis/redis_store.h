@@ -52,6 +52,7 @@ struct GarbageReport {
   int64_t pins_dropped = 0;
   int64_t holds_dropped = 0;  // users of pins, that is
   int64_t index_repairs = 0;
+  int64_t fields_dropped = 0;  // of sessions
 };
 
 // Thread-safe; calls block.

@@ -249,6 +249,43 @@ absl::Status StoreImpl::RepairLists(GarbageReport& report) {
   return absl::OkStatus();
 }
 
+absl::Status StoreImpl::DropUnnamedFields(const std::vector<std::string>& keys,
+                                          GarbageReport& report) {
+  std::vector<Command> commands;
+  for (const std::string& key : keys) {
+    commands.push_back(Eval(kReadSession, key, {"rev", "r"}));
+    commands.push_back(Plain({"HKEYS", key}));
+  }
+  const Deadline deadline = NewDeadline();
+  const std::vector<Answer> answers = client_->Run(commands, deadline);
+  for (size_t i = 0; i < keys.size(); ++i) {
+    RETURN_IF_ERROR(answers[2 * i].reply.status());
+    ASSIGN_OR_RETURN(const auto* values, answers[2 * i].reply->Array("read_session"));
+    ASSIGN_OR_RETURN(const std::vector<std::string> fields,
+                     Texts(answers[2 * i + 1].reply, "HKEYS"));
+    Loaded loaded;
+    // What cannot be read names anything.
+    if (!ReadFields(keys[i], {"rev", "r"}, *values, loaded).ok() || !loaded.exists) continue;
+    std::set<std::string> named;
+    for (const SnapshotRow& row : loaded.record.snapshots) named.insert(ManifestField(row.id));
+    for (const RequestRow& row : loaded.record.requests) {
+      named.insert(RequestField(row.kind, row.request_id));
+    }
+    // If the session changes meanwhile, its revision does, and nothing is dropped.
+    std::vector<std::string> arguments = {loaded.rev};
+    for (const std::string& field : fields) {
+      const std::string_view kind = std::string_view(field).substr(0, 2);
+      if ((kind == "m:" || kind == "q:") && named.count(field) == 0) arguments.push_back(field);
+    }
+    if (arguments.size() == 1) continue;
+    const Answer dropped = client_->Run(Eval(kDropFields, keys[i], std::move(arguments)), deadline);
+    RETURN_IF_ERROR(dropped.reply.status());
+    ASSIGN_OR_RETURN(const auto* count, dropped.reply->Array("drop_fields", 1));
+    report.fields_dropped += (*count)[0].integer;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<GarbageReport> StoreImpl::CollectGarbage() {
   ReleaseDue(/*all=*/false);
   Garbage garbage{static_cast<uint64_t>(absl::ToInt64Microseconds(options_.pin_grace))};
@@ -258,6 +295,9 @@ absl::StatusOr<GarbageReport> StoreImpl::CollectGarbage() {
   }));
   RETURN_IF_ERROR(Scan(keys_.ChunkPattern(), [&](const std::vector<std::string>& keys) {
     return CollectPins(keys, garbage);
+  }));
+  RETURN_IF_ERROR(Scan(keys_.SessionPattern(), [&](const std::vector<std::string>& keys) {
+    return DropUnnamedFields(keys, garbage.report);
   }));
   RETURN_IF_ERROR(RepairLists(garbage.report));
   if (options_.store.max_stored_bytes != 0) {

@@ -218,6 +218,8 @@ class StoreImpl final : public RedisStore {
   // Whether a pin that is old may be in use.
   absl::StatusOr<bool> IsNamed(const std::string& tenant, const std::string& pin, Garbage& garbage);
   absl::Status RepairLists(GarbageReport& report);
+  // Fields that no record names: what a torn log of Redis brings back.
+  absl::Status DropUnnamedFields(const std::vector<std::string>& keys, GarbageReport& report);
 
   const RedisStoreOptions options_;
   const std::string page_key_;

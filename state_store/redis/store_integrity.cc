@@ -40,7 +40,9 @@ absl::Status StoreImpl::WalkSessions(Walk& walk) {
       }
       if (loaded.manifests.size() != record.snapshots.size() ||
           loaded.requests.size() != record.requests.size()) {
-        return absl::InternalError(Cat(key, " has fields that its record does not name"));
+        return absl::InternalError(Cat(key, " has ", loaded.manifests.size(), " manifests and ",
+                                       loaded.requests.size(), " requests, its record names ",
+                                       record.snapshots.size(), " and ", record.requests.size()));
       }
       for (const SnapshotRow& row : record.snapshots) {
         const Session& s = record.session;

@@ -51,11 +51,26 @@ for i = 8, 7 + deletes do
     if value then keep(ARGV[i], value) end
   end
 end
--- Deletions first: a script that has begun to write is not stopped by maxmemory, so letting go of
--- a snapshot works in a full server, and a change that only adds fails before it has begun.
+-- A script that has begun to write is not stopped by maxmemory, so letting go of a snapshot works in
+-- a full server, and a change that only adds fails before it has begun. This one deletes nothing.
+if deletes > 0 then redis.call('HDEL', KEYS[1], '-') end
+-- Then everything new at once, and only then what is gone. A crash may tear this transaction in
+-- Redis' log, and a second one has its beginning carried out with the next transaction that is
+-- there: the whole change then, or fields that no record names, but never a deletion alone. There
+-- is always a second command: a transaction's end also carries out what stands after a torn one.
+local sets = {}
+for i = 8 + deletes, #ARGV do
+  sets[#sets + 1] = ARGV[i]
+  if #sets == 2000 and i < #ARGV then
+    redis.call('HSET', KEYS[1], unpack(sets))
+    sets = {}
+  end
+end
+sets[#sets + 1] = 'rev'
+sets[#sets + 1] = new
+redis.call('HSET', KEYS[1], unpack(sets))
 for i = 8, 7 + deletes do redis.call('HDEL', KEYS[1], ARGV[i]) end
-for i = 8 + deletes, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-redis.call('HSET', KEYS[1], 'rev', new)
+redis.call('HSET', KEYS[1], 'done', new)
 return out
 )lua");
 
@@ -176,6 +191,13 @@ end
 if ARGV[1] == 'share' and redis.call('EXISTS', KEYS[1]) == 0 then return {0, stamp} end
 redis.call('HSET', KEYS[1], ARGV[2], stamp .. ' ' .. ARGV[3])
 return {1, stamp}
+)lua");
+
+const Script kDropFields("drop_fields", R"lua(
+if redis.call('HGET', KEYS[1], 'rev') ~= ARGV[1] then return {0} end
+local dropped = 0
+for i = 2, #ARGV do dropped = dropped + redis.call('HDEL', KEYS[1], ARGV[i]) end
+return {dropped}
 )lua");
 
 const Script kCompareAndSetField("compare_and_set_field", R"lua(

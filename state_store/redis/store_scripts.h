@@ -59,6 +59,9 @@ extern const Script kInspectChunk;
 //         "drop", user, value that it must have or "" -> {1 if nobody uses it now, stamp}
 extern const Script kHold;
 
+// Session: removes fields, if its revision is still that one. ARGV: rev, fields -> {how many}
+extern const Script kDropFields;
+
 // Any hash: compare-and-set of one field. ARGV: field, expected or "", new or ""
 //   -> {1, new} or {0, what is there}
 extern const Script kCompareAndSetField;

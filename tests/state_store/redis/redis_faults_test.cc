@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <string>
 #include <thread>
@@ -128,6 +130,65 @@ TEST(Faults, KillDuringWritesLosesNothingThatIsOnDisk) {
   }
   CollectAll(options);
   EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+}
+
+TEST(Faults, ALogThatACrashHasTornInTheMiddleOfACommit) {
+  // Redis 7.0 cuts such a log after the last whole command and not before the transaction; after a
+  // second crash the transaction's beginning is carried out with the next one.
+  RedisServer server({.arguments = {"--appendonly", "yes", "--appendfsync", "always"}});
+  const RedisStoreOptions options = OptionsFor(server.url());
+  const std::string log = server.directory() + "/appendonlydir/appendonly.aof.1.incr.aof";
+  const auto store = OpenStore(options);
+  Session torn = store->CreateSession("t", {.id = "torn"}).value();
+  torn = store->PutAndCommit("t", "torn", torn.version, MakeTestSnapshot(1), {}).value();
+  Session other = store->CreateSession("t", {.id = "other"}).value();
+  int at_new = 0, at_old = 0;
+  for (int part = 0; part < 16; ++part) {
+    SCOPED_TRACE(part);
+    const auto before = std::filesystem::file_size(log);
+    const uint64_t seed = 10 + static_cast<uint64_t>(part);
+    const CommitOptions once{.request_id = std::to_string(part)};
+    ASSERT_TRUE(store->PutAndCommit("t", "torn", torn.version, MakeTestSnapshot(seed), once).ok());
+    server.Kill();
+    // The change is the last but for what lets go of the old head.
+    const std::string bytes = [&] {
+      std::ifstream in(log, std::ios::binary);
+      return std::string(std::istreambuf_iterator<char>(in), {});
+    }();
+    const size_t done = bytes.find("\r\ndone\r\n", before);
+    const size_t begin = bytes.rfind("MULTI", done);
+    ASSERT_LT(begin, done);
+    std::filesystem::resize_file(log, begin + 5 + (done - begin) * static_cast<size_t>(part) / 15);
+    server.Start();
+    // What is acknowledged now has to last, whether it is of the torn session or not.
+    absl::StatusOr<Session> moved = absl::UnknownError("");
+    if (part % 2 == 0) {
+      moved = store->PutAndCommit("t", "other", other.version, MakeTestSnapshot(seed), {});
+      ASSERT_TRUE(moved.ok()) << moved.status();
+      other = *moved;
+    } else {
+      moved = store->PutAndCommit("t", "torn", torn.version, MakeTestSnapshot(seed + 50), {});
+      ASSERT_TRUE(moved.ok()) << moved.status();
+      torn = *moved;
+    }
+    server.Kill();
+    server.Start();
+    EXPECT_EQ(store->GetSession("t", "other").value(), other);
+    const Session now = store->GetSession("t", "torn").value();
+    if (part % 2 == 0) {
+      // The commit that was not acknowledged has happened or has not.
+      (now == torn ? at_old : at_new) += 1;
+      EXPECT_LE(now.version, torn.version + 1);
+      torn = now;
+    }
+    EXPECT_EQ(now, torn);
+    ExpectSoundHead(*store, "torn");
+    if (other.version > 1) ExpectSoundHead(*store, "other");
+    CollectAll(options);
+    EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+  }
+  EXPECT_GT(at_old, 0);
+  EXPECT_GT(at_new, 0) << "the fault did not come about";
 }
 
 TEST(Faults, AnEmptyServerIsNotFoundAndNeverWrong) {
