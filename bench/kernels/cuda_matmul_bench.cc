@@ -36,6 +36,8 @@ constexpr Shape kShapes[] = {
     {"lru_out", 2560, 2560, 1, 1, false}, {"mlp", 15360, 2560, 1, 1, true},
     {"down", 2560, 7680, 1, 1, false},    {"qkv", 3072, 2560, 1, 1, false},
     {"head", 256000, 2560, 1, 1, false}};
+constexpr cuda::NextStart kNextStarts[] = {cuda::NextStart::kEarly, cuda::NextStart::kLate,
+                                           cuda::NextStart::kTurns};
 constexpr size_t kWeightBytes = size_t{400} << 20;  // of one shape: eight times the cache
 
 size_t Elements(const Shape& s) { return size_t(s.blocks) * s.n * s.k; }
@@ -185,22 +187,23 @@ absl::Status Run(bool plans, int first_rows, int last_rows) {
       if (plans) {
         const cuda::MatMulProblem problem =
             cuda::ProblemOf(Params(weights.matrices[0], rows, buffers), *queue);
-        if (rows <= cuda::kMostFewRows) {
-          const MatMulPlan plan = cuda::PlanFew(problem, rows);
-          if (plan.kernel != MatMulPlan::Kernel::kNone) {
-            ASSIGN_OR_RETURN(const double few, TimeProduct(weights, rows, buffers, &plan, *queue));
-            std::printf("  few %.1f", few);
-          }
+        // Own choice, with the next kernel's start early, late and in turns.
+        MatMulPlan plan = cuda::PlanMatMul(problem);
+        for (const auto next_start : kNextStarts) {
+          if (rows > 64) continue;
+          plan.next_start = next_start;
+          ASSIGN_OR_RETURN(const double own, TimeProduct(weights, rows, buffers, &plan, *queue));
+          std::printf(" %.1f", own);
         }
-        for (const auto& [row_tile, output_tile] :
-             {std::pair(16, 64), std::pair(16, 128), std::pair(32, 64), std::pair(32, 128),
-              std::pair(64, 64), std::pair(64, 128), std::pair(128, 128), std::pair(192, 128)}) {
-          if (rows < row_tile / 2 || rows > row_tile * 16) continue;
+        for (const auto& [row_tile, output_tile, cluster, chunk_time, tile_time] :
+             cuda::kManyShapes) {
+          if (rows < row_tile / 2 || rows < 8 || rows > row_tile * 8 * cluster * cluster) continue;
           for (const bool split : {false, true}) {
-            const MatMulPlan plan = cuda::PlanMany(problem, row_tile, output_tile, split);
-            if (plan.split != split || (split && rows > 1024)) continue;
+            plan = cuda::PlanMany(problem, row_tile, output_tile, split, cluster);
+            if (plan.split != split || (split && rows > 512)) continue;
             ASSIGN_OR_RETURN(const double many, TimeProduct(weights, rows, buffers, &plan, *queue));
-            std::printf("  %dx%d%s %.1f", row_tile, output_tile, split ? "s" : "", many);
+            std::printf(" | %dx%d%s%s %.1f", row_tile, output_tile, cluster > 1 ? "c" : "",
+                        split ? "s" : "", many);
           }
         }
       }
@@ -209,26 +212,31 @@ absl::Status Run(bool plans, int first_rows, int last_rows) {
     }
   }
 
-  // The products of six layers, one after the other as in a decoding step.
+  // The products of five layers, one after the other as in a decoding step.
   for (const int rows : {1, 8, 32}) {
     if (rows < first_rows || rows > last_rows) continue;
-    size_t bytes = 0;
-    int products = 0;
-    ASSIGN_OR_RETURN(const double time, TimeGraph(*queue, [&]() -> absl::Status {
-                       for (size_t layer = 0; layer < 5; ++layer) {
-                         for (int s = 0; s < 5; ++s) {
-                           const PackedMatrix& matrix =
-                               all[s].matrices[layer % all[s].matrices.size()];
-                           RETURN_IF_ERROR(MatMul(Params(matrix, rows, buffers), context));
-                           bytes += 2 * Elements(all[s].shape);
-                           ++products;
+    for (const auto next_start : kNextStarts) {
+      size_t bytes = 0;
+      int products = 0;
+      ASSIGN_OR_RETURN(const double time, TimeGraph(*queue, [&]() -> absl::Status {
+                         for (size_t layer = 0; layer < 5; ++layer) {
+                           for (int s = 0; s < 5; ++s) {
+                             const PackedMatrix& matrix =
+                                 all[s].matrices[layer % all[s].matrices.size()];
+                             const MatMulParams params = Params(matrix, rows, buffers);
+                             MatMulPlan plan = cuda::PlanMatMul(cuda::ProblemOf(params, *queue));
+                             plan.next_start = next_start;
+                             RETURN_IF_ERROR(cuda::MatMulByPlan(params, plan, *queue));
+                             bytes += 2 * Elements(all[s].shape);
+                             ++products;
+                           }
                          }
-                       }
-                       return absl::OkStatus();
-                     }));
-    std::printf("layers of %d products, %d rows: %.1f us each, %.0f GB/s, %.0f%% of copy\n",
-                products, rows, time / products, bytes / time / 1000.0,
-                100.0 * bytes / time / copy);
+                         return absl::OkStatus();
+                       }));
+      std::printf("%d products, %d rows, next start %d: %.1f us each, %.0f GB/s, %.0f%% of copy\n",
+                  products, rows, static_cast<int>(next_start), time / products,
+                  bytes / time / 1000.0, 100.0 * bytes / time / copy);
+    }
   }
   return absl::OkStatus();
 }

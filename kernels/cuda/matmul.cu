@@ -51,11 +51,12 @@ MatMulProblem ProblemOf(const MatMulParams& params, const DeviceQueue& queue) {
   problem.blocks = w.blocks();
   problem.n = w.n();
   problem.k = w.k();
+  problem.gated = w.gated();
   problem.x_aligned = IsAligned(params.x_bf16, 16) && params.x_stride % 8 == 0 &&
                       (w.x_blocks() == 1 || w.k() % 8 == 0);
   problem.multiprocessors = queue.info().multiprocessors;
   problem.scratch_bytes = static_cast<int64_t>(queue.scratch_bytes());
-  problem.counters = DeviceQueue::kCounters;
+  problem.counters = DeviceQueue::kCounters - kTurnWords;
   return problem;
 }
 

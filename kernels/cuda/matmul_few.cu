@@ -1,7 +1,8 @@
 // Products of at most 8 rows: bound by the bytes of the weights.
 //
-// A block of the grid, one per multiprocessor, owns whole tiles of 16 outputs. Its units of work
-// are the segments of its tiles, [panel of segments][tile][segment], dealt to the warps in turn: a
+// A block of the grid, one per multiprocessor, owns consecutive strips of 8 outputs; where its
+// first and last tile of 16 are halves, only these are fetched and stored. Its units of work are
+// the segments of its tiles, [panel of segments][tile][segment], dealt to the warps in turn: a
 // segment is one chain of matrix instructions, so a tile takes as long as one segment where warps
 // suffice. The last warp to finish a segment of a tile adds them all, in order. There is one panel
 // where the rows of x fit into shared memory, otherwise totals wait there for the next panel.
@@ -9,8 +10,7 @@
 // One more warp fetches: its lane w fills a ring of slots that only warp w empties, by bulk copies.
 // (One ring for all would not do: with two phases to tell apart, a barrier cannot show that a slot
 // which another warp emptied has been filled again.) Weights do not depend on the kernel before, so
-// the ring is filled before WaitForPrevious(). LetNextStart() comes when all has been asked for:
-// what the next kernel fetches then fills the time that this one takes for its last sums.
+// the ring is filled before WaitForPrevious(); see Turn for when.
 #include "kernels/cuda/async.cuh"
 #include "kernels/cuda/matmul_kernels.cuh"
 #include "kernels/cuda/tensor_core.cuh"
@@ -32,10 +32,16 @@ struct FewParams {
   int64_t x_stride = 0;
   const __nv_bfloat16* x = nullptr;
   FewCut cut;
+  NextStart next_start = NextStart::kEarly;
+  uint32_t* turns = nullptr;
   MatMulOutput output;
 
-  __device__ int FirstTile(int part) const {
-    return static_cast<int>(int64_t{total_tiles} * part / gridDim.x);
+  // Blocks of the grid get the same number of strips, or of tiles where the strips of one belong
+  // together.
+  template <bool kGated>
+  __device__ int FirstStrip(int part) const {
+    if (kGated) return 2 * static_cast<int>(int64_t{total_tiles} * part / gridDim.x);
+    return static_cast<int>(int64_t{2} * total_tiles * part / gridDim.x);
   }
   __device__ int PanelSegments(int panel) const {
     return min(cut.panel, layout.segments - panel * cut.panel);
@@ -54,24 +60,35 @@ struct RingPosition {
   }
 };
 
-// Lane w fetches the units of warp w.
+// Lane w fetches the units of warp w: of the strips [first, last), the rest of their tiles is left
+// as it is.
 __device__ void Fetch(const FewParams& p, int first, int last, int lane, char* ring, Barrier* full,
                       Barrier* empty) {
   RingPosition at = {lane, 1};  // the phase before the first counts as over
+  const int first_tile = first / 2, tiles = (last + 1) / 2 - first_tile;
   for (int panel = 0; panel < p.cut.panels; ++panel) {
-    const int segments = p.PanelSegments(panel), units = (last - first) * segments;
+    const int segments = p.PanelSegments(panel), units = tiles * segments;
     for (int unit = lane; unit < units && lane < kWarps; unit += kWarps) {
-      const int tile = first + unit / segments;
+      const int tile = first_tile + unit / segments;
       const int segment = panel * p.cut.panel + unit % segments;
+      const bool low = tile * 2 >= first, both = low && tile * 2 + 1 < last;
+      const int offset = low ? 0 : kStripBytes;
       const char* source = p.weights + tile * p.layout.TileBytes() +
-                           int64_t{segment} * (kSegmentChunks * kChunkBytes);
+                           int64_t{segment} * (kSegmentChunks * kChunkBytes) + offset;
       const int chunks = p.layout.SegmentChunks(segment);
       for (int chunk = 0; chunk < chunks; chunk += kSlotChunks) {
-        const uint32_t bytes = min(kSlotChunks, chunks - chunk) * kChunkBytes;
+        const int count = min(kSlotChunks, chunks - chunk);
+        char* const target = ring + at.slot * kFewSlotBytes + offset;
         Wait(&empty[at.slot], at.parity);
-        ArriveAndExpect(&full[at.slot], bytes);
-        BulkLoad(ring + at.slot * kFewSlotBytes, source + chunk * kChunkBytes, bytes,
-                 &full[at.slot]);
+        ArriveAndExpect(&full[at.slot], count * (both ? kChunkBytes : kStripBytes));
+        if (both) {
+          BulkLoad(target, source + chunk * kChunkBytes, count * kChunkBytes, &full[at.slot]);
+        } else {
+          for (int i = 0; i < count; ++i) {
+            BulkLoad(target + i * kChunkBytes, source + (chunk + i) * kChunkBytes, kStripBytes,
+                     &full[at.slot]);
+          }
+        }
         at.Advance(p.cut.depth);
       }
     }
@@ -113,10 +130,11 @@ __device__ __forceinline__ void MultiplyAdd(float (&sums)[4], uint32_t a, uint32
   Mma(sums, second, x[2], x[3]);
 }
 
-__device__ __forceinline__ void AddTo(float (&total)[4], float4 part, bool first) {
-  const float values[4] = {part.x, part.y, part.z, part.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) total[i] = first ? values[i] : total[i] + values[i];
+__device__ __forceinline__ void AddTo(float (&total)[4], float4 part) {
+  total[0] = total[0] + part.x;
+  total[1] = total[1] + part.y;
+  total[2] = total[2] + part.z;
+  total[3] = total[3] + part.w;
 }
 
 // Sums of segments of the tiles at hand. Two tiles have a place at a time.
@@ -126,10 +144,10 @@ struct Parts {
   volatile uint32_t* generation;  // [2], tiles that have left the place
 };
 
-// Leaves a segment's sums; true for the warp that finds the tile complete, which gets the total,
-// begun with `total` unless `from_zero`.
+// Leaves a segment's sums; true for the warp that finds the tile complete, which adds all of them
+// to `total`.
 __device__ bool Collect(const Parts& parts, int panel, int tile, int segments, int segment,
-                        const float (&sums)[4], bool from_zero, float (&total)[4]) {
+                        const float (&sums)[4], float (&total)[4]) {
   const int lane = threadIdx.x % 32, place = tile & 1;
   const uint32_t turn = tile / 2;
   while (parts.generation[place] != turn) {
@@ -144,7 +162,7 @@ __device__ bool Collect(const Parts& parts, int panel, int tile, int segments, i
   before = __shfl_sync(0xffffffff, before, 0);
   if (before + 1 != segments) return false;
   __threadfence_block();
-  for (int s = 0; s < segments; ++s) AddTo(total, at[s * 32], from_zero && s == 0);
+  for (int s = 0; s < segments; ++s) AddTo(total, at[s * 32]);
   __syncwarp();
   if (lane == 0) {
     parts.arrived[place] = 0;
@@ -157,6 +175,7 @@ __device__ bool Collect(const Parts& parts, int panel, int tile, int segments, i
 template <bool kGated>
 __global__ void __launch_bounds__(kThreads, 2) FewRowsKernel(const __grid_constant__ FewParams p) {
   extern __shared__ __align__(128) char shared[];
+  const Turn turn(p.next_start, p.turns);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int slots = p.cut.depth * kWarps;
   char* const ring = shared;
@@ -173,13 +192,17 @@ __global__ void __launch_bounds__(kThreads, 2) FewRowsKernel(const __grid_consta
     PublishBarriers();
   }
   __syncthreads();
-  const int first = p.FirstTile(blockIdx.x), last = p.FirstTile(blockIdx.x + 1);
+  const int first_strip = p.FirstStrip<kGated>(blockIdx.x);
+  const int last_strip = p.FirstStrip<kGated>(blockIdx.x + 1);
   if (warp == kWarps) {
-    Fetch(p, first, last, lane, ring, full, empty);
-    LetNextStart();
+    if (lane == 0) turn.Begin();
+    __syncwarp();
+    Fetch(p, first_strip, last_strip, lane, ring, full, empty);
+    if (lane == 0) turn.End();
     WaitForPrevious();
     return;
   }
+  const int first = first_strip / 2, last = (last_strip + 1) / 2;  // tiles
   WaitForPrevious();
 
   // Lanes of ldmatrix: weights as {inputs 0-7, 8-15} x {strip 0, strip 1}, x as 4 x 8 inputs.
@@ -217,20 +240,22 @@ __global__ void __launch_bounds__(kThreads, 2) FewRowsKernel(const __grid_consta
         at.Advance(p.cut.depth);
       }
       float total[4] = {};
-      if (panel > 0) AddTo(total, totals[tile * 32], true);
+      if (panel > 0) AddTo(total, totals[tile * 32]);
       if (segments == 1) {
-        AddTo(total, make_float4(sums[0], sums[1], sums[2], sums[3]), panel == 0);
-      } else if (!Collect(parts, p.cut.panel, tile, segments, segment, sums, panel == 0, total)) {
+        AddTo(total, make_float4(sums[0], sums[1], sums[2], sums[3]));
+      } else if (!Collect(parts, p.cut.panel, tile, segments, segment, sums, total)) {
         continue;
       }
       if (panel + 1 < p.cut.panels) {
         totals[tile * 32] = make_float4(total[0], total[1], total[2], total[3]);
         continue;
       }
+      const int strip = 2 * (first + tile);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         Finish<kGated>(p.output, block, first + tile - block * p.layout.tiles, lane / 4,
-                       lane % 4 * 2 + i, total[i], total[2 + i]);
+                       lane % 4 * 2 + i, total[i], total[2 + i], strip >= first_strip,
+                       strip + 1 < last_strip);
       }
     }
   }
@@ -250,6 +275,8 @@ absl::Status LaunchFew(const MatMulParams& params, const MatMulPlan& plan, Devic
   p.x_stride = params.x_stride;
   p.x_aligned = ProblemOf(params, queue).x_aligned;
   p.cut = plan.few;
+  p.next_start = plan.next_start;
+  p.turns = queue.counters() + DeviceQueue::kCounters - kTurnWords;
   p.output = OutputOf(params);
   const auto kernel = w.gated() ? FewRowsKernel<true> : FewRowsKernel<false>;
   const int64_t shared_bytes = plan.few.shared_bytes;

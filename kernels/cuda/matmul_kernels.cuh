@@ -18,6 +18,7 @@ struct MatMulOutput {
   Activation activation = Activation::kGeluTanh;
   float* out = nullptr;
   __nv_bfloat16* out_bf16 = nullptr;
+  bool vectors = false;  // rows of out are aligned for 4 results, and their number is too
 
   __device__ void Write(int64_t at, float value) const {
     if (out != nullptr) {
@@ -26,12 +27,25 @@ struct MatMulOutput {
       out_bf16[at] = ToBf16(value);
     }
   }
+  __device__ void WriteFour(int64_t at, const float (&values)[4]) const {
+    if (out != nullptr) {
+      *reinterpret_cast<float4*>(out + at) =
+          make_float4(values[0], values[1], values[2], values[3]);
+    } else {
+      const __nv_bfloat162 pairs[] = {__floats2bfloat162_rn(values[0], values[1]),
+                                      __floats2bfloat162_rn(values[2], values[3])};
+      uint2 bits;
+      memcpy(&bits, pairs, sizeof(bits));
+      *reinterpret_cast<uint2*>(out_bf16 + at) = bits;
+    }
+  }
 };
 
 // The two sums of one lane, row `strip_row` (0..7) of both strips of `tile`, for one row of x.
 template <bool kGated>
 __device__ __forceinline__ void Finish(const MatMulOutput& o, int block, int tile, int strip_row,
-                                       int row, float low, float high) {
+                                       int row, float low, float high, bool store_low = true,
+                                       bool store_high = true) {
   if (row >= o.rows) return;
   if constexpr (kGated) {
     const int j = tile * kStripOutputs + strip_row, half = o.n / 2;
@@ -42,13 +56,48 @@ __device__ __forceinline__ void Finish(const MatMulOutput& o, int block, int til
     }
     o.Write(row * o.stride + j, Activate(o.activation, low) * high);
   } else {
-    const int j = tile * kTileOutputs + strip_row;
     const int64_t first = int64_t{block} * o.n;
-    if (j < o.n) o.Write(row * o.stride + first + j, o.bias ? low + o.bias[first + j] : low);
-    const int up = j + kStripOutputs;
-    if (up < o.n) o.Write(row * o.stride + first + up, o.bias ? high + o.bias[first + up] : high);
+    const auto store = [&](int j, float sum) {
+      if (j >= o.n) return;
+      o.Write(row * o.stride + first + j, o.bias != nullptr ? sum + o.bias[first + j] : sum);
+    };
+    const int j = tile * kTileOutputs + strip_row;
+    if (store_low) store(j, low);
+    if (store_high) store(j + kStripOutputs, high);
   }
 }
+
+// When the next kernel's blocks may start and fetch their first weights.
+//
+// kEarly: at once; then both kernels' loads share the bandwidth. kLate: when this kernel has asked
+// for all its weights. kTurns: at once, but a block fetches only when the one before it on the same
+// multiprocessor has asked for everything. `turns` is a word per multiprocessor, the number of
+// blocks there that still fetch; it orders nothing that results depend on.
+class Turn {
+ public:
+  __device__ Turn(NextStart when, uint32_t* turns) : when_(when), word_(turns) {
+    if (when == NextStart::kLate) return;
+    LetNextStart();
+    uint32_t multiprocessor;
+    asm("mov.u32 %0, %%smid;" : "=r"(multiprocessor));
+    word_ = turns + multiprocessor % kTurnWords;
+  }
+  // By one thread.
+  __device__ void Begin() const {
+    if (when_ != NextStart::kTurns) return;
+    // Bounded: a turn is a wish.
+    for (int i = 0; i < 64 && *const_cast<volatile uint32_t*>(word_) != 0; ++i) __nanosleep(64);
+    atomicAdd(word_, 1);
+  }
+  __device__ void End() const {
+    if (when_ == NextStart::kTurns) atomicSub(word_, 1);
+    if (when_ == NextStart::kLate) LetNextStart();
+  }
+
+ private:
+  NextStart when_;
+  uint32_t* word_;
+};
 
 absl::Status LaunchFew(const MatMulParams& params, const MatMulPlan& plan, DeviceQueue& queue);
 absl::Status LaunchMany(const MatMulParams& params, const MatMulPlan& plan, DeviceQueue& queue);
@@ -62,6 +111,9 @@ inline MatMulOutput OutputOf(const MatMulParams& params) {
   output.activation = params.activation;
   output.out = params.out;
   output.out_bf16 = reinterpret_cast<__nv_bfloat16*>(params.out_bf16);
+  const auto address =
+      reinterpret_cast<uintptr_t>(params.out) | reinterpret_cast<uintptr_t>(params.out_bf16);
+  output.vectors = address % 16 == 0 && params.out_stride % 4 == 0 && output.n % 8 == 0;
   return output;
 }
 

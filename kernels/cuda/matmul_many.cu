@@ -1,10 +1,10 @@
 // Products of many rows: wgmma with 64 outputs per warpgroup as the wide operand and the rows of x
 // as columns, both from shared memory.
 //
-// One warp fetches stages of 64 inputs through a ring: weights as bulk copies of chunks
-// (packed_layout.h), x as boxes of a tensor map, which fills what lies outside of x with zeros.
-// kGroups warpgroups multiply. The sums of a segment are built from zero in the tensor cores'
-// registers and added to the total in order, as in the kernel for few rows; so the bits are equal.
+// One thread fetches stages of 64 inputs through a ring: boxes of two tensor maps, chunks of
+// weights (packed_layout.h) and rows of x, with zeros for what lies outside. Warpgroups multiply.
+// The sums of a segment are built from zero in the tensor cores' registers and added to the total
+// in order, as in the kernel for few rows; so the bits are equal.
 //
 // Work is dealt to the blocks of the grid by tile, or where tiles are few by segments of tiles:
 // then the sums of segments go through scratch, and the block that completes a tile adds them in
@@ -18,32 +18,42 @@
 namespace reprise::kernels::cuda {
 namespace {
 
-constexpr int kStageInputs = kChunkInputs;
 constexpr int kGroupOutputs = 64;  // of one warpgroup
 constexpr int kGroupTiles = kGroupOutputs / kTileOutputs;
-
-// Results are turned around in shared memory, kPieceRows rows of x at a time: 4 words of padding
-// put a warp's stores into 32 different banks.
-constexpr int kPieceRows = 16;
+// Results are turned around in shared memory: 4 words of padding put a warp's stores into 32
+// different banks.
 constexpr int kPieceStride = kGroupOutputs + 4;
+constexpr int kElement = 8;  // bytes of an element of the weights' tensor map
 
-template <int kRows, int kGroups>
+// kRows of x by 64 kGroups_ outputs; kCluster_ blocks of the grid, neighbours in outputs, fetch
+// their rows of x together.
+template <int kRows_, int kGroups_, int kCluster_, bool kGated_>
 struct Shape {
+  static constexpr int kRows = kRows_, kGroups = kGroups_, kCluster = kCluster_;
+  static constexpr bool kGated = kGated_;
+  static constexpr bool kMaySplit = kCluster == 1;
+  static constexpr int kTiles = kGroups * kGroupTiles;
+  static constexpr int kMultiplying = kGroups * 128;  // threads
   // Two warpgroups take registers from the fetching warps, which must be a whole warpgroup then.
   static constexpr bool kTakeRegisters = kGroups == 2;
-  static constexpr int kThreads = kGroups * 128 + (kTakeRegisters ? 128 : 32);
-  static constexpr int kWeightBytes = kGroups * kGroupTiles * kChunkBytes;
-  static constexpr int kXBytes = kRows * kStageInputs * 2;
-  static constexpr int kStageBytes = kWeightBytes + kXBytes;
-  static constexpr int kPieceBytes = kGroups * kPieceRows * kPieceStride * 4;
+  static constexpr int kThreads = kMultiplying + (kTakeRegisters ? 128 : 32);
   // Small tiles leave room for a second block.
   static constexpr int kBlocks = kRows <= 64 ? 2 : 1;
-  // A thread starts with 168 registers, or 80 where two blocks share them: three warpgroups of that
-  // are more than kRegisters for two and 24 for the one that fetches.
-  static constexpr int kRegisters = kBlocks == 2 ? 104 : 240;
+  // A thread starts with 168 registers, or 80 where two blocks share them: in three warpgroups as
+  // many as kRegisters for two and kFetchRegisters.
+  static constexpr int kRegisters = kBlocks == 2 ? 104 : 232;
+  static constexpr int kFetchRegisters = kBlocks == 2 ? 32 : 40;
+  static_assert(kFetchRegisters % 8 == 0);
+  static_assert(kRegisters % 8 == 0);
+
+  // A stage is one chunk of inputs.
+  static constexpr int kWeightBytes = kTiles * kChunkBytes;
+  static constexpr int kXBytes = kRows * kChunkInputs * 2;
+  static constexpr int kStageBytes = kWeightBytes + kXBytes;
+  static constexpr int kPieceRows = kBlocks == 2 ? 16 : 32;  // rows that are turned at a time
+  static constexpr int kPieceBytes = kGroups * kPieceRows * kPieceStride * 4;
   static constexpr int kMostBytes = (kBlocks == 2 ? 113 << 10 : 227 << 10) - kPieceBytes - 2048;
   static constexpr int kStages = kMostBytes / kStageBytes < 8 ? kMostBytes / kStageBytes : 8;
-  static_assert(kRegisters % 8 == 0);
   // 1 KiB to align the ring.
   static constexpr int kSharedBytes =
       1024 + kStages * kStageBytes + kPieceBytes + 16 * kStages + 16;
@@ -51,10 +61,9 @@ struct Shape {
 
 struct ManyParams {
   PackedLayout layout;
-  const char* weights = nullptr;
   int x_blocks = 0;
-  int total_tiles = 0;   // of 16 outputs, all blocks
-  int output_tiles = 0;  // of the kernel's size, per block
+  int cluster = 1;
+  int output_tiles = 0;  // of the kernel's size (of a cluster's), per block of the matrix
   int output_count = 0;  // all blocks
   int row_tiles = 0;
   bool rows_first = false;  // neighbouring work shares weights rather than x
@@ -62,6 +71,8 @@ struct ManyParams {
   MatMulOutput output;
   float* partials = nullptr;  // [work tile][segment][registers / 4][thread][4]
   uint32_t* counters = nullptr;
+  NextStart next_start = NextStart::kEarly;
+  uint32_t* turns = nullptr;
 
   __device__ int Tiles() const { return output_count * row_tiles; }
   __device__ int64_t RangeBegin(int part) const {
@@ -73,7 +84,7 @@ struct ManyParams {
 class Work {
  public:
   __device__ explicit Work(const ManyParams& p) : p_(p) {
-    next_ = p.split ? p.RangeBegin(blockIdx.x) : blockIdx.x;
+    next_ = p.split ? p.RangeBegin(blockIdx.x) : blockIdx.x / p.cluster;
     end_ = p.split ? p.RangeBegin(blockIdx.x + 1) : p.Tiles();
   }
   // Moves to the next run of segments [begin, end) of one tile.
@@ -88,12 +99,12 @@ class Work {
       next_ += end - begin;
     } else {
       tile = static_cast<int>(next_);
-      next_ += gridDim.x;
+      next_ += gridDim.x / p_.cluster;
     }
     const int outputs = p_.rows_first ? tile / p_.row_tiles : tile % p_.output_count;
     row_tile = p_.rows_first ? tile % p_.row_tiles : tile / p_.output_count;
     block = outputs / p_.output_tiles;
-    output_tile = outputs % p_.output_tiles;
+    output_tile = outputs % p_.output_tiles * p_.cluster + blockIdx.x % p_.cluster;
     return true;
   }
   __device__ bool Whole() const { return begin == 0 && end == p_.layout.segments; }
@@ -126,33 +137,30 @@ class Stages {
   int end_ = 0;
 };
 
-// By the lanes of one warp: a chunk of each of kTiles tiles.
-template <int kTiles>
-__device__ void FetchWeights(const ManyParams& p, const Stages& at, int lane, char* stage,
-                             Barrier* full) {
-  if (lane >= kTiles) return;
-  // Beyond the last tile some other is fetched; nothing of it is stored.
-  const int tile =
-      min(at.work.block * p.layout.tiles + at.work.output_tile * kTiles + lane, p.total_tiles - 1);
-  const char* source = p.weights + (int64_t{tile} * p.layout.chunks + at.chunk) * kChunkBytes;
-  BulkLoad(stage + lane * kChunkBytes, source, kChunkBytes, full);
-}
-
-template <int kRows, int kGroups>
-__device__ void Fetch(const ManyParams& p, const CUtensorMap* x_map, int lane, char* ring,
-                      Barrier* full, Barrier* empty) {
-  using S = Shape<kRows, kGroups>;
+// By one thread.
+template <typename S>
+__device__ void Fetch(const ManyParams& p, const Turn& turn, const CUtensorMap* weight_map,
+                      const CUtensorMap* x_map, char* ring, Barrier* full, Barrier* empty) {
+  const int rank = blockIdx.x % S::kCluster;
   const auto fetch_x = [&](const Stages& at, int stage) {
-    if (lane != 0) return;
-    TensorLoad(ring + stage * S::kStageBytes + S::kWeightBytes, x_map, at.chunk * kChunkInputs,
-               at.work.block % p.x_blocks, at.work.row_tile * kRows, &full[stage]);
+    constexpr int kPartRows = S::kRows / S::kCluster;
+    char* const target =
+        ring + stage * S::kStageBytes + S::kWeightBytes + rank * kPartRows * kChunkInputs * 2;
+    const int input = at.chunk * kChunkInputs, block = at.work.block % p.x_blocks;
+    const int row = at.work.row_tile * S::kRows + rank * kPartRows;
+    if constexpr (S::kCluster == 1) {
+      TensorLoad(target, x_map, input, block, row, &full[stage]);
+    } else {
+      TensorLoadToAll(target, x_map, input, block, row, &full[stage], (1 << S::kCluster) - 1);
+    }
   };
   const auto fetch_weights = [&](const Stages& at, int stage) {
-    if (lane == 0) ArriveAndExpect(&full[stage], S::kStageBytes);
-    __syncwarp();
-    FetchWeights<kGroups * kGroupTiles>(p, at, lane, ring + stage * S::kStageBytes, &full[stage]);
+    ArriveAndExpect(&full[stage], S::kStageBytes);
+    TensorLoad(ring + stage * S::kStageBytes, weight_map, at.chunk * (kChunkBytes / kElement),
+               at.work.block * p.layout.tiles + at.work.output_tile * S::kTiles, &full[stage]);
   };
   // Weights may come before the previous kernel is done, x may not.
+  turn.Begin();
   Stages weights(p), x(p);
   int primed = 0;
   bool more = weights.Next();
@@ -160,6 +168,8 @@ __device__ void Fetch(const ManyParams& p, const CUtensorMap* x_map, int lane, c
     fetch_weights(weights, primed++);
     more = weights.Next();
   }
+  if (!more) turn.End();
+  const bool ended = !more;
   WaitForPrevious();
   for (int i = 0; i < primed; ++i) {
     x.Next();
@@ -175,62 +185,128 @@ __device__ void Fetch(const ManyParams& p, const CUtensorMap* x_map, int lane, c
       parity ^= 1;
     }
   }
-  // Not earlier: what the next kernel fetches would come before what this one needs.
-  LetNextStart();
+  if (!ended) turn.End();
+}
+
+__device__ __forceinline__ void ReadFour(const float* from, float (&values)[4]) {
+  const float4 four = *reinterpret_cast<const float4*>(from);
+  values[0] = four.x;
+  values[1] = four.y;
+  values[2] = four.z;
+  values[3] = four.w;
+}
+
+// Up to 4 results of a row from output `j` of `count` on, which belong at `to`.
+__device__ __forceinline__ void WriteUpToFour(const MatMulOutput& o, int64_t to, int j, int count,
+                                              const float (&results)[4]) {
+  if (o.vectors && j + 4 <= count) {
+    o.WriteFour(to, results);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (j + i < count) o.Write(to + i, results[i]);
+  }
+}
+
+__device__ __forceinline__ void ReadBias(const float* bias, int j, int count, float (&values)[4]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) values[i] = j + i < count ? bias[j + i] : 0.0f;
 }
 
 // A warpgroup's totals to memory. `piece`: [kPieceRows][kPieceStride] of this warpgroup.
-template <int kRows, bool kGated>
-__device__ void Store(const ManyParams& p, const Work& work, int group, int group_tile,
-                      float* piece, const float (&total)[kRows / 2]) {
-  const int thread = threadIdx.x % 128, lane = thread % 32;
+template <typename S>
+__device__ __forceinline__ void Store(const ManyParams& p, const Work& work, int group,
+                                      float* piece, const float (&total)[S::kRows / 2]) {
+  int thread = threadIdx.x % 128;
+  asm volatile("" : "+r"(thread));  // or what follows from it would take registers in the main loop
+  const int lane = thread % 32;
   const int row_in_tile = lane % 4 * 2, output = thread / 32 * kTileOutputs + lane / 4;
+  const int group_tile = (work.output_tile * S::kGroups + group) * kGroupTiles;
   const MatMulOutput& o = p.output;
+
+  // What this thread stores of each piece: 4 results of every kStep rows.
+  constexpr int kResults = S::kGated ? kGroupOutputs / 2 : kGroupOutputs;  // of a row
+  constexpr int kStep = 128 * 4 / kResults;
+  const int first_result = thread * 4 % kResults, first_row = thread * 4 / kResults;
+  const int count = S::kGated ? o.n / 2 : o.n;
+  const int j = group_tile * (S::kGated ? kStripOutputs : kTileOutputs) + first_result;
+  const int64_t column = int64_t{work.block} * count + j;
+  // A gate's place in a row of the piece; what it gates is 8 further on.
+  const int place = S::kGated
+                        ? first_result / kStripOutputs * kTileOutputs + first_result % kStripOutputs
+                        : first_result;
+  float bias[4] = {}, second_bias[4] = {};
+  if (o.bias != nullptr) {
+    ReadBias(o.bias + int64_t{work.block} * o.n, j, count, bias);
+    if (S::kGated) ReadBias(o.bias + count, j, count, second_bias);
+  }
+
 #pragma unroll
-  for (int part = 0; part < kRows / kPieceRows; ++part) {
-    const int first_row = work.row_tile * kRows + part * kPieceRows;
-    if (first_row >= o.rows) break;
+  for (int part = 0; part < S::kRows / S::kPieceRows; ++part) {
+    const int part_row = work.row_tile * S::kRows + part * S::kPieceRows;
+    if (part_row >= o.rows) break;
     SyncSome(1 + group, 128);  // the part before has been read
 #pragma unroll
-    for (int j = 0; j < kPieceRows / 8; ++j) {
-      float* const at = piece + (j * 8 + row_in_tile) * kPieceStride + output;
-      const int i = (part * (kPieceRows / 8) + j) * 4;
-      at[0] = total[i];
-      at[kPieceStride] = total[i + 1];
-      at[kStripOutputs] = total[i + 2];
-      at[kPieceStride + kStripOutputs] = total[i + 3];
+    for (int i = 0; i < S::kPieceRows / 8; ++i) {
+      float* const at = piece + (i * 8 + row_in_tile) * kPieceStride + output;
+      const int from = (part * (S::kPieceRows / 8) + i) * 4;
+      at[0] = total[from];
+      at[kPieceStride] = total[from + 1];
+      at[kStripOutputs] = total[from + 2];
+      at[kPieceStride + kStripOutputs] = total[from + 3];
     }
     SyncSome(1 + group, 128);
-    if constexpr (kGated) {
-      // 32 results per row: a gate and, 8 further on, what it gates.
+    // The activation is known at compile time within the loop, so that 4 of them overlap.
+    const auto store_rows = [&]<Activation kActivation>() {
 #pragma unroll 1
-      for (int at = thread; at < kPieceRows * 32; at += 128) {
-        const int row = first_row + at / 32, strip_row = at % 8, tile = at / 8 % 4;
-        const float* const sums = piece + at / 32 * kPieceStride + tile * kTileOutputs + strip_row;
-        Finish<true>(o, 0, group_tile + tile, strip_row, row, sums[0], sums[kStripOutputs]);
-      }
-    } else {
-      const int64_t first = int64_t{work.block} * o.n;
-      const int j = group_tile * kTileOutputs + thread % 64;
-      const float bias = o.bias != nullptr && j < o.n ? o.bias[first + j] : 0.0f;
+      for (int row = first_row; row < S::kPieceRows && part_row + row < o.rows; row += kStep) {
+        float results[4];
+        ReadFour(piece + row * kPieceStride + place, results);
+        if (o.bias != nullptr) {
 #pragma unroll
-      for (int i = 0; i < kPieceRows / 2; ++i) {
-        const int row = i * 2 + thread / 64;
-        const float sum = piece[row * kPieceStride + thread % 64];
-        if (first_row + row < o.rows && j < o.n) {
-          o.Write((first_row + row) * o.stride + first + j, o.bias != nullptr ? sum + bias : sum);
+          for (int i = 0; i < 4; ++i) results[i] += bias[i];
         }
+        if constexpr (S::kGated) {
+          float gated[4];
+          ReadFour(piece + row * kPieceStride + place + kStripOutputs, gated);
+          if (o.bias != nullptr) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) gated[i] += second_bias[i];
+          }
+#pragma unroll
+          for (int i = 0; i < 4; ++i) results[i] = Activate(kActivation, results[i]) * gated[i];
+        }
+        WriteUpToFour(o, (part_row + row) * o.stride + column, j, count, results);
       }
+    };
+    if (!S::kGated || o.activation == Activation::kGeluTanh) {
+      store_rows.template operator()<Activation::kGeluTanh>();
+    } else if (o.activation == Activation::kGelu) {
+      store_rows.template operator()<Activation::kGelu>();
+    } else if (o.activation == Activation::kSilu) {
+      store_rows.template operator()<Activation::kSilu>();
+    } else {
+      store_rows.template operator()<Activation::kRelu>();
     }
   }
 }
 
+// By all lanes of a warp: a stage may be filled again, as far as the warp is concerned.
+template <typename S>
+__device__ __forceinline__ void Release(Barrier* empty, int lane) {
+  if constexpr (S::kCluster == 1) {
+    if (lane == 0) Arrive(empty);
+  } else {
+    if (lane < S::kCluster) ArriveAt(empty, lane);
+  }
+}
+
 // What the warpgroups that multiply do.
-template <int kRows, int kGroups, bool kGated>
+template <typename S>
 __device__ __forceinline__ void Multiply(const ManyParams& p, int warp, char* ring, Barrier* full,
                                          Barrier* empty) {
-  using S = Shape<kRows, kGroups>;
-  constexpr int kRegisters = kRows / 2;
+  constexpr int kRegisters = S::kRows / 2;
   auto* const pieces = reinterpret_cast<float*>(ring + S::kStages * S::kStageBytes);
   auto* const completes = reinterpret_cast<int*>(empty + S::kStages);
   const int lane = threadIdx.x % 32;
@@ -242,10 +318,12 @@ __device__ __forceinline__ void Multiply(const ManyParams& p, int warp, char* ri
   uint32_t parity = 0;
   Work work(p);
   while (work.Next()) {
-    const bool whole = work.Whole();
+    const bool whole = !S::kMaySplit || work.Whole();
     float4* const parked =
         reinterpret_cast<float4*>(p.partials) +
-        int64_t{work.tile} * p.layout.segments * (kRegisters / 4) * kGroups * 128 + threadIdx.x;
+        int64_t{work.tile} * p.layout.segments * (kRegisters / 4) * S::kMultiplying + threadIdx.x;
+#pragma unroll
+    for (int i = 0; i < kRegisters; ++i) total[i] = 0.0f;
     for (int segment = work.begin; segment < work.end; ++segment) {
       int previous = -1;
       const int chunks = p.layout.SegmentChunks(segment);
@@ -254,8 +332,8 @@ __device__ __forceinline__ void Multiply(const ManyParams& p, int warp, char* ri
         Pin(sums);
         WgmmaBegin();
 #pragma unroll
-        for (int i = 0; i < kStageInputs / 16; ++i) {
-          Wgmma<kRows>(
+        for (int i = 0; i < kChunkInputs / 16; ++i) {
+          Wgmma<S::kRows>(
               sums, PlainMatrix(weights_base + stage * S::kStageBytes + i * 256, 128, kStripBytes),
               SwizzledMatrix(x_base + stage * S::kStageBytes + i * 32), chunk != 0 || i != 0);
         }
@@ -263,7 +341,7 @@ __device__ __forceinline__ void Multiply(const ManyParams& p, int warp, char* ri
         Pin(sums);
         if (previous >= 0) {
           WgmmaWait<1>();
-          if (lane == 0) Arrive(&empty[previous]);
+          Release<S>(&empty[previous], lane);
         }
         previous = stage;
         if (++stage == S::kStages) {
@@ -273,26 +351,21 @@ __device__ __forceinline__ void Multiply(const ManyParams& p, int warp, char* ri
       }
       WgmmaWait<0>();
       Pin(sums);
-      if (lane == 0) Arrive(&empty[previous]);
+      Release<S>(&empty[previous], lane);
       if (whole) {
-        if (segment == 0) {
 #pragma unroll
-          for (int i = 0; i < kRegisters; ++i) total[i] = sums[i];
-        } else {
-#pragma unroll
-          for (int i = 0; i < kRegisters; ++i) total[i] = total[i] + sums[i];
-        }
+        for (int i = 0; i < kRegisters; ++i) total[i] = total[i] + sums[i];
       } else {
 #pragma unroll
         for (int i = 0; i < kRegisters / 4; ++i) {
-          parked[(segment * (kRegisters / 4) + i) * kGroups * 128] =
+          parked[(segment * (kRegisters / 4) + i) * S::kMultiplying] =
               make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
         }
       }
     }
     if (!whole) {
       __threadfence();
-      SyncSome(3, kGroups * 128);
+      SyncSome(3, S::kMultiplying);
       if (threadIdx.x == 0) {
         const uint32_t run = work.end - work.begin;
         const uint32_t before = atomicAdd(&p.counters[work.tile], run);
@@ -301,33 +374,34 @@ __device__ __forceinline__ void Multiply(const ManyParams& p, int warp, char* ri
         __threadfence();
         *completes = last;
       }
-      SyncSome(3, kGroups * 128);
+      SyncSome(3, S::kMultiplying);
       const bool last = *completes != 0;
-      SyncSome(3, kGroups * 128);  // read by all before it is written again
+      SyncSome(3, S::kMultiplying);  // read by all before it is written again
       if (!last) continue;
       for (int segment = 0; segment < p.layout.segments; ++segment) {
 #pragma unroll
         for (int i = 0; i < kRegisters / 4; ++i) {
-          const float4 part = __ldcg(&parked[(segment * (kRegisters / 4) + i) * kGroups * 128]);
+          const float4 part = __ldcg(&parked[(segment * (kRegisters / 4) + i) * S::kMultiplying]);
           const float values[4] = {part.x, part.y, part.z, part.w};
 #pragma unroll
           for (int j = 0; j < 4; ++j) {
-            total[4 * i + j] = segment == 0 ? values[j] : total[4 * i + j] + values[j];
+            total[4 * i + j] = total[4 * i + j] + values[j];
           }
         }
       }
     }
-    Store<kRows, kGated>(p, work, group, (work.output_tile * kGroups + group) * kGroupTiles,
-                         pieces + group * kPieceRows * kPieceStride, total);
+    Store<S>(p, work, group, pieces + group * S::kPieceRows * kPieceStride, total);
   }
 }
 
-template <int kRows, int kGroups, bool kGated>
-__global__ void __launch_bounds__(Shape<kRows, kGroups>::kThreads, Shape<kRows, kGroups>::kBlocks)
-    ManyRowsKernel(const __grid_constant__ CUtensorMap x_map,
+template <typename S>
+__global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThreads, S::kBlocks)
+    ManyRowsKernel(const __grid_constant__ CUtensorMap weight_map,
+                   const __grid_constant__ CUtensorMap x_map,
                    const __grid_constant__ ManyParams p) {
-  using S = Shape<kRows, kGroups>;
   extern __shared__ char shared_memory[];
+  const Turn turn(p.next_start, p.turns);
+  // At the same place in all blocks of a cluster.
   char* const ring = shared_memory + (1024 - SharedAddress(shared_memory) % 1024) % 1024;
   auto* const full =
       reinterpret_cast<Barrier*>(ring + S::kStages * S::kStageBytes + S::kPieceBytes);
@@ -337,22 +411,27 @@ __global__ void __launch_bounds__(Shape<kRows, kGroups>::kThreads, Shape<kRows, 
   if (threadIdx.x == 0) {
     for (int i = 0; i < S::kStages; ++i) {
       InitBarrier(&full[i], 1);
-      InitBarrier(&empty[i], kGroups * 4);
+      InitBarrier(&empty[i], S::kCluster * S::kGroups * 4);
     }
     PublishBarriers();
   }
   __syncthreads();
-  if (warp >= kGroups * 4) {
-    if constexpr (S::kTakeRegisters) SetRegisters<24, false>();
-    if (warp == kGroups * 4) {
-      if (lane == 0) PrefetchTensorMap(&x_map);
-      Fetch<kRows, kGroups>(p, &x_map, lane, ring, full, empty);
+  if constexpr (S::kCluster > 1) SyncCluster();
+  if (warp >= S::kGroups * 4) {
+    if constexpr (S::kTakeRegisters) SetRegisters<S::kFetchRegisters, false>();
+    if (warp == S::kGroups * 4 && lane == 0) {
+      PrefetchTensorMap(&weight_map);
+      PrefetchTensorMap(&x_map);
+      Fetch<S>(p, turn, &weight_map, &x_map, ring, full, empty);
     }
+    __syncwarp();
   } else {
     if constexpr (S::kTakeRegisters) SetRegisters<S::kRegisters, true>();
     WaitForPrevious();
-    Multiply<kRows, kGroups, kGated>(p, warp, ring, full, empty);
+    Multiply<S>(p, warp, ring, full, empty);
   }
+  // The others still write here and arrive at barriers here.
+  if constexpr (S::kCluster > 1) SyncCluster();
 }
 
 // The driver's function, asked for at run time: nothing here links the driver.
@@ -373,61 +452,74 @@ absl::StatusOr<EncodeTiled> FindEncodeTiled() {
   return reinterpret_cast<EncodeTiled>(function);
 }
 
-// x as [rows, x_blocks, k], in boxes of [box_rows, 1, kStageInputs].
-absl::StatusOr<CUtensorMap> MapX(const MatMulParams& params, int box_rows) {
+template <int kRank>
+absl::StatusOr<CUtensorMap> MakeMap(CUtensorMapDataType type, const void* data,
+                                    const cuuint64_t (&sizes)[kRank],
+                                    const cuuint64_t (&strides)[kRank - 1],
+                                    const cuuint32_t (&box)[kRank], CUtensorMapSwizzle swizzle) {
   static const absl::StatusOr<EncodeTiled> encode = FindEncodeTiled();
   RETURN_IF_ERROR(encode.status());
-  const PackedMatrix& w = *params.weight;
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(w.k()), static_cast<cuuint64_t>(w.x_blocks()),
-                              static_cast<cuuint64_t>(params.num_rows)};
-  const cuuint64_t row_bytes = params.x_stride * sizeof(BF16);
-  const cuuint64_t strides[] = {w.x_blocks() > 1 ? w.k() * sizeof(BF16) : row_bytes, row_bytes};
-  const cuuint32_t box[] = {kStageInputs, 1, static_cast<cuuint32_t>(box_rows)};
   const cuuint32_t steps[] = {1, 1, 1};
   CUtensorMap map;
   const CUresult result =
-      (*encode)(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<BF16*>(params.x_bf16), sizes,
-                strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      (*encode)(&map, type, kRank, const_cast<void*>(data), sizes, strides, box, steps,
+                CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     return absl::InternalError(absl::StrCat("cuTensorMapEncodeTiled: CUDA error ", int{result}));
   }
   return map;
 }
 
-template <int kRows, int kGroups, bool kGated>
+// x as [rows, x_blocks, k], in boxes of [box_rows, 1, a chunk].
+absl::StatusOr<CUtensorMap> MapX(const MatMulParams& params, int box_rows) {
+  const PackedMatrix& w = *params.weight;
+  const cuuint64_t row_bytes = params.x_stride * sizeof(BF16);
+  return MakeMap<3>(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, params.x_bf16,
+                    {static_cast<cuuint64_t>(w.k()), static_cast<cuuint64_t>(w.x_blocks()),
+                     static_cast<cuuint64_t>(params.num_rows)},
+                    {w.x_blocks() > 1 ? w.k() * sizeof(BF16) : row_bytes, row_bytes},
+                    {kChunkInputs, 1, static_cast<cuuint32_t>(box_rows)},
+                    CU_TENSOR_MAP_SWIZZLE_128B);
+}
+
+// The packed weights as [tiles of all blocks, chunks], in boxes of [box_tiles, 1].
+absl::StatusOr<CUtensorMap> MapWeights(const PackedMatrix& w, int box_tiles) {
+  const PackedLayout layout = PackedLayout::Of(w.n(), w.k());
+  const auto tile_bytes = static_cast<cuuint64_t>(layout.TileBytes());
+  return MakeMap<2>(CU_TENSOR_MAP_DATA_TYPE_INT64, w.data(),
+                    {tile_bytes / kElement, static_cast<cuuint64_t>(w.blocks()) * layout.tiles},
+                    {tile_bytes}, {kChunkBytes / kElement, static_cast<cuuint32_t>(box_tiles)},
+                    CU_TENSOR_MAP_SWIZZLE_NONE);
+}
+
+template <typename S>
 absl::Status LaunchOne(const MatMulParams& params, const ManyParams& p, int grid,
                        DeviceQueue& queue) {
-  using S = Shape<kRows, kGroups>;
-  ASSIGN_OR_RETURN(const CUtensorMap map, MapX(params, kRows));
-  const auto kernel = ManyRowsKernel<kRows, kGroups, kGated>;
+  ASSIGN_OR_RETURN(const CUtensorMap weight_map, MapWeights(*params.weight, S::kTiles));
+  ASSIGN_OR_RETURN(const CUtensorMap x_map, MapX(params, S::kRows / S::kCluster));
+  const auto kernel = ManyRowsKernel<S>;
   RETURN_IF_ERROR(Check(AllowSharedBytes(kernel, S::kSharedBytes), "shared memory of MatMul"));
-  return Check(Launch(kernel, grid, S::kThreads, S::kSharedBytes, queue, map, p), "launch");
+  return Check(Launch(kernel, grid, S::kThreads, S::kSharedBytes, queue, weight_map, x_map, p),
+               "launch");
 }
 
 template <bool kGated>
 absl::Status LaunchShape(const MatMulParams& params, const MatMulPlan& plan, const ManyParams& p,
                          DeviceQueue& queue) {
-  switch (plan.row_tile * 1000 + plan.output_tile) {
-    case 16128:
-      return LaunchOne<16, 2, kGated>(params, p, plan.grid, queue);
-    case 16064:
-      return LaunchOne<16, 1, kGated>(params, p, plan.grid, queue);
-    case 32064:
-      return LaunchOne<32, 1, kGated>(params, p, plan.grid, queue);
-    case 32128:
-      return LaunchOne<32, 2, kGated>(params, p, plan.grid, queue);
-    case 64128:
-      return LaunchOne<64, 2, kGated>(params, p, plan.grid, queue);
-    case 64064:
-      return LaunchOne<64, 1, kGated>(params, p, plan.grid, queue);
-    case 128128:
-      return LaunchOne<128, 2, kGated>(params, p, plan.grid, queue);
-    case 192128:
-      return LaunchOne<192, 2, kGated>(params, p, plan.grid, queue);
-    default:
-      return absl::InternalError("no kernel for this tile");
-  }
+  const auto is = [&](int row_tile, int output_tile, int cluster) {
+    return plan.row_tile == row_tile && plan.output_tile == output_tile && plan.cluster == cluster;
+  };
+  if (is(16, 64, 1)) return LaunchOne<Shape<16, 1, 1, kGated>>(params, p, plan.grid, queue);
+  if (is(16, 128, 1)) return LaunchOne<Shape<16, 2, 1, kGated>>(params, p, plan.grid, queue);
+  if (is(32, 64, 1)) return LaunchOne<Shape<32, 1, 1, kGated>>(params, p, plan.grid, queue);
+  if (is(32, 128, 1)) return LaunchOne<Shape<32, 2, 1, kGated>>(params, p, plan.grid, queue);
+  if (is(64, 64, 1)) return LaunchOne<Shape<64, 1, 1, kGated>>(params, p, plan.grid, queue);
+  if (is(64, 128, 1)) return LaunchOne<Shape<64, 2, 1, kGated>>(params, p, plan.grid, queue);
+  if (is(128, 128, 1)) return LaunchOne<Shape<128, 2, 1, kGated>>(params, p, plan.grid, queue);
+  if (is(128, 128, 2)) return LaunchOne<Shape<128, 2, 2, kGated>>(params, p, plan.grid, queue);
+  if (is(192, 128, 2)) return LaunchOne<Shape<192, 2, 2, kGated>>(params, p, plan.grid, queue);
+  return absl::InternalError("no kernel for this tile");
 }
 
 }  // namespace
@@ -436,10 +528,9 @@ absl::Status LaunchMany(const MatMulParams& params, const MatMulPlan& plan, Devi
   const PackedMatrix& w = *params.weight;
   ManyParams p;
   p.layout = PackedLayout::Of(w.n(), w.k());
-  p.weights = static_cast<const char*>(w.data());
   p.x_blocks = w.x_blocks();
-  p.total_tiles = w.blocks() * p.layout.tiles;
-  const int tiles_each = plan.output_tile / kTileOutputs;
+  p.cluster = plan.cluster;
+  const int tiles_each = plan.cluster * plan.output_tile / kTileOutputs;
   p.output_tiles = (p.layout.tiles + tiles_each - 1) / tiles_each;
   p.output_count = w.blocks() * p.output_tiles;
   p.row_tiles = (params.num_rows + plan.row_tile - 1) / plan.row_tile;
@@ -449,6 +540,8 @@ absl::Status LaunchMany(const MatMulParams& params, const MatMulPlan& plan, Devi
   p.output = OutputOf(params);
   p.partials = static_cast<float*>(queue.scratch());
   p.counters = queue.counters();
+  p.next_start = plan.next_start;
+  p.turns = queue.counters() + DeviceQueue::kCounters - kTurnWords;
   const absl::Status status = w.gated() ? LaunchShape<true>(params, plan, p, queue)
                                         : LaunchShape<false>(params, plan, p, queue);
   return status.ok() ? status : Prefixed(status, Describe(params));

@@ -16,6 +16,7 @@ namespace reprise::kernels::cuda {
 struct MatMulProblem {
   int rows = 0;
   int blocks = 1, n = 0, k = 0;
+  bool gated = false;
   // x can be fetched by the copy engine: 16-byte aligned in all its strides.
   bool x_aligned = true;
   int multiprocessors = 132;
@@ -33,15 +34,21 @@ struct FewCut {
   int x_offset = 0, parts_offset = 0, totals_offset = 0, barriers_offset = 0, shared_bytes = 0;
 };
 
+// See Turn in matmul_kernels.cuh.
+enum class NextStart { kEarly, kLate, kTurns };
+inline constexpr int kTurnWords = 256;  // the last of the queue's counters
+
 struct MatMulPlan {
   // Few rows: x in shared memory, mma.sync, bound by the bytes of the weights. Many: wgmma.
   enum class Kernel { kNone, kFew, kMany };
   Kernel kernel = Kernel::kNone;
   int row_tile = 0;  // few: most rows of one launch, 1..8; many: 16, 32, 64, 128 or 192
   int grid = 0;
+  NextStart next_start = NextStart::kEarly;
   FewCut few;
   // Many:
   int output_tile = 0;  // 64 or 128
+  int cluster = 1;      // blocks of the grid that share what they fetch of x, 1 or 2
   // Segments of one tile may go to several blocks of the grid, which leave their sums in scratch.
   bool split = false;
 };
@@ -65,7 +72,9 @@ inline FewCut CutFew(const MatMulProblem& p, int rows, int grid, int panel, int 
   cut.depth = depth;
   cut.panel = panel;
   cut.panels = (layout.segments + panel - 1) / panel;
-  const int64_t tiles = (int64_t{p.blocks} * layout.tiles + grid - 1) / grid;  // of a block
+  // Tiles of a block of the grid, the halves at both ends counted in full.
+  const int64_t all = int64_t{p.blocks} * layout.tiles;
+  const int64_t tiles = p.gated ? (all + grid - 1) / grid : (2 * all + grid - 1) / grid / 2 + 1;
   const int64_t blocks =  // of the matrix, that these may belong to
       tiles < 2 ? 1 : std::min<int64_t>(p.blocks, (tiles - 2) / layout.tiles + 2);
   const auto align = [](int64_t bytes) { return (bytes + 127) / 128 * 128; };
@@ -92,6 +101,7 @@ inline FewCut CutFew(const MatMulProblem& p, int rows, int grid, int panel, int 
 inline MatMulPlan PlanFew(const MatMulProblem& p, int rows, int64_t most_bytes = kFewSharedBytes) {
   const PackedLayout layout = PackedLayout::Of(p.n, p.k);
   MatMulPlan plan;
+  plan.next_start = NextStart::kTurns;
   plan.row_tile = rows;
   plan.grid =
       static_cast<int>(std::min<int64_t>(p.multiprocessors, int64_t{p.blocks} * layout.tiles));
@@ -116,28 +126,71 @@ inline int64_t ManyTiles(const MatMulProblem& p, int row_tile, int output_tile) 
          ((p.rows + row_tile - 1) / row_tile);
 }
 
-inline MatMulPlan PlanMany(const MatMulProblem& p, int row_tile, int output_tile, bool split) {
+inline MatMulPlan PlanMany(const MatMulProblem& p, int row_tile, int output_tile, bool split,
+                           int cluster = 1) {
   const PackedLayout layout = PackedLayout::Of(p.n, p.k);
   MatMulPlan plan;
   if (!p.x_aligned) return plan;
   plan.row_tile = row_tile;
   plan.output_tile = output_tile;
-  const int64_t tiles = ManyTiles(p, row_tile, output_tile);
+  plan.cluster = cluster;
+  const int64_t tiles = ManyTiles(p, row_tile, output_tile * cluster) * cluster;
   const int64_t partial_bytes =
       tiles * layout.segments * row_tile * output_tile * int64_t{sizeof(float)};
-  plan.split =
-      split && layout.segments > 1 && partial_bytes <= p.scratch_bytes && tiles <= p.counters;
-  plan.grid = static_cast<int>(
-      std::min<int64_t>(p.multiprocessors, plan.split ? tiles * layout.segments : tiles));
+  plan.split = split && cluster == 1 && layout.segments > 1 && partial_bytes <= p.scratch_bytes &&
+               tiles <= p.counters;
+  const int64_t most = p.multiprocessors / cluster * cluster;
+  plan.grid =
+      static_cast<int>(std::min<int64_t>(most, plan.split ? tiles * layout.segments : tiles));
   plan.kernel = MatMulPlan::Kernel::kMany;
   return plan;
 }
 
+// A kernel for many rows, and its time per tile on an H100 in units of 10 ns: for each chunk of
+// inputs, and besides (bench/RESULTS.md).
+struct ManyShape {
+  int row_tile, output_tile, cluster;
+  int chunk_time, tile_time;
+};
+inline constexpr ManyShape kManyShapes[] = {
+    {16, 64, 1, 30, 150},   {16, 128, 1, 34, 200},  {32, 64, 1, 31, 210},
+    {32, 128, 1, 34, 280},  {64, 64, 1, 32, 290},   {64, 128, 1, 35, 300},
+    {128, 128, 1, 39, 400}, {128, 128, 2, 39, 420}, {192, 128, 2, 57, 300},
+};
+
+// The least time in whole tiles.
+inline MatMulPlan PlanWholeTiles(const MatMulProblem& p) {
+  const int64_t chunks = PackedLayout::Of(p.n, p.k).chunks;
+  MatMulPlan best;
+  int64_t best_time = 0;
+  for (const ManyShape& shape : kManyShapes) {
+    if (shape.cluster > 1 && p.blocks > 1) continue;  // too short to gain by it
+    const int64_t tiles = ManyTiles(p, shape.row_tile, shape.output_tile * shape.cluster);
+    const int64_t at_once = std::max(p.multiprocessors / shape.cluster, 1);
+    const int64_t time =
+        (tiles + at_once - 1) / at_once * (chunks * shape.chunk_time + shape.tile_time);
+    if (best.kernel != MatMulPlan::Kernel::kNone && time >= best_time) continue;
+    best = PlanMany(p, shape.row_tile, shape.output_tile, false, shape.cluster);
+    best_time = time;
+  }
+  return best;
+}
+
 // The plan for a product.
 inline MatMulPlan PlanMatMul(const MatMulProblem& p) {
+  const PackedLayout layout = PackedLayout::Of(p.n, p.k);
+  // So few tiles that they had better be cut.
+  const bool narrow = p.x_aligned && p.blocks == 1 && layout.segments > 1 && p.rows <= 128 &&
+                      ManyTiles(p, 128, 64) * 2 <= p.multiprocessors;
+  const int64_t tiles = ManyTiles(p, 128, 128);
   if (p.rows <= kMostFewRows) {
+    // Rows of x in shared memory leave less for the weights, which many segments of few tiles
+    // can make up for elsewhere.
+    const bool cut = narrow && tiles * layout.segments * 2 >= p.multiprocessors &&
+                     (p.rows > 1 || layout.segments > 8);
+    const bool whole = p.x_aligned && p.rows > 4 && tiles * 10 >= int64_t{p.multiprocessors} * 9;
     const MatMulPlan plan = PlanFew(p, p.rows);
-    if (plan.kernel != MatMulPlan::Kernel::kNone) return plan;
+    if (plan.kernel != MatMulPlan::Kernel::kNone && !cut && !whole) return plan;
   }
   if (!p.x_aligned) {  // in several launches
     for (const int64_t most_bytes : {kFewSharedBytes, kMostSharedBytes}) {
@@ -148,11 +201,12 @@ inline MatMulPlan PlanMatMul(const MatMulProblem& p) {
     }
     return {};
   }
-  const int row_tile = p.rows <= 16 ? 16 : p.rows <= 32 ? 32 : p.rows <= 64 ? 64 : 128;
-  const int64_t tiles = ManyTiles(p, row_tile, 128);
-  const int64_t waves = (tiles + p.multiprocessors - 1) / p.multiprocessors;
-  const bool uneven = tiles * 100 < waves * p.multiprocessors * 80;
-  return PlanMany(p, row_tile, 128, uneven && waves <= 4);
+  if (narrow) {
+    const int row_tile = p.rows <= 16 ? 16 : p.rows <= 32 ? 32 : p.rows <= 64 ? 64 : 128;
+    const MatMulPlan plan = PlanMany(p, row_tile, row_tile == 64 ? 64 : 128, true);
+    if (plan.split) return plan;
+  }
+  return PlanWholeTiles(p);
 }
 
 // The product by a given plan, for tests and benchmarks.
