@@ -115,6 +115,12 @@ absl::Status GenerateCall::Submit(std::vector<int32_t> prompt) {
   work.logprobs = request_.output().logprobs() || work.top_logprobs > 0;
   work.prompt_logprobs = request_.output().prompt_logprobs();
   work.export_state = turn_.has_value();
+  work.use_prefix_cache = !request_.no_prefix_cache();
+  if (work.use_prefix_cache) {
+    const bool continues = turn_.has_value() && turn_->has_tokens();
+    ASSIGN_OR_RETURN(work.cache_marks,
+                     CacheMarks(request_, *model_, environment_->limits, continues, prompt));
+  }
   work.deadline = DeadlineOf(*context_);
   work.observer = shared_from_this();
 
@@ -268,6 +274,11 @@ v1::GenerateResponse GenerateCall::MakeFinished(const scheduler::RequestResult& 
   usage->set_completion_tokens(static_cast<int32_t>(result.generated.size()));
   usage->set_restored_tokens(restored_tokens_);
   usage->set_computed_tokens(result.computed_tokens);
+  usage->set_cached_tokens(result.reuse.cached_tokens);
+  if (restored_tokens_ == 0 && result.reuse.cached_tokens == 0 &&
+      result.reuse.miss != scheduler::PrefixMiss::kDisabled) {
+    usage->set_reuse_miss_reason(scheduler::PrefixMissName(result.reuse.miss));
+  }
   v1::Timeline* timeline = finished->mutable_timeline();
   const scheduler::Timeline& times = result.timeline;
   const bool generated = !result.generated.empty();

@@ -23,6 +23,7 @@ constexpr int kMaxBiases = 1024;
 constexpr float kMaxBias = 1000.0f;
 constexpr int kMaxTopLogprobs = 20;
 constexpr int64_t kMaxPromptLogprobEntries = 65536;
+constexpr int kMaxCacheMarks = 8;
 
 // NaN is in no range.
 void CheckRange(const char* field, float value, float min, float max, FieldViolations* violations) {
@@ -86,6 +87,20 @@ void CheckOutput(const v1::OutputOptions& output, FieldViolations* violations) {
   }
 }
 
+void CheckMarks(const v1::GenerateRequest& request, FieldViolations* violations) {
+  CheckCount("cache_marks", request.cache_marks_size(), kMaxCacheMarks, violations);
+  const auto length = static_cast<int64_t>(request.has_tokens() ? request.tokens().ids_size()
+                                                                : request.text().size());
+  for (int i = 0; i < std::min(request.cache_marks_size(), kMaxCacheMarks); ++i) {
+    const int64_t mark = request.cache_marks(i);
+    if (mark < 1 || mark > length) {
+      violations->Add(
+          absl::StrCat("cache_marks[", i, "]"),
+          absl::StrCat("must be between 1 and the prompt's length of ", length, ", is ", mark));
+    }
+  }
+}
+
 void CheckId(const std::string& field, int32_t id, int vocab_size, FieldViolations* violations) {
   if (id >= 0 && id < vocab_size) return;
   violations->Add(field,
@@ -118,6 +133,7 @@ absl::Status CheckFields(const v1::GenerateRequest& request, const RequestLimits
   CheckSampling(request.sampling(), &violations);
   CheckStop(request.stop(), limits, &violations);
   CheckOutput(request.output(), &violations);
+  CheckMarks(request, &violations);
   return violations.ToStatus();
 }
 
@@ -185,6 +201,30 @@ absl::StatusOr<std::vector<int32_t>> EncodePrompt(const v1::GenerateRequest& req
                      "an empty prompt can only continue a session that has tokens");
   }
   return prompt;
+}
+
+absl::StatusOr<std::vector<int64_t>> CacheMarks(const v1::GenerateRequest& request,
+                                                const ServedModel& model,
+                                                const RequestLimits& limits, bool continues,
+                                                const std::vector<int32_t>& prompt) {
+  std::vector<int64_t> marks;
+  for (int i = 0; i < request.cache_marks_size(); ++i) {
+    int64_t mark = request.cache_marks(i);
+    if (request.has_text()) {
+      v1::GenerateRequest beginning;
+      beginning.set_text(request.text().substr(0, static_cast<size_t>(mark)));
+      if (request.has_add_bos()) beginning.set_add_bos(request.add_bos());
+      const auto tokens = EncodePrompt(beginning, model, limits, continues);
+      if (!tokens.ok()) {
+        return FieldError(absl::StrCat("cache_marks[", i, "]"), "must not be within a character");
+      }
+      // The text after it may have joined its last tokens.
+      mark = std::mismatch(tokens->begin(), tokens->end(), prompt.begin(), prompt.end()).first -
+             tokens->begin();
+    }
+    if (mark > 0) marks.push_back(mark);
+  }
+  return marks;
 }
 
 kernels::SamplingParams ToSampling(const v1::SamplingParams& sampling, uint64_t seed) {

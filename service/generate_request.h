@@ -26,6 +26,13 @@ absl::StatusOr<std::vector<int32_t>> EncodePrompt(const v1::GenerateRequest& req
                                                   const ServedModel& model,
                                                   const RequestLimits& limits, bool continues);
 
+// The marks of a request as numbers of `prompt`'s tokens, which EncodePrompt made of it. FieldError
+// for a mark within a character.
+absl::StatusOr<std::vector<int64_t>> CacheMarks(const v1::GenerateRequest& request,
+                                                const ServedModel& model,
+                                                const RequestLimits& limits, bool continues,
+                                                const std::vector<int32_t>& prompt);
+
 // Of a checked request.
 kernels::SamplingParams ToSampling(const v1::SamplingParams& sampling, uint64_t seed);
 std::vector<int32_t> StopTokens(const v1::StopConditions& stop, const ServedModel& model);

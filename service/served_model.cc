@@ -46,6 +46,12 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
   // One tenant so far: its share is the whole queue.
   options.max_queued_per_tenant = settings.max_queued;
 
+  if (settings.prefix_cache_bytes > 0) {
+    scheduler::PrefixCacheOptions cache;
+    cache.max_bytes = settings.prefix_cache_bytes;
+    ASSIGN_OR_RETURN(options.prefix_cache, scheduler::PrefixCache::Create(clock, cache));
+  }
+
   auto served = std::make_unique<ServedModel>();
   served->name = name;
   served->queue = std::move(queue);

@@ -33,6 +33,7 @@ struct ComputeSettings {
   int step_tokens = 0;           // 0 = 256 on the CPU, 4096 on CUDA, and at least the slots
   int prefill_chunk_tokens = 0;  // 0 = half of step_tokens
   int max_queued = 1024;
+  int64_t prefix_cache_bytes = 256 << 20;  // of each model; 0 = none
 };
 
 // What one request may ask for.

@@ -96,7 +96,8 @@ std::string UsageLine(const v1::Finished& finished) {
   if (timeline.time_to_first_token_seconds() > 0) {
     absl::StrAppend(&line, ", first token after ", Seconds(timeline.time_to_first_token_seconds()));
   }
-  if (!usage.reuse_miss_reason().empty()) {
+  // no_entry is what every new prompt hears.
+  if (!usage.reuse_miss_reason().empty() && usage.reuse_miss_reason() != "no_entry") {
     absl::StrAppend(&line, ", nothing reused: ", usage.reuse_miss_reason());
   }
   if (finished.has_commit()) {

@@ -100,6 +100,10 @@ TEST(GenerateRequestTest, EachFieldIsNamedWhenItIsWrong) {
     CASE("stop.stop_strings",
          for (int i = 0; i < 17; ++i) r->mutable_stop()->add_stop_strings(std::string(1, 's'))),
     CASE("stop.stop_tokens", for (int i = 0; i < 65; ++i) r->mutable_stop()->add_stop_tokens(i)),
+    CASE("cache_marks[0]", r->add_cache_marks(0)),
+    CASE("cache_marks[0]", r->add_cache_marks(std::numeric_limits<int64_t>::min())),
+    CASE("cache_marks[0]", r->add_cache_marks(1'000'000)),
+    CASE("cache_marks", for (int i = 0; i < 9; ++i) r->add_cache_marks(1)),
     CASE("output.top_logprobs", r->mutable_output()->set_top_logprobs(21)),
     CASE("output.top_logprobs", r->mutable_output()->set_top_logprobs(-1)),
   };
