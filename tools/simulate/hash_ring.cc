@@ -9,10 +9,12 @@ namespace reprise::simulate {
 
 HashRing::HashRing(int replicas, int virtual_nodes, uint64_t seed)
     : present_(replicas, true), size_(replicas) {
+  // Keys are hashes of small numbers and the seed too, and must not be the same ones.
+  const uint64_t salt = Mix64(~seed);
   points_.reserve(static_cast<size_t>(replicas) * virtual_nodes);
   for (int replica = 0; replica < replicas; ++replica) {
     for (int node = 0; node < virtual_nodes; ++node) {
-      points_.push_back({Mix64(Mix64(seed, replica), node), replica});
+      points_.push_back({Mix64(Mix64(salt, replica), node), replica});
     }
   }
   std::sort(points_.begin(), points_.end(), [](const Point& a, const Point& b) {

@@ -1,13 +1,18 @@
 // simulate: see trace.h and docs/simulation.md.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <iostream>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_format.h"
 #include "base/status_macros.h"
+#include "models/load_model.h"
+#include "tools/simulate/calibrate.h"
 #include "tools/simulate/flags.h"
+#include "tools/simulate/replay.h"
 
 namespace reprise::simulate {
 namespace {
@@ -33,6 +38,63 @@ absl::Status Run(const RunFlags& flags, bool json) {
   report.title = flags.source.Describe() + " on " + options.device.name;
   Print(report, json);
   std::cerr << "simulated in " << seconds.count() << " s\n";
+  return absl::OkStatus();
+}
+
+struct ModelFlags {
+  std::string directory;
+  int threads = 2;
+  int max_rows = 512;
+
+  void Add(CLI::App& app) {
+    app.add_option("--model", directory, "checkpoint folder")->required();
+    app.add_option("--threads", threads, "compute threads")->capture_default_str();
+  }
+};
+
+// A model on the CPU, with the threads that it needs.
+struct Loaded {
+  std::unique_ptr<kernels::ThreadPool> pool;
+  kernels::Context context;
+  models::LoadedModel model;
+};
+
+absl::StatusOr<Loaded> Load(const ModelFlags& flags) {
+  Loaded loaded;
+  ASSIGN_OR_RETURN(loaded.pool, kernels::ThreadPool::Create(flags.threads));
+  loaded.context.pool = loaded.pool.get();
+  models::LoadOptions options;
+  options.context = loaded.context;
+  options.max_rows = flags.max_rows;
+  ASSIGN_OR_RETURN(loaded.model, models::LoadModel(flags.directory, options));
+  return loaded;
+}
+
+absl::Status RunReplay(const ModelFlags& flags, const SourceFlags& source,
+                       const scheduler::SchedulerOptions& options, bool json) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<ScriptSource> scripts, source.Open());
+  ASSIGN_OR_RETURN(const Loaded loaded, Load(flags));
+  ASSIGN_OR_RETURN(Report report,
+                   Replay(*scripts, loaded.model.model.get(), loaded.context, options));
+  report.title = source.Describe() + " on " + flags.directory + ", measured";
+  Print(report, json);
+  return absl::OkStatus();
+}
+
+absl::Status RunCalibrate(const ModelFlags& flags, const std::string& name, int repeats) {
+  ASSIGN_OR_RETURN(const Loaded loaded, Load(flags));
+  ASSIGN_OR_RETURN(Calibration calibration,
+                   Calibrate(loaded.model.model.get(), loaded.context, repeats));
+  calibration.device.name = name;
+  for (const MeasuredStep& step : calibration.steps) {
+    const double predicted = StepSeconds(calibration.device, step.shape);
+    std::cerr << absl::StrFormat("%-48s measured %8.3f ms, fitted %8.3f ms, %+5.1f%%\n", step.name,
+                                 step.seconds * 1e3, predicted * 1e3,
+                                 100 * (predicted / step.seconds - 1));
+  }
+  std::cerr << absl::StrFormat("mean error %.1f%%, largest %.1f%%\n", 100 * calibration.mean_error,
+                               100 * calibration.max_error);
+  std::cout << DeviceModelJson(calibration.device) << "\n";
   return absl::OkStatus();
 }
 
@@ -66,10 +128,35 @@ int Main(int argc, char** argv) {
   std::string device_name;
   device->add_option("name", device_name, "a preset or a JSON file");
 
+  CLI::App* replay = app.add_subcommand(
+      "replay", "run a trace on a real model, in real time, to compare a simulation with");
+  ModelFlags model;
+  SourceFlags replayed;
+  scheduler::SchedulerOptions replay_options;
+  model.Add(*replay);
+  replayed.AddAll(*replay);
+  AddSchedulerFlags(*replay, replay_options);
+  replay->add_flag("--json", json, "the report as JSON");
+
+  CLI::App* calibrate =
+      app.add_subcommand("calibrate", "fit a device's description to a real model, here");
+  std::string fitted_name = "fitted";
+  int repeats = 9;
+  model.Add(*calibrate);
+  calibrate->add_option("--name", fitted_name, "of the description")->capture_default_str();
+  calibrate->add_option("--repeats", repeats, "steps of each shape; the median counts")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+
   CLI11_PARSE(app, argc, argv);
   absl::Status status;
   if (*generate) status = Generate(generated, out);
   if (*run) status = Run(run_flags, json);
+  if (*replay) {
+    model.max_rows = std::max(replay_options.step_tokens, replay_options.step_logit_rows);
+    status = RunReplay(model, replayed, replay_options, json);
+  }
+  if (*calibrate) status = RunCalibrate(model, fitted_name, repeats);
   if (*device) status = Device(device_name);
   if (status.ok()) return 0;
   std::cerr << "simulate: " << status.message() << "\n";

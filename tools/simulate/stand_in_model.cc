@@ -45,7 +45,7 @@ absl::Status StandInModel::Forward(const models::RaggedBatch& batch, models::Sta
     }
     // An empty state needs no copy; any other is where this slot left it, or it was copied.
     uint64_t& stamp = stamps_[batch.slots[s]];
-    if (state.position == 0 || state.stamp != stamp) {
+    if (state.position == 0 || state.stamp == 0 || state.stamp != stamp) {
       arrived += state.position > 0;
       state.stamp = stamp = next_stamp_++;
     }
