@@ -104,6 +104,9 @@ void RunFlags::Add(CLI::App& app) {
   app.add_option("--parked-bytes", options.parked_bytes,
                  "host memory for states that gave up their slot; 0 = none does")
       ->capture_default_str();
+  app.add_option("--prefix-bytes", options.prefix_bytes,
+                 "host memory of a replica's prefix cache; 0 = none")
+      ->capture_default_str();
   app.add_option("--deadline", options.deadline, "seconds after which a client gives up");
   app.add_option("--retry-delay", options.retry_delay,
                  "seconds until a refused turn comes back, where the refusal does not say")

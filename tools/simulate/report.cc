@@ -113,6 +113,9 @@ std::string ReportJson(const Report& r) {
                     {"store", r.states_from_store},
                     {"local_hit_rate", Ratio(r.states_local, r.states_local + r.states_from_store)},
                     {"sessions_moved", r.sessions_moved}};
+  json["prefix_cache"] = {{"hits", r.cache_hits},
+                          {"cached_tokens", r.cached_tokens},
+                          {"share_of_rows", Ratio(r.cached_tokens, r.fed_tokens)}};
   json["refused"] = {{"rejections", r.rejections}, {"retry_delay_ms", Milliseconds(r.retry_delay)}};
   json["fleet"] = {{"replicas", r.replicas},
                    {"with_scheduler", r.with_scheduler},
@@ -160,6 +163,8 @@ std::string ReportTable(const Report& r) {
                         r.states_local, r.states_from_store,
                         100 * Ratio(r.states_local, r.states_local + r.states_from_store),
                         r.sessions_moved);
+  absl::StrAppendFormat(&out, "prefix cache    %d turns reused %d tokens, %.1f%% of the rows\n",
+                        r.cache_hits, r.cached_tokens, 100 * Ratio(r.cached_tokens, r.fed_tokens));
   absl::StrAppendFormat(&out, "refused         %d submissions, retry after %.0f ms (p50)\n",
                         r.rejections, r.retry_delay.Percentile(50) * 1e3);
   absl::StrAppendFormat(&out,

@@ -46,6 +46,8 @@ struct Report {
 
   // Where a turn found the state that it goes on from.
   int64_t states_local = 0, states_from_store = 0, sessions_moved = 0;
+  // Turns and tokens that the prefix cache saved, of all that would have been computed.
+  int64_t cache_hits = 0, cached_tokens = 0, fed_tokens = 0;
   int64_t imports = 0, exports = 0, parks = 0;  // on the device
 
   double duration = 0;  // seconds from the warm-up to the last end

@@ -19,6 +19,9 @@ absl::Status Expect(bool ok, const char* option, const char* range) {
   return absl::InvalidArgumentError(absl::StrCat(option, ": expected ", range));
 }
 
+// Of the stand-in's states where prompts are kept: a prompt of a thousand tokens takes a sixteenth.
+constexpr int64_t kCachedStateBytes = 1 << 16;
+
 int64_t TierEntries(const DeviceModel& device) {
   if (device.state_bytes <= 0) return int64_t{1} << 40;
   return static_cast<int64_t>(std::min(device.host_tier_bytes / device.state_bytes, 1e12));
@@ -84,6 +87,8 @@ absl::Status Simulation::CheckOptions() const {
   RETURN_IF_ERROR(Expect(o.warmup >= 0 && o.warmup <= kMaxSeconds, "warmup", "seconds"));
   RETURN_IF_ERROR(Expect(o.deadline > 0, "deadline", "seconds above 0"));
   RETURN_IF_ERROR(Expect(o.parked_bytes >= 0, "parked_bytes", "at least 0"));
+  RETURN_IF_ERROR(Expect(o.prefix_bytes == 0 || o.prefix_bytes >= o.device.state_bytes,
+                         "prefix_bytes", "0, or at least one state"));
   RETURN_IF_ERROR(Expect(o.until > 0, "until", "seconds above 0"));
   std::vector<bool> present(o.replicas, true);
   double at = 0;
@@ -146,10 +151,21 @@ Simulation::Replica::Replica(Replica&&) noexcept = default;
 Simulation::Replica::~Replica() = default;
 
 absl::Status Simulation::StartScheduler(Replica& replica) {
-  replica.model = std::make_unique<StandInModel>(&options_.device, &clock_);
+  const bool cache = options_.prefix_bytes > 0;
+  const int64_t state_bytes = cache ? kCachedStateBytes : StandInModel::kLeastBytes;
+  replica.model = std::make_unique<StandInModel>(&options_.device, &clock_, state_bytes);
   replica.copies = std::make_unique<Copies>(this);
   scheduler::SchedulerOptions options = options_.scheduler;
   options.metrics = replica.copies.get();
+  if (cache) {
+    scheduler::PrefixCacheOptions prefix;
+    prefix.max_bytes =
+        static_cast<int64_t>(
+            std::min(options_.prefix_bytes / std::max(options_.device.state_bytes, 1.0), 1e7)) *
+        state_bytes;
+    ASSIGN_OR_RETURN(options.prefix_cache, scheduler::PrefixCache::Create(&clock_, prefix));
+  }
+  replica.kept = 0;
   // The stand-in's states are small; as many of them have room as of the device's.
   const double states =
       options_.device.state_bytes > 0 ? options_.parked_bytes / options_.device.state_bytes : 1e9;
@@ -280,9 +296,13 @@ void Simulation::Step(uint32_t index) {
   if (replica.scheduler == nullptr) return;
   const SimTime begin = now();
   if (!replica.scheduler->Step()) return;
+  const scheduler::SchedulerStats stats = replica.scheduler->stats();
+  const int64_t kept = stats.kept_prefixes - std::exchange(replica.kept, stats.kept_prefixes);
+  report_.exports += kept;
+  clock_.Advance(kept * FromSeconds(ExportSeconds(options_.device)));
   const double seconds = static_cast<double>(now() - begin) * 1e-9;
   report_.busy_seconds += seconds;
-  report_.slot_seconds += seconds * replica.scheduler->stats().running;
+  report_.slot_seconds += seconds * stats.running;
   Wake(index);
 }
 

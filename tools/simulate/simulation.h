@@ -33,6 +33,8 @@ struct SimulationOptions {
   // Host memory for states of sequences that gave up their slot, in the device's states: replaces
   // scheduler.max_parked_bytes.
   double parked_bytes = 16e9;
+  // Host memory of one replica for states of prompts, in the device's states; 0 = no prefix cache.
+  double prefix_bytes = 0;
   std::map<std::string, double> tenant_weights;  // 1 for those not named; > 0
   // A session's later turns send the whole conversation again and no state is kept, as with a
   // server that has no sessions.

@@ -85,6 +85,7 @@ class Simulation {
     std::unique_ptr<StandInModel> model;
     std::unique_ptr<Copies> copies;
     std::unique_ptr<scheduler::Scheduler> scheduler;
+    int64_t kept = 0;  // states that its scheduler has given to the prefix cache
     int64_t turns = 0;
     double ttft_sum = 0, itl_sum = 0;
     int64_t ttfts = 0, itls = 0;

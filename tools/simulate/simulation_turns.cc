@@ -249,6 +249,9 @@ void Simulation::OnFinish(uint32_t index, const scheduler::RequestResult& result
   const Turn& turn = scripts_[live.script].script.turns[live.turn];
   TenantStats(turn.tenant).computed_rows += static_cast<double>(result.computed_tokens);
   if (ending_) return;
+  report_.cached_tokens += result.reuse.cached_tokens;
+  report_.cache_hits += result.reuse.cached_tokens > 0;
+  report_.fed_tokens += result.reuse.cached_tokens + result.computed_tokens;
   if (result.state.has_value()) {
     ++report_.exports;
     clock_.Advance(FromSeconds(ExportSeconds(options_.device)));

@@ -19,9 +19,11 @@ class StandInModel final : public models::HybridModel {
  public:
   static constexpr int kVocab = 16;
   static constexpr int32_t kAnswer = 0;
+  static constexpr int64_t kLeastBytes = 16;
 
-  // Both are borrowed.
-  StandInModel(const DeviceModel* device, SimClock* clock);
+  // Both are borrowed. A state takes 16 bytes, or more if asked for, a multiple of that: the prefix
+  // cache weighs states against the paths to them, which are as long as they are.
+  StandInModel(const DeviceModel* device, SimClock* clock, int64_t state_bytes = kLeastBytes);
 
   const models::ModelInfo& info() const override { return info_; }
   const models::StateLayout& state_layout() const override { return layout_; }
@@ -42,7 +44,10 @@ class StandInModel final : public models::HybridModel {
   SimClock* const clock_;
   models::ModelInfo info_;
   models::StateLayout layout_;
-  std::vector<uint64_t> stamps_;  // of the state that each slot last held
+  struct Left {
+    uint64_t stamp = 0, position = 0;
+  };
+  std::vector<Left> left_;  // of the state that each slot last held
   uint64_t next_stamp_ = 1;
   int64_t forwards_ = 0, rows_ = 0, imports_ = 0;
 };
