@@ -118,7 +118,8 @@ def weights():
 def sessions():
     rows = []
     for rate in ["5", "10", "15", "20"]:
-        for name, options in [("state", []), ("resent", ["--resend-history"])]:
+        for name, options in [("state", []), ("resent", ["--resend-history"]),
+                              ("resent, prefix cache", ["--resend-history", "--prefix-bytes", "64e9"])]:
             result = run(*BASE, *KINDS["chat"], "--rate", rate, *options)
             rows.append([rate, name, *latencies(result), f"{result['device']['rows_per_step']:.0f}",
                          f"{result['throughput']['output_tokens_per_s']:.0f}"])
