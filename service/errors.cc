@@ -62,6 +62,8 @@ ErrorReason ReasonOfStoreError(StoreError error) {
       return v1::ERROR_REASON_SESSION_BUSY;
     case StoreError::kLeaseLost:
       return v1::ERROR_REASON_LEASE_LOST;
+    case StoreError::kCommitsLost:
+      return v1::ERROR_REASON_COMMITS_LOST;
     case StoreError::kCorruptChunk:
     case StoreError::kCorruptManifest:
     case StoreError::kCorruptStream:
@@ -115,6 +117,7 @@ absl::StatusCode CodeOf(ErrorReason reason) {
     case v1::ERROR_REASON_VERSION_MISMATCH:
     case v1::ERROR_REASON_SESSION_BUSY:
     case v1::ERROR_REASON_LEASE_LOST:
+    case v1::ERROR_REASON_COMMITS_LOST:
       return absl::StatusCode::kAborted;
     case v1::ERROR_REASON_FINGERPRINT_MISMATCH:
     case v1::ERROR_REASON_SNAPSHOT_IN_USE:

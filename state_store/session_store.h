@@ -38,6 +38,17 @@ struct SessionUpdate {
   std::optional<Labels> labels{};       // replaces all of them
 };
 
+// Keeps a session for its caller alone, as far as the store can: see SessionStore::Hold.
+class SessionHold {
+ public:
+  // Gives it back without waiting for anybody.
+  virtual ~SessionHold() = default;
+  // Gives it back before it returns, so that whoever hears of it next may have it. Blocks.
+  virtual void Finish() {}
+  // The shared store could not be asked: commits that must last will fail.
+  virtual bool degraded() const { return false; }
+};
+
 // kAsync: in the store's memory or handed to the operating system; a crash of the machine may lose
 // it. kSync: on stable storage, all legs of it, before the call returns.
 enum class Durability { kAsync, kSync };
@@ -53,6 +64,12 @@ struct CommitOptions {
   // replicas refuse more than 0.
   int replicas = -1;
   std::string lease_token{};  // of a running lease (leases.h); empty: without one
+  // The moment that the commit counts from, if it is past: when somebody acknowledged it before it
+  // came here.
+  absl::Time accepted = absl::InfiniteFuture();
+  // Borrowed: what the caller got from Hold, and has kept since. Without it, or null, a store takes
+  // what it needs for the call.
+  const SessionHold* hold = nullptr;
 };
 
 // A commit that the store remembers by its request_id.
@@ -60,12 +77,6 @@ struct CommitRecord {
   Session session{};  // as the commit left it
   uint64_t expected_version = 0;
   std::string note{};
-};
-
-// Keeps a session for its caller alone, as far as the store can: see SessionStore::Hold.
-class SessionHold {
- public:
-  virtual ~SessionHold() = default;
 };
 
 // What to fork from. An empty snapshot_id is the session's head.
@@ -131,6 +142,13 @@ class SessionStore {
                                                uint64_t expected_version, const Snapshot& snapshot,
                                                const CommitOptions& options) = 0;
 
+  // The same, for a store that may keep the bytes beyond the call.
+  virtual absl::StatusOr<Session> CommitShared(std::string_view tenant, std::string_view session_id,
+                                               uint64_t expected_version,
+                                               std::shared_ptr<const Snapshot> snapshot,
+                                               const CommitOptions& options) {
+    return PutAndCommit(tenant, session_id, expected_version, *snapshot, options);
+  }
   // What became of the commit under `request_id`; empty: there was none, or it is forgotten.
   virtual absl::StatusOr<std::optional<CommitRecord>> FindCommit(std::string_view tenant,
                                                                  std::string_view session_id,
@@ -146,6 +164,14 @@ class SessionStore {
   virtual absl::StatusOr<Snapshot> ReadSnapshot(std::string_view tenant,
                                                 std::string_view session_id,
                                                 std::string_view snapshot_id) = 0;
+  // The same bytes, maybe shared with others who read them.
+  virtual absl::StatusOr<SharedSnapshot> ReadShared(std::string_view tenant,
+                                                    std::string_view session_id,
+                                                    std::string_view snapshot_id) {
+    absl::StatusOr<Snapshot> snapshot = ReadSnapshot(tenant, session_id, snapshot_id);
+    if (!snapshot.ok()) return snapshot.status();
+    return SharedSnapshot(std::make_shared<const Snapshot>(*std::move(snapshot)));
+  }
   virtual absl::StatusOr<SnapshotPage> ListSnapshots(std::string_view tenant,
                                                      std::string_view session_id,
                                                      const PageRequest& page) = 0;

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -89,6 +90,30 @@ struct SnapshotManifest {
 struct Snapshot {
   SnapshotManifest manifest;
   std::vector<std::string> payloads;
+};
+
+// The same, immutable and shared.
+struct SharedSnapshot {
+  SharedSnapshot() = default;
+  explicit SharedSnapshot(std::shared_ptr<const Snapshot> snapshot)
+      : manifest(snapshot, &snapshot->manifest), payloads(snapshot, &snapshot->payloads) {}
+
+  std::shared_ptr<const SnapshotManifest> manifest{};
+  std::shared_ptr<const std::vector<std::string>> payloads{};
+};
+
+// Bytes inside something that lives as long as anybody holds them.
+struct SharedBytes {
+  std::shared_ptr<const void> owner{};  // null: there are none
+  std::string_view bytes{};
+};
+
+// Where chunks may be found without asking a store. Thread-safe.
+class ChunkSource {
+ public:
+  virtual ~ChunkSource() = default;
+  // The raw bytes, whose digest has been verified; or none.
+  virtual SharedBytes FindChunk(std::string_view tenant, const ChunkRef& ref) = 0;
 };
 
 // INVALID_ARGUMENT with the field's name when a bound above is exceeded, a name is empty or used

@@ -39,13 +39,14 @@ constexpr Row kRows[] = {
     {StoreError::kIoError, "IO_ERROR", absl::StatusCode::kUnavailable},
     {StoreError::kSessionLeased, "SESSION_LEASED", absl::StatusCode::kAborted},
     {StoreError::kLeaseLost, "LEASE_LOST", absl::StatusCode::kAborted},
+    {StoreError::kCommitsLost, "COMMITS_LOST", absl::StatusCode::kAborted},
 };
 
 constexpr bool RowsMatchEnum() {
   for (size_t i = 0; i < std::size(kRows); ++i) {
     if (static_cast<size_t>(kRows[i].error) != i) return false;
   }
-  return std::size(kRows) == static_cast<size_t>(StoreError::kLeaseLost) + 1;
+  return std::size(kRows) == static_cast<size_t>(StoreError::kCommitsLost) + 1;
 }
 static_assert(RowsMatchEnum());
 

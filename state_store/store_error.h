@@ -35,6 +35,7 @@ enum class StoreError {
   kIoError,             // UNAVAILABLE: the device failed; nothing has changed
   kSessionLeased,       // ABORTED: another holds the session's lease; RetryAfter says how long
   kLeaseLost,           // ABORTED: the caller's lease has run out or passed on
+  kCommitsLost,         // ABORTED: acknowledged ASYNC commits of the session were not stored
 };
 
 // "SESSION_NOT_FOUND" and so on: what the payload holds. Frozen: clients see these names.

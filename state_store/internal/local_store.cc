@@ -293,6 +293,7 @@ absl::StatusOr<Session> LocalStore::PutAndCommit(std::string_view tenant,
   }
   CommitRequest request = MakeRequest(tenant, session_id, expected_version, options.request_id);
   request.note = options.note;
+  request.now = std::min(request.now, options.accepted);
   auto manifest = std::make_shared<SnapshotManifest>(snapshot.manifest);
   {
     // Before any byte is written: the loser of a race, and a repeat, should cost nothing.
@@ -318,7 +319,7 @@ absl::StatusOr<Session> LocalStore::PutAndCommit(std::string_view tenant,
     // If the version still fits, so does parent_snapshot_id: the head moves with the version only.
     return Mutate(
         [&](const SessionIndex& index) {
-          request.now = Now();
+          request.now = std::min(Now(), options.accepted);
           return PlanCommit(index, request, manifest->model_id, manifest, options.keep);
         },
         options.durability);

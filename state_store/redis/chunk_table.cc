@@ -415,19 +415,28 @@ absl::StatusOr<std::vector<std::string>> ChunkTable::Read(std::string_view tenan
   }
   for (size_t begin = 0; begin < places.size();) {
     std::vector<Command> commands;
+    std::vector<SharedBytes> known;  // [places[begin + i]]
     size_t end = begin, bytes = 0;
     while (end < places.size() && commands.size() < kBatchCommands &&
            (commands.empty() || bytes + places[end].ref->stored_length <= kBatchBytes)) {
-      std::string key = keys_.Chunk(tenant, places[end].ref->digest);
-      bytes += places[end].ref->stored_length;
+      const ChunkRef& ref = *places[end++].ref;
+      known.push_back(known_ == nullptr ? SharedBytes() : known_->FindChunk(tenant, ref));
+      if (known.back().owner != nullptr) continue;
+      std::string key = keys_.Chunk(tenant, ref.digest);
+      bytes += ref.stored_length;
       commands.push_back({.arguments = {"HGET", key, "d"}, .tail = {}, .key = std::move(key)});
-      ++end;
     }
-    std::vector<Answer> answers = client_.Run(commands, deadline);
+    std::vector<Answer> answers;
+    if (!commands.empty()) answers = client_.Run(commands, deadline);
+    auto answer = answers.begin();
     for (size_t i = begin; i < end; ++i) {
-      RETURN_IF_ERROR(answers[i - begin].reply.status());
+      if (known[i - begin].owner != nullptr) {
+        payloads[places[i].part] += known[i - begin].bytes;
+        continue;
+      }
+      RETURN_IF_ERROR(answer->reply.status());
       absl::StatusOr<std::string> raw =
-          Verified(tenant, *places[i].ref, *std::move(answers[i - begin].reply), deadline);
+          Verified(tenant, *places[i].ref, *std::move((answer++)->reply), deadline);
       if (!raw.ok()) {
         return Prefixed(raw.status(), Cat("part \"", manifest.parts[places[i].part].name, "\""));
       }

@@ -36,8 +36,9 @@ struct PinScope {
 // Thread-safe. Everything passed to the constructor is borrowed.
 class ChunkTable {
  public:
-  ChunkTable(Client& client, const Keys& keys, const StoreOptions& options)
-      : client_(client), keys_(keys), options_(options) {}
+  // `known` may be null.
+  ChunkTable(Client& client, const Keys& keys, const StoreOptions& options, ChunkSource* known)
+      : client_(client), keys_(keys), options_(options), known_(known) {}
 
   // Stores what the tenant has not, pins all of it, and fills parts[i].chunks from payloads[i].
   // Returns the oldest stamp of pins and hold, 0 without chunks. Lets go again on failure.
@@ -87,6 +88,7 @@ class ChunkTable {
   Client& client_;
   const Keys& keys_;
   const StoreOptions& options_;
+  ChunkSource* const known_;
 };
 
 }  // namespace reprise::state_store::redis

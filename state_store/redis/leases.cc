@@ -1,4 +1,6 @@
 // StoreImpl: leases.
+#include <algorithm>
+
 #include "absl/strings/numbers.h"
 #include "base/fault_point.h"
 #include "base/status_macros.h"
@@ -59,12 +61,19 @@ absl::Status LeaseRefusal(const std::vector<Reply>& reply, std::string_view sess
 }
 
 absl::StatusOr<Lease> StoreImpl::RunLease(std::string_view tenant, std::string_view session_id,
-                                          std::vector<std::string> arguments, std::string owner) {
+                                          std::vector<std::string> arguments, std::string owner,
+                                          Deadline deadline) {
   REPRISE_FAULT_POINT("redis.lease.asked");
   const Answer answer = client_->Run(
-      Eval(kLease, keys_.Session(tenant, session_id), std::move(arguments)), NewDeadline());
+      Eval(kLease, keys_.Session(tenant, session_id), std::move(arguments)), deadline);
   REPRISE_FAULT_POINT("redis.lease.answered");
   return ReadLease(answer, session_id, std::move(owner));
+}
+
+// An answer that comes later is about a lease that is as good as over.
+Deadline StoreImpl::LeaseDeadline(absl::Duration length) const {
+  return DeadlineAfter(
+      std::min(options_.operation_timeout, std::max(length / 2, absl::Seconds(1))));
 }
 
 absl::StatusOr<Lease> StoreImpl::AcquireLease(std::string_view tenant, std::string_view session_id,
@@ -76,7 +85,7 @@ absl::StatusOr<Lease> StoreImpl::AcquireLease(std::string_view tenant, std::stri
   }
   return RunLease(tenant, session_id,
                   {"acquire", std::string(owner), Cat(absl::ToInt64Microseconds(length))},
-                  std::string(owner));
+                  std::string(owner), LeaseDeadline(length));
 }
 
 absl::StatusOr<Lease> StoreImpl::RenewLease(std::string_view tenant, std::string_view session_id,
@@ -84,13 +93,13 @@ absl::StatusOr<Lease> StoreImpl::RenewLease(std::string_view tenant, std::string
   RETURN_IF_ERROR(ValidateTenant(tenant));
   RETURN_IF_ERROR(CheckLength(length));
   return RunLease(tenant, session_id,
-                  {"renew", lease.token, Cat(absl::ToInt64Microseconds(length))}, lease.owner);
+                  {"renew", lease.token, Cat(absl::ToInt64Microseconds(length))}, lease.owner, LeaseDeadline(length));
 }
 
 absl::Status StoreImpl::ReleaseLease(std::string_view tenant, std::string_view session_id,
                                      const Lease& lease) {
   RETURN_IF_ERROR(ValidateTenant(tenant));
-  return RunLease(tenant, session_id, {"release", lease.token}, lease.owner).status();
+  return RunLease(tenant, session_id, {"release", lease.token}, lease.owner, NewDeadline()).status();
 }
 
 }  // namespace reprise::state_store::redis

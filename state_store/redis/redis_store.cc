@@ -53,7 +53,7 @@ StoreImpl::StoreImpl(const RedisStoreOptions& options, std::unique_ptr<Client> c
                                                      : options.store.page_token_key),
       keys_(options.key_prefix),
       client_(std::move(client)),
-      chunks_(*client_, keys_, options_.store),
+      chunks_(*client_, keys_, options_.store, options_.known_chunks.get()),
       release_delay_(is_cluster ? options.cluster_release_delay : absl::ZeroDuration()) {}
 
 // What still waits to be let go of is found by CollectGarbage.
@@ -252,6 +252,7 @@ absl::StatusOr<Session> StoreImpl::PutAndCommit(std::string_view tenant,
   const Deadline deadline = NewDeadline();
   CommitRequest request = MakeRequest(tenant, session_id, expected_version, options.request_id);
   request.note = options.note;
+  request.now = std::min(request.now, options.accepted);
   Wanted wanted;
   if (!options.request_id.empty()) {
     wanted.request = {RequestKind::kCommit, options.request_id};
@@ -297,7 +298,7 @@ absl::StatusOr<Session> StoreImpl::PutAndCommit(std::string_view tenant,
       return Mutate(
           tenant, session_id, wanted,
           [&](const SessionIndex& index) {
-            request.now = Now();
+            request.now = std::min(Now(), options.accepted);
             return PlanCommit(index, request, manifest->model_id, manifest, options.keep);
           },
           use, change, deadline, &replication, &stale_pins);

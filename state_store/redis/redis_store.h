@@ -34,6 +34,8 @@ struct RedisStoreOptions {
   StoreOptions store{};
   std::string key_prefix =
       "reprise:1:";  // of all keys, without braces; the 1 is the layout's version
+  // Asked before Redis when a snapshot is read; may be null.
+  std::shared_ptr<ChunkSource> known_chunks{};
   // Of one call with all its tries, > 0. Past it: UNAVAILABLE or DEADLINE_EXCEEDED.
   absl::Duration operation_timeout = absl::Seconds(15);
   // kSync commits return when so many replicas have them, 0..16; 0: when the master has.

@@ -138,6 +138,7 @@ class StoreImpl final : public RedisStore {
   };
 
   absl::Time Now() const;
+  Deadline LeaseDeadline(absl::Duration length) const;
   Deadline NewDeadline() const { return DeadlineAfter(options_.operation_timeout); }
   CommitRequest MakeRequest(std::string_view tenant, std::string_view session_id,
                             uint64_t expected_version, std::string_view request_id) const;
@@ -173,7 +174,8 @@ class StoreImpl final : public RedisStore {
   absl::Status CheckReplicas(const Replication& replication) const;
 
   absl::StatusOr<Lease> RunLease(std::string_view tenant, std::string_view session_id,
-                                 std::vector<std::string> arguments, std::string owner);
+                                 std::vector<std::string> arguments, std::string owner,
+                                 Deadline deadline);
   absl::Status EraseDamaged(std::string_view tenant, std::string_view session_id,
                             Deadline deadline);
 

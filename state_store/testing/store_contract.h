@@ -42,6 +42,7 @@ struct StoreKind {
   std::string name;
   bool lasting = false;  // what was stored is there after reopening
   std::function<std::unique_ptr<StoreUnderTest>()> make;
+  bool writes_behind = false;  // kAsync commits may be acknowledged before they are in the store
 };
 
 class StoreContract : public testing::TestWithParam<StoreKind> {

@@ -88,6 +88,7 @@ TEST(StatusToGrpcTest, StoreErrorsGetAReason) {
       {StoreError::kIoError, "STORE_UNAVAILABLE"},
       {StoreError::kSessionLeased, "SESSION_BUSY"},
       {StoreError::kLeaseLost, "LEASE_LOST"},
+      {StoreError::kCommitsLost, "COMMITS_LOST"},
   };
   for (const auto& [error, reason] : expected) {
     const absl::Status plain = MakeStoreError(error, "m");

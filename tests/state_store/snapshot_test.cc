@@ -227,7 +227,7 @@ TEST(TokenHash, IsAChainOverTokens) {
 }
 
 TEST(StoreErrors, SurviveThePayload) {
-  for (int i = 1; i <= static_cast<int>(StoreError::kLeaseLost); ++i) {
+  for (int i = 1; i <= static_cast<int>(StoreError::kCommitsLost); ++i) {
     const auto error = static_cast<StoreError>(i);
     const absl::Status status = MakeStoreError(error, "why");
     EXPECT_FALSE(status.ok());
