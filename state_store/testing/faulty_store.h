@@ -35,52 +35,77 @@ class FaultyStore final : public SessionStore {
   }
   SessionStore& store() { return *store_; }
 
-  absl::StatusOr<Session> CreateSession(std::string_view tenant, const NewSessionOptions& options) override {
+  absl::StatusOr<Session> CreateSession(std::string_view tenant,
+                                        const NewSessionOptions& options) override {
     return Run("CreateSession", [&] { return store_->CreateSession(tenant, options); });
   }
-  absl::StatusOr<Session> GetSession(std::string_view tenant, std::string_view session_id) override {
+  absl::StatusOr<Session> GetSession(std::string_view tenant,
+                                     std::string_view session_id) override {
     return Run("GetSession", [&] { return store_->GetSession(tenant, session_id); });
   }
-  absl::StatusOr<SessionPage> ListSessions(std::string_view tenant, const PageRequest& page) override {
+  absl::StatusOr<SessionPage> ListSessions(std::string_view tenant,
+                                           const PageRequest& page) override {
     return Run("ListSessions", [&] { return store_->ListSessions(tenant, page); });
   }
-  absl::StatusOr<Session> UpdateSession(std::string_view tenant, std::string_view session_id, const SessionUpdate& update) override {
+  absl::StatusOr<Session> UpdateSession(std::string_view tenant, std::string_view session_id,
+                                        const SessionUpdate& update) override {
     return Run("UpdateSession", [&] { return store_->UpdateSession(tenant, session_id, update); });
   }
   absl::Status DeleteSession(std::string_view tenant, std::string_view session_id) override {
     return Run("DeleteSession", [&] { return store_->DeleteSession(tenant, session_id); });
   }
-  absl::StatusOr<Session> PutAndCommit(std::string_view tenant, std::string_view session_id, uint64_t expected_version, const Snapshot& snapshot, const CommitOptions& options) override {
-    return Run("PutAndCommit", [&] { return store_->PutAndCommit(tenant, session_id, expected_version, snapshot, options); });
+  absl::StatusOr<Session> PutAndCommit(std::string_view tenant, std::string_view session_id,
+                                       uint64_t expected_version, const Snapshot& snapshot,
+                                       const CommitOptions& options) override {
+    return Run("PutAndCommit", [&] {
+      return store_->PutAndCommit(tenant, session_id, expected_version, snapshot, options);
+    });
   }
-  absl::StatusOr<std::optional<CommitRecord>> FindCommit(std::string_view tenant, std::string_view session_id, std::string_view request_id) override {
+  absl::StatusOr<std::optional<CommitRecord>> FindCommit(std::string_view tenant,
+                                                         std::string_view session_id,
+                                                         std::string_view request_id) override {
     return Run("FindCommit", [&] { return store_->FindCommit(tenant, session_id, request_id); });
   }
-  absl::StatusOr<SnapshotInfo> CreateSnapshot(std::string_view tenant, std::string_view session_id) override {
+  absl::StatusOr<SnapshotInfo> CreateSnapshot(std::string_view tenant,
+                                              std::string_view session_id) override {
     return Run("CreateSnapshot", [&] { return store_->CreateSnapshot(tenant, session_id); });
   }
-  absl::StatusOr<SnapshotInfo> GetSnapshot(std::string_view tenant, std::string_view session_id, std::string_view snapshot_id) override {
+  absl::StatusOr<SnapshotInfo> GetSnapshot(std::string_view tenant, std::string_view session_id,
+                                           std::string_view snapshot_id) override {
     return Run("GetSnapshot", [&] { return store_->GetSnapshot(tenant, session_id, snapshot_id); });
   }
-  absl::StatusOr<Snapshot> ReadSnapshot(std::string_view tenant, std::string_view session_id, std::string_view snapshot_id) override {
-    return Run("ReadSnapshot", [&] { return store_->ReadSnapshot(tenant, session_id, snapshot_id); });
+  absl::StatusOr<Snapshot> ReadSnapshot(std::string_view tenant, std::string_view session_id,
+                                        std::string_view snapshot_id) override {
+    return Run("ReadSnapshot",
+               [&] { return store_->ReadSnapshot(tenant, session_id, snapshot_id); });
   }
-  absl::StatusOr<SnapshotPage> ListSnapshots(std::string_view tenant, std::string_view session_id, const PageRequest& page) override {
+  absl::StatusOr<SnapshotPage> ListSnapshots(std::string_view tenant, std::string_view session_id,
+                                             const PageRequest& page) override {
     return Run("ListSnapshots", [&] { return store_->ListSnapshots(tenant, session_id, page); });
   }
-  absl::Status DeleteSnapshot(std::string_view tenant, std::string_view session_id, std::string_view snapshot_id) override {
-    return Run("DeleteSnapshot", [&] { return store_->DeleteSnapshot(tenant, session_id, snapshot_id); });
+  absl::Status DeleteSnapshot(std::string_view tenant, std::string_view session_id,
+                              std::string_view snapshot_id) override {
+    return Run("DeleteSnapshot",
+               [&] { return store_->DeleteSnapshot(tenant, session_id, snapshot_id); });
   }
-  absl::StatusOr<Session> Fork(std::string_view tenant, const ForkSource& source, const NewSessionOptions& options) override {
+  absl::StatusOr<Session> Fork(std::string_view tenant, const ForkSource& source,
+                               const NewSessionOptions& options) override {
     return Run("Fork", [&] { return store_->Fork(tenant, source, options); });
   }
-  absl::StatusOr<Session> Rewind(std::string_view tenant, std::string_view session_id, std::string_view snapshot_id, uint64_t expected_version, std::string_view request_id) override {
-    return Run("Rewind", [&] { return store_->Rewind(tenant, session_id, snapshot_id, expected_version, request_id); });
+  absl::StatusOr<Session> Rewind(std::string_view tenant, std::string_view session_id,
+                                 std::string_view snapshot_id, uint64_t expected_version,
+                                 std::string_view request_id) override {
+    return Run("Rewind", [&] {
+      return store_->Rewind(tenant, session_id, snapshot_id, expected_version, request_id);
+    });
   }
-  absl::Status ExportSnapshot(std::string_view tenant, std::string_view session_id, std::string_view snapshot_id, ByteSink& sink) override {
-    return Run("ExportSnapshot", [&] { return store_->ExportSnapshot(tenant, session_id, snapshot_id, sink); });
+  absl::Status ExportSnapshot(std::string_view tenant, std::string_view session_id,
+                              std::string_view snapshot_id, ByteSink& sink) override {
+    return Run("ExportSnapshot",
+               [&] { return store_->ExportSnapshot(tenant, session_id, snapshot_id, sink); });
   }
-  absl::StatusOr<Session> ImportSnapshot(std::string_view tenant, const NewSessionOptions& options, ByteSource& source) override {
+  absl::StatusOr<Session> ImportSnapshot(std::string_view tenant, const NewSessionOptions& options,
+                                         ByteSource& source) override {
     return Run("ImportSnapshot", [&] { return store_->ImportSnapshot(tenant, options, source); });
   }
   absl::StatusOr<StoreStats> Stats(std::string_view tenant) override {

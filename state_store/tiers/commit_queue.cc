@@ -124,10 +124,10 @@ absl::Status CommitQueue::Flush(absl::Duration patience) {
   while (!lines_.empty()) {
     if (!changed_.WaitWithDeadline(&mu_, give_up) || lines_.empty()) continue;
     const absl::Status& why = lines_.begin()->second->failure;
-    return MakeStoreError(StoreError::kIoError,
-                          Cat(stats_.commits, " commits of ", lines_.size(),
-                              " sessions wait to be written", why.ok() ? "" : "; one failed so: ",
-                              std::string(why.message())));
+    return MakeStoreError(
+        StoreError::kIoError,
+        Cat(stats_.commits, " commits of ", lines_.size(), " sessions wait to be written",
+            why.ok() ? "" : "; one failed so: ", std::string(why.message())));
   }
   return absl::OkStatus();
 }

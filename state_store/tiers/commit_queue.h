@@ -36,9 +36,9 @@ struct QueuedCommit {
 };
 
 struct CommitQueueOptions {
-  uint64_t max_bytes = 0;  // of what waits
-  int max_commits = 0;     // that wait; 0: nothing may
-  int threads = 2;         // >= 1
+  uint64_t max_bytes = 0;                             // of what waits
+  int max_commits = 0;                                // that wait; 0: nothing may
+  int threads = 2;                                    // >= 1
   absl::Duration min_retry = absl::Milliseconds(20);  // > 0; doubles
   absl::Duration max_retry = absl::Seconds(1);
 };
@@ -90,7 +90,7 @@ class CommitQueue {
     std::deque<QueuedCommit> commits;
     absl::Time not_before = absl::InfinitePast();
     absl::Duration delay = absl::ZeroDuration();
-    uint64_t failures = 0;  // so far
+    uint64_t failures = 0;                    // so far
     absl::Status failure = absl::OkStatus();  // the last
   };
 

@@ -90,8 +90,7 @@ void HostCache::Put(std::string_view tenant, SharedSnapshot snapshot, absl::Dura
   }
   const auto entry = entries_.emplace(key, Entry{std::move(snapshot), bytes}).first;
   stats_.bytes += bytes;
-  entry->second.cost_per_byte =
-      absl::ToDoubleMicroseconds(load_cost) / static_cast<double>(bytes);
+  entry->second.cost_per_byte = absl::ToDoubleMicroseconds(load_cost) / static_cast<double>(bytes);
   Renew(*entry);
   ForEachChunk(key.first, entry->second.snapshot, [&](ChunkKey chunk, std::string_view raw) {
     chunks_.try_emplace(std::move(chunk), Place{&entry->first, raw});

@@ -31,7 +31,7 @@ struct LeaseRef::Held {
   Lease lease;
   std::chrono::steady_clock::time_point until, next_renewal;
   int shares = 0;
-  bool unreachable = false;  // the last renewal got no answer
+  bool unreachable = false;  // no answer since its last renewal
   bool lost = false;
 };
 
@@ -89,7 +89,7 @@ bool LeaseRef::Runs() const {
 bool LeaseRef::Lapsed() const {
   if (held_ == nullptr) return false;
   absl::MutexLock lock(&keeper_->mu_);
-  return !keeper_->Runs(*held_) && held_->unreachable && !held_->lost;
+  return !keeper_->Runs(*held_) && keeper_->Unreachable(*held_) && !held_->lost;
 }
 
 absl::Status LeaseRef::Recover() {
@@ -110,6 +110,13 @@ LeaseKeeper::~LeaseKeeper() {
 }
 
 bool LeaseKeeper::Runs(const Held& held) const { return !held.lost && Steady::now() < held.until; }
+
+bool LeaseKeeper::Unreachable(const Held& held) const {
+  // While one renewal hangs, the others do not even get their turn.
+  const bool hangs = asking_since_.has_value() &&
+                     Steady::now() - *asking_since_ <= absl::ToChronoNanoseconds(kLongestCall);
+  return held.unreachable || hangs;
+}
 
 void LeaseKeeper::MarkLost(Held& held) {
   if (!held.lost) ++stats_.lost;
@@ -170,15 +177,14 @@ absl::Status LeaseKeeper::Recover(Held& held) {
   {
     absl::MutexLock lock(&mu_);
     if (Runs(held)) return absl::OkStatus();
-    if (held.lost || !held.unreachable) {
+    if (held.lost || !Unreachable(held)) {
       MarkLost(held);
       return MakeStoreError(StoreError::kLeaseLost,
                             Cat("the lease on session ", held.session_id, " has run out"));
     }
   }
   const auto asked = Steady::now();
-  absl::StatusOr<Lease> lease =
-      table_->AcquireLease(held.tenant, held.session_id, owner_, length_);
+  absl::StatusOr<Lease> lease = table_->AcquireLease(held.tenant, held.session_id, owner_, length_);
   absl::MutexLock lock(&mu_);
   if (!lease.ok()) {
     if (GetStoreError(lease.status()) == StoreError::kSessionNotFound) MarkLost(held);
@@ -199,11 +205,13 @@ void LeaseKeeper::Renew(const std::shared_ptr<Held>& held) {
     absl::MutexLock lock(&mu_);
     if (held->lost || held->shares == 0) return;
     lease = held->lease;
+    asking_since_ = Steady::now();
   }
   const auto asked = Steady::now();
   const absl::StatusOr<Lease> renewed =
       table_->RenewLease(held->tenant, held->session_id, lease, length_);
   absl::MutexLock lock(&mu_);
+  asking_since_.reset();
   const auto now = Steady::now();
   held->next_renewal = now + absl::ToChronoNanoseconds(length_ / 3);
   if (renewed.ok()) {
@@ -213,7 +221,8 @@ void LeaseKeeper::Renew(const std::shared_ptr<Held>& held) {
   }
   const bool stood_still = now - asked > absl::ToChronoNanoseconds(kLongestCall);
   if (!IsAnswer(renewed.status())) {
-    held->unreachable = !stood_still;
+    // Who could not be asked about one could not be asked about any.
+    for (const auto& [key, other] : held_) other->unreachable = !stood_still;
     // Soon again: what comes back should find its lease running.
     held->next_renewal = now + absl::ToChronoNanoseconds(length_ / 10);
     return;

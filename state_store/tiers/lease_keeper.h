@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -69,8 +70,8 @@ class LeaseKeeper {
   // Nobody renews any more; what is still held runs out by itself.
   ~LeaseKeeper();
 
-  // A share in the lease that runs here already, or in a new one. kSessionLeased while another owner
-  // has it. Calls for one session must not run at once.
+  // A share in the lease that runs here already, or in a new one. kSessionLeased while another
+  // owner has it. Calls for one session must not run at once.
   absl::StatusOr<LeaseRef> Acquire(const std::string& tenant, const std::string& session_id);
   // A share in the one that is held, running or not; empty if none is.
   LeaseRef Find(const std::string& tenant, const std::string& session_id);
@@ -90,6 +91,7 @@ class LeaseKeeper {
   std::shared_ptr<Held> Drop(std::shared_ptr<Held> held);
   void GiveBack(const Held& held);
   bool Runs(const Held& held) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool Unreachable(const Held& held) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MarkLost(Held& held) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   LeaseTable* const table_;
@@ -98,6 +100,8 @@ class LeaseKeeper {
   mutable absl::Mutex mu_;
   std::map<Key, std::shared_ptr<Held>> held_ ABSL_GUARDED_BY(mu_);
   std::vector<std::shared_ptr<Held>> to_give_back_ ABSL_GUARDED_BY(mu_);
+  // Of the renewal that has no answer yet.
+  std::optional<Steady::time_point> asking_since_ ABSL_GUARDED_BY(mu_);
   LeaseStats stats_ ABSL_GUARDED_BY(mu_);
   bool stop_ ABSL_GUARDED_BY(mu_) = false;
   std::thread thread_;  // last: joined before the rest goes

@@ -37,9 +37,9 @@ uint64_t CountBytes(const Snapshot& snapshot) {
 }
 
 absl::Status MovedOn(const Session& session, uint64_t expected_version) {
-  return MakeStoreError(StoreError::kVersionMismatch,
-                        Cat("session ", session.id, " is at version ", session.version, ", not ",
-                            expected_version));
+  return MakeStoreError(
+      StoreError::kVersionMismatch,
+      Cat("session ", session.id, " is at version ", session.version, ", not ", expected_version));
 }
 
 }  // namespace
@@ -92,9 +92,9 @@ absl::StatusOr<TieredStore::Base> TieredStore::FindBase(const Key& key,
   base.repeat = queue_->FindCommit(key.first, key.second, options.request_id);
   if (base.repeat.has_value() || (holds && seen->absent_request == options.request_id)) return base;
   // Lost with the backend: the write finds out, and then has the first result.
-  auto found = base.degraded ? std::optional<CommitRecord>()
-                             : Heard(key, backend_->FindCommit(key.first, key.second,
-                                                               options.request_id));
+  auto found = base.degraded
+                   ? std::optional<CommitRecord>()
+                   : Heard(key, backend_->FindCommit(key.first, key.second, options.request_id));
   if (found.ok()) {
     base.repeat = *std::move(found);
   } else if (!absl::IsUnavailable(found.status())) {
@@ -121,9 +121,8 @@ absl::StatusOr<Session> TieredStore::CommitShared(std::string_view tenant,
   ASSIGN_OR_RETURN(Base base, FindBase(key, options, async));
   if (base.repeat.has_value()) {
     if (base.repeat->expected_version != expected_version) {
-      return MakeStoreError(
-          StoreError::kRequestIdReused,
-          Cat("request_id \"", options.request_id, "\" was used with other arguments"));
+      return MakeStoreError(StoreError::kRequestIdReused, Cat("request_id \"", options.request_id,
+                                                              "\" was used with other arguments"));
     }
     // A repeat that must last is answered when the first try does.
     if (!async) RETURN_IF_ERROR(Settle(key));
@@ -200,8 +199,8 @@ absl::StatusOr<Session> TieredStore::WriteThrough(const Key& key, uint64_t expec
     }
     options.lease_token = lease.token();
   }
-  absl::StatusOr<Session> session = backend_->CommitShared(key.first, key.second, expected_version,
-                                                           snapshot, options);
+  absl::StatusOr<Session> session =
+      backend_->CommitShared(key.first, key.second, expected_version, snapshot, options);
   backend_full_ = absl::IsResourceExhausted(session.status());
   if (!session.ok()) {
     // It may have been carried out, or somebody else was there.

@@ -138,9 +138,8 @@ void TieredStore::Probe() {
     Key key;
     {
       absl::MutexLock lock(&mu_);
-      auto wanted = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-        return stop_ || lost_.has_value();
-      };
+      auto wanted = [this]()
+                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return stop_ || lost_.has_value(); };
       mu_.Await(absl::Condition(&wanted));
       mu_.AwaitWithTimeout(absl::Condition(&stop_), options_.probe_interval);
       if (stop_) return;
@@ -344,8 +343,7 @@ absl::StatusOr<Session> TieredStore::Fork(std::string_view tenant, const ForkSou
 }
 
 absl::StatusOr<Session> TieredStore::Rewind(std::string_view tenant, std::string_view session_id,
-                                            std::string_view snapshot_id,
-                                            uint64_t expected_version,
+                                            std::string_view snapshot_id, uint64_t expected_version,
                                             std::string_view request_id) {
   const Key key(tenant, session_id);
   const KeyLock lock(*this, key);

@@ -4,15 +4,16 @@
 //   ASSIGN_OR_RETURN(auto store, TieredStore::Create(options, {std::move(redis), leases, cache}));
 //   ASSIGN_OR_RETURN(auto hold, store->Hold(tenant, id));       // nobody else moves it now
 //   ASSIGN_OR_RETURN(Session session, store->GetSession(tenant, id));
-//   ASSIGN_OR_RETURN(SharedSnapshot state, store->ReadShared(tenant, id, session.head_snapshot_id));
+//   ASSIGN_OR_RETURN(SharedSnapshot state, store->ReadShared(tenant, id,
+//   session.head_snapshot_id));
 //   ... store->CommitShared(tenant, id, session.version, next, {}) ...
 //
 // What is true about a session stands in the backend, with two exceptions: commits that wait to be
 // written are read from the queue, and while the backend cannot be reached, what was last seen of a
 // session whose state is in the cache. Everything else asks the backend on each call: a read gets
 // the manifest from there, which says which snapshot is meant, and takes only the bytes from the
-// cache, where a snapshot's id stands for its bytes for ever. So another replica's commit is seen by
-// the next call. docs/durability.md says what this costs and what may be lost.
+// cache, where a snapshot's id stands for its bytes for ever. So another replica's commit is seen
+// by the next call. docs/durability.md says what this costs and what may be lost.
 #ifndef REPRISE_STATE_STORE_TIERS_TIERED_STORE_H_
 #define REPRISE_STATE_STORE_TIERS_TIERED_STORE_H_
 
@@ -45,8 +46,8 @@ namespace reprise::state_store {
 
 struct TieredStoreOptions {
   CommitQueueOptions write_behind{.max_bytes = 128 << 20, .max_commits = 1024};
-  std::string lease_owner{};                  // empty: made up from host and process
-  absl::Duration lease = absl::Seconds(15);   // 1 s to 1 h, but for tests
+  std::string lease_owner{};                                // empty: made up from host and process
+  absl::Duration lease = absl::Seconds(15);                 // 1 s to 1 h, but for tests
   absl::Duration lease_patience = absl::Milliseconds(500);  // that Hold waits for another's lease
   // How long a call waits for commits of its session that are to be written first. > 0.
   absl::Duration flush_patience = absl::Seconds(15);
@@ -70,12 +71,12 @@ struct TierStats {
   HostCacheStats cache;
   CommitQueueStats queue;
   LeaseStats leases;
-  uint64_t written_through = 0;     // commits that were not written behind
-  uint64_t degraded_reads = 0;      // answered without the backend, which could not be reached
-  uint64_t degraded_commits = 0;    // accepted without a lease for the same reason
-  uint64_t backend_losses = 0;      // times that the backend stopped answering
-  uint64_t lost_sessions = 0;       // whose acknowledged commits were lost, by the queue's count
-  bool backend_lost = false;        // now
+  uint64_t written_through = 0;   // commits that were not written behind
+  uint64_t degraded_reads = 0;    // answered without the backend, which could not be reached
+  uint64_t degraded_commits = 0;  // accepted without a lease for the same reason
+  uint64_t backend_losses = 0;    // times that the backend stopped answering
+  uint64_t lost_sessions = 0;     // whose acknowledged commits were lost, by the queue's count
+  bool backend_lost = false;      // now
 };
 
 // A status of a backend as callers should see it: whatever keeps it from answering is UNAVAILABLE
@@ -172,7 +173,7 @@ class TieredStore final : public SessionStore {
   // What was last heard about a session from the backend.
   struct Seen {
     Session session;
-    std::string token;           // of the lease under which it was heard; then it holds while that runs
+    std::string token;  // of the lease under which it was heard; then it holds while that runs
     std::string absent_request;  // no commit under this id then
     std::list<Key>::iterator age;
   };
@@ -241,7 +242,7 @@ class TieredStore final : public SessionStore {
   std::atomic<bool> backend_full_ = false;
   std::optional<Key> lost_ ABSL_GUARDED_BY(mu_);  // about which the backend did not answer
   bool stop_ ABSL_GUARDED_BY(mu_) = false;
-  double load_micros_per_byte_ ABSL_GUARDED_BY(mu_) = 0.001;        // 1 GB/s until measured
+  double load_micros_per_byte_ ABSL_GUARDED_BY(mu_) = 0.001;  // 1 GB/s until measured
   int patient_holds_ ABSL_GUARDED_BY(mu_) = 0;
   TierStats stats_ ABSL_GUARDED_BY(mu_);
 

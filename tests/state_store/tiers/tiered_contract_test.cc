@@ -79,7 +79,8 @@ int OverRedis::next_ = 0;
 
 INSTANTIATE_TEST_SUITE_P(
     Tiered, StoreContract,
-    ::testing::Values(StoreKind{"Memory", false, [] { return std::make_unique<OverMemory>(); }, true},
+    ::testing::Values(StoreKind{"Memory", false, [] { return std::make_unique<OverMemory>(); },
+                                true},
                       StoreKind{"Disk", true, [] { return std::make_unique<OverDisk>(); }, true},
                       StoreKind{"Redis", true, [] { return std::make_unique<OverRedis>(); }, true}),
     [](const auto& info) { return info.param.name; });

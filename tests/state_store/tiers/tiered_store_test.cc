@@ -52,8 +52,8 @@ class Tiers : public ::testing::Test {
       if (method == "PutAndCommit") mu_.Await(absl::Condition(&free));
       return down_ ? absl::UnavailableError("backend is down") : absl::OkStatus();
     });
-    store_ = TieredStore::Create(options, {std::move(faulty), nullptr,
-                                           std::make_shared<HostCache>(cache_bytes)})
+    store_ = TieredStore::Create(
+                 options, {std::move(faulty), nullptr, std::make_shared<HostCache>(cache_bytes)})
                  .value();
     session_ = store_->CreateSession("t", {.id = "s"}).value();
   }
@@ -77,7 +77,8 @@ class Tiers : public ::testing::Test {
     absl::MutexLock lock(&mu_);
     return news_;
   }
-  absl::StatusOr<Session> Commit(uint64_t seed, uint64_t version, const CommitOptions& options = {}) {
+  absl::StatusOr<Session> Commit(uint64_t seed, uint64_t version,
+                                 const CommitOptions& options = {}) {
     return store_->PutAndCommit("t", "s", version, MakeTestSnapshot(seed), options);
   }
   void ExpectHead(uint64_t seed) {
@@ -288,8 +289,8 @@ TEST_F(Tiers, WithoutTheBackendWhatIsCachedGoesOnForCommitsThatMayBeLost) {
   EXPECT_GE(store_->stats().degraded_reads, 2u);
   Down(false);
   EXPECT_TRUE(Eventually([&] { return !store_->stats().backend_lost; }));
-  EXPECT_EQ(news(), (std::vector<absl::StatusCode>{absl::StatusCode::kUnavailable,
-                                                   absl::StatusCode::kOk}));
+  EXPECT_EQ(news(),
+            (std::vector<absl::StatusCode>{absl::StatusCode::kUnavailable, absl::StatusCode::kOk}));
   ASSERT_TRUE(Commit(2, 2).ok());
   Down(true);
   // Acknowledged while it is down, written when it is back.
@@ -313,9 +314,9 @@ TEST_F(Tiers, AFullBackendIsHeardBeforeAnythingElseIsPromised) {
   EXPECT_TRUE(Eventually([&] { return store_->stats().queue.retries > 0; }));
   EXPECT_EQ(GetStoreError(Commit(3, 3).status()), StoreError::kStoreFull);
   ASSERT_TRUE(store_->CreateSession("t", {.id = "u"}).ok());
-  EXPECT_EQ(GetStoreError(
-                store_->PutAndCommit("t", "u", 1, MakeTestSnapshot(9, 4500), {}).status()),
-            StoreError::kStoreFull);
+  EXPECT_EQ(
+      GetStoreError(store_->PutAndCommit("t", "u", 1, MakeTestSnapshot(9, 4500), {}).status()),
+      StoreError::kStoreFull);
   EXPECT_EQ(store_->stats().queue.commits, 1u) << "it waits for room";
 }
 
@@ -328,8 +329,8 @@ TEST_F(Tiers, WriteBehindCanBeTurnedOff) {
 
 TEST_F(Tiers, OptionsAreChecked) {
   const auto create = [](TieredStoreOptions options) {
-    return TieredStore::Create(options, {CreateMemoryStore({}).value(), nullptr,
-                                         std::make_shared<HostCache>(1)})
+    return TieredStore::Create(
+               options, {CreateMemoryStore({}).value(), nullptr, std::make_shared<HostCache>(1)})
         .status();
   };
   EXPECT_EQ(create({}), absl::OkStatus());
@@ -350,8 +351,8 @@ TEST_F(Tiers, ManyWritersOfOneSessionMoveItOneAfterTheOther) {
       for (int i = 0; i < 50; ++i) {
         const auto session = store_->GetSession("t", "s");
         ASSERT_TRUE(session.ok()) << session.status();
-        const auto moved = Commit(w * 1000 + i, session->version,
-                                  i % 3 == 0 ? kSyncCommit : CommitOptions{});
+        const auto moved =
+            Commit(w * 1000 + i, session->version, i % 3 == 0 ? kSyncCommit : CommitOptions{});
         if (moved.ok()) {
           ++acknowledged;
           EXPECT_EQ(moved->version, session->version + 1);
