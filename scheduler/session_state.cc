@@ -103,10 +103,8 @@ absl::StatusOr<state_store::Snapshot> MakeSnapshot(const ModelIdentity& identity
   return snapshot;
 }
 
-absl::StatusOr<SessionLegs> RestoreSnapshot(const ModelIdentity& identity,
-                                            const models::StateLayout& layout,
-                                            const state_store::Snapshot& snapshot) {
-  const state_store::SnapshotManifest& manifest = snapshot.manifest;
+absl::StatusOr<SessionLegs> ReadLegs(const ModelIdentity& identity,
+                                     const state_store::SnapshotManifest& manifest) {
   RETURN_IF_ERROR(
       CheckSame("weights_fingerprint", identity.weights_fingerprint, manifest.weights_fingerprint));
   RETURN_IF_ERROR(CheckSame("tokenizer_fingerprint", identity.tokenizer_fingerprint,
@@ -134,24 +132,37 @@ absl::StatusOr<SessionLegs> RestoreSnapshot(const ModelIdentity& identity,
                                             " and its pending tokens do not make token count ",
                                             manifest.token_count));
   }
+  return legs;
+}
 
-  const size_t expected_parts = sequence.position == 0 ? 0 : layout.tensors().size();
-  if (manifest.parts.size() != expected_parts || snapshot.payloads.size() != expected_parts) {
+absl::StatusOr<std::vector<uint8_t>> ReadImage(const models::StateLayout& layout,
+                                               const state_store::SnapshotManifest& manifest,
+                                               absl::Span<const std::string> payloads) {
+  const size_t expected_parts = manifest.position == 0 ? 0 : layout.tensors().size();
+  if (manifest.parts.size() != expected_parts || payloads.size() != expected_parts) {
     return absl::DataLossError(absl::StrCat("snapshot: expected ", expected_parts, " parts, found ",
                                             manifest.parts.size()));
   }
-  if (expected_parts == 0) return legs;
-  sequence.image.resize(layout.bytes());
+  if (expected_parts == 0) return std::vector<uint8_t>();
+  std::vector<uint8_t> image(layout.bytes());
   for (size_t i = 0; i < expected_parts; ++i) {
     const models::StateTensor& tensor = layout.tensors()[i];
     const state_store::SnapshotPart& part = manifest.parts[i];
     if (part.name != tensor.Name() || part.dtype != kernels::DTypeName(tensor.dtype) ||
-        part.shape != PartShape(tensor) || snapshot.payloads[i].size() != tensor.bytes) {
+        part.shape != PartShape(tensor) || payloads[i].size() != tensor.bytes) {
       return absl::DataLossError(
           absl::StrCat("snapshot part ", part.name, ": not the layout's ", tensor.Name()));
     }
-    std::memcpy(sequence.image.data() + tensor.offset, snapshot.payloads[i].data(), tensor.bytes);
+    std::memcpy(image.data() + tensor.offset, payloads[i].data(), tensor.bytes);
   }
+  return image;
+}
+
+absl::StatusOr<SessionLegs> RestoreSnapshot(const ModelIdentity& identity,
+                                            const models::StateLayout& layout,
+                                            const state_store::Snapshot& snapshot) {
+  ASSIGN_OR_RETURN(SessionLegs legs, ReadLegs(identity, snapshot.manifest));
+  ASSIGN_OR_RETURN(legs.sequence.image, ReadImage(layout, snapshot.manifest, snapshot.payloads));
   return legs;
 }
 

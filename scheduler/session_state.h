@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -47,6 +48,14 @@ absl::StatusOr<state_store::Snapshot> MakeSnapshot(const ModelIdentity& identity
 // expected\nfound") when the snapshot belongs to another model, tokenizer, layout or numerics;
 // DATA_LOSS when a leg is missing or malformed.
 inline constexpr char kMismatchPayload[] = "reprise.dev/FingerprintMismatch";
+// All but the image, which may still have to be read.
+absl::StatusOr<SessionLegs> ReadLegs(const ModelIdentity& identity,
+                                     const state_store::SnapshotManifest& manifest);
+// The image, of a manifest that ReadLegs took. payloads[i] is manifest.parts[i]'s.
+absl::StatusOr<std::vector<uint8_t>> ReadImage(const models::StateLayout& layout,
+                                               const state_store::SnapshotManifest& manifest,
+                                               absl::Span<const std::string> payloads);
+// Both.
 absl::StatusOr<SessionLegs> RestoreSnapshot(const ModelIdentity& identity,
                                             const models::StateLayout& layout,
                                             const state_store::Snapshot& snapshot);

@@ -111,6 +111,7 @@ absl::StatusCode CodeOf(ErrorReason reason) {
     case v1::ERROR_REASON_MODEL_NOT_FOUND:
     case v1::ERROR_REASON_SESSION_NOT_FOUND:
     case v1::ERROR_REASON_SNAPSHOT_NOT_FOUND:
+    case v1::ERROR_REASON_COMMIT_NOT_FOUND:
       return absl::StatusCode::kNotFound;
     case v1::ERROR_REASON_SESSION_EXISTS:
       return absl::StatusCode::kAlreadyExists;
@@ -122,6 +123,7 @@ absl::StatusCode CodeOf(ErrorReason reason) {
     case v1::ERROR_REASON_FINGERPRINT_MISMATCH:
     case v1::ERROR_REASON_SNAPSHOT_IN_USE:
     case v1::ERROR_REASON_EMPTY_SESSION:
+    case v1::ERROR_REASON_TURN_UNFINISHED:
       return absl::StatusCode::kFailedPrecondition;
     case v1::ERROR_REASON_QUEUE_FULL:
     case v1::ERROR_REASON_STORE_FULL:

@@ -44,6 +44,8 @@ v1::FinishReason ReasonToProto(const scheduler::RequestResult& result, const Ser
   return v1::FINISH_REASON_UNSPECIFIED;
 }
 
+constexpr int64_t kDefaultCheckpointTokens = 256;
+
 // The kernels say so in words only.
 bool IsNonFinite(const absl::Status& status) {
   return absl::IsInternal(status) && absl::StartsWith(status.message(), "logits: ");
@@ -94,8 +96,8 @@ absl::Status GenerateCall::Prepare() {
       request_.model().empty() && turn_.has_value() ? turn_->model_name() : request_.model();
   ASSIGN_OR_RETURN(model_, environment_->models->Find(name, "model"));
   RETURN_IF_ERROR(CheckVocabulary(request_, *model_));
-  if (turn_.has_value()) RETURN_IF_ERROR(turn_->Restore(*model_));
-  const bool continues = turn_.has_value() && turn_->has_tokens();
+  if (turn_.has_value()) RETURN_IF_ERROR(turn_->ReadHead(*model_));
+  const bool continues = turn_.has_value() && turn_->continues();
   ASSIGN_OR_RETURN(std::vector<int32_t> prompt,
                    EncodePrompt(request_, *model_, environment_->limits, continues));
   return Submit(std::move(prompt));
@@ -130,15 +132,17 @@ absl::Status GenerateCall::Submit(std::vector<int32_t> prompt) {
   options.logprobs = work.logprobs;
   options.omit_text = request_.output().omit_text();
   stream_.emplace(model_->tokenizer.get(), std::move(options));
+  std::shared_ptr<scheduler::StateFuture> future;
+  StateOrigin origin;
+  scheduler::SequenceState loading;
   if (turn_.has_value()) {
-    prompt_ = prompt;
-    if (turn_->has_tokens()) {
-      restored_tokens_ = turn_->legs().sequence.position;
-      if (prompt.empty()) RETURN_IF_ERROR(stream_->Resume(turn_->legs().detokenizer));
-      work.state = std::move(turn_->legs().sequence);
-    }
+    // Copies: once the scheduler has the request, the turn may end at any moment.
+    origin = turn_->origin();
+    loading = turn_->legs().sequence;
+    ASSIGN_OR_RETURN(future, StartFrom(std::move(prompt), &work));
+  } else {
+    work.prompt = std::move(prompt);
   }
-  work.prompt = std::move(prompt);
   request_.clear_prompt();  // may be megabytes, and the stream may be long
   {
     absl::MutexLock lock(&mutex_);
@@ -153,12 +157,71 @@ absl::Status GenerateCall::Submit(std::vector<int32_t> prompt) {
     cancelled = cancelled_;
   }
   if (cancelled) model_->scheduler->Cancel(id);
+  // What fails now ends the request in the scheduler's hands.
+  if (future != nullptr) {
+    future->Set(LoadState(environment_->store, *model_, origin, std::move(loading)));
+  }
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::shared_ptr<scheduler::StateFuture>> GenerateCall::StartFrom(
+    std::vector<int32_t> prompt, scheduler::Request* work) {
+  turn_->SetPrompt(prompt);
+  const scheduler::SequenceState& start = turn_->legs().sequence;
+  std::string detokenizer = turn_->legs().detokenizer;
+  const bool continues_answer = prompt.empty();
+  if (const auto& resumed = turn_->resumed(); resumed.has_value()) {
+    const auto done = static_cast<size_t>(resumed->prompt_done);
+    if (static_cast<int64_t>(prompt.size()) != resumed->prompt_tokens ||
+        scheduler::ExtendTokenHash(Sha256Digest{}, prompt) != resumed->prompt_hash) {
+      return MakeError(v1::ERROR_REASON_REQUEST_ID_REUSED,
+                       "the unfinished turn under this request_id has another prompt");
+    }
+    work->earlier_prompt.assign(prompt.begin(), prompt.begin() + done);
+    work->earlier_answer = resumed->generated;
+    prompt.erase(prompt.begin(), prompt.begin() + done);
+    replayed_tokens_ = static_cast<int64_t>(resumed->generated.size());
+    work->max_tokens =
+        std::max<int32_t>(0, work->max_tokens - static_cast<int32_t>(replayed_tokens_));
+    detokenizer = resumed->start_detokenizer;
+  }
+  if (continues_answer && start.token_count() > 0) RETURN_IF_ERROR(stream_->Resume(detokenizer));
+  if (replayed_tokens_ > 0) {
+    v1::Tokens replay;
+    for (const int32_t id : turn_->resumed()->generated) {
+      kernels::SampledToken token;
+      token.id = id;
+      stream_->Append(token, &replay);
+    }
+    replay.clear_logprobs();
+    replay.set_replayed(true);
+    absl::MutexLock lock(&mutex_);
+    replay_ = std::move(replay);
+  }
+  prompt_ = prompt;
+  work->prompt = std::move(prompt);
+  restored_tokens_ = start.position;
+  if (request_.durability() == v1::DURABILITY_EVERY_N_TOKENS) {
+    work->checkpoint_every_tokens =
+        request_.checkpoint_tokens() > 0 ? request_.checkpoint_tokens() : kDefaultCheckpointTokens;
+    work->max_tokens = std::min<int32_t>(work->max_tokens, kMaxCheckpointedTokens);
+    checkpointer_.emplace(
+        environment_->io,
+        [this](SessionTurn::Standing standing) { StoreCheckpoint(std::move(standing)); },
+        [this] { model_->scheduler->Wake(); });
+  }
+  if (start.position == 0) {
+    if (start.pending.has_value()) work->state = start;
+    return nullptr;
+  }
+  work->state_source = std::make_shared<scheduler::StateFuture>();
+  return work->state_source;
+}
+
 uint64_t GenerateCall::ChooseSeed() const {
+  if (turn_.has_value() && turn_->resumed().has_value()) return turn_->legs().seed;
   if (request_.sampling().has_seed()) return request_.sampling().seed();
-  if (turn_.has_value() && turn_->has_tokens()) return turn_->legs().seed;
+  if (turn_.has_value() && turn_->legs().sequence.token_count() > 0) return turn_->legs().seed;
   uint64_t seed = 0;
   // A failing generator leaves 0: a legal seed, if not a surprising one.
   RAND_bytes(reinterpret_cast<unsigned char*>(&seed), sizeof(seed));
@@ -166,6 +229,7 @@ uint64_t GenerateCall::ChooseSeed() const {
 }
 
 bool GenerateCall::Writable() {
+  if (checkpointer_.has_value() && checkpointer_->behind()) return false;  // it wakes us
   const absl::Time now = environment_->clock->Now();
   bool stalled = false;
   bool paused;
@@ -191,6 +255,7 @@ bool GenerateCall::Writable() {
 
 scheduler::RequestObserver::Verdict GenerateCall::OnToken(const kernels::SampledToken& token) {
   bool stop;
+  if (checkpointer_.has_value()) generated_.push_back(token.id);
   {
     absl::MutexLock lock(&mutex_);
     v1::Tokens nobody;
@@ -201,8 +266,38 @@ scheduler::RequestObserver::Verdict GenerateCall::OnToken(const kernels::Sampled
   return stop ? Verdict::kStop : Verdict::kContinue;
 }
 
+void GenerateCall::OnCheckpoint(scheduler::Checkpoint checkpoint) {
+  SessionTurn::Standing standing;
+  standing.state = std::move(checkpoint.state);
+  standing.prompt.assign(prompt_.begin(), prompt_.begin() + checkpoint.prompt_tokens);
+  standing.generated = generated_;
+  standing.seed = seed_;
+  standing.detokenizer = stream_->state();
+  checkpointer_->Offer(std::move(standing), shared_from_this());
+}
+
+void GenerateCall::StoreCheckpoint(SessionTurn::Standing standing) {
+  const absl::Status stored = turn_->CommitCheckpoint(*model_, std::move(standing));
+  std::optional<scheduler::RequestId> running;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (stored.ok()) {
+      ++checkpoints_;
+      return;
+    }
+    if (absl::IsAborted(stored) && doomed_.ok()) {
+      doomed_ = stored;
+      running = running_;
+    }
+  }
+  environment_->log->warn("checkpoint of {} not stored: {}", ForLog(request_.session()),
+                          ForLog(stored.ToString()));
+  // Computing on would be for nothing.
+  if (running.has_value()) model_->scheduler->Cancel(*running);
+}
+
 void GenerateCall::OnFinish(scheduler::RequestResult result) {
-  const bool generated = !result.generated.empty();
+  const bool generated = !result.generated.empty() || replayed_tokens_ > 0;
   if (result.status.ok() && result.reason == scheduler::FinishReason::kDrained && !generated) {
     // Stopped within its prompt: there is nothing to show, and half a prompt is not a turn.
     result.status = MakeError(v1::ERROR_REASON_DRAINING, "the server is shutting down");
@@ -213,26 +308,47 @@ void GenerateCall::OnFinish(scheduler::RequestResult result) {
   }
   const bool commit =
       turn_.has_value() && result.state.has_value() && (result.status.ok() || generated);
-  if (!commit) {
-    std::optional<v1::GenerateResponse> finished;
-    if (result.status.ok()) finished = MakeFinished(result);
-    End(result.status, std::move(finished));
-    return;
-  }
   auto call = shared_from_this();
   auto shared = std::make_shared<scheduler::RequestResult>(std::move(result));
-  environment_->io->Run([call, shared] { call->Commit(std::move(*shared)); });
+  if (!commit) {
+    const auto end = [call, shared] {
+      std::optional<v1::GenerateResponse> finished;
+      if (shared->status.ok()) finished = call->MakeFinished(*shared);
+      call->End(shared->status, std::move(finished));
+    };
+    // A session must not be let go of while a checkpoint of it is being stored.
+    if (checkpointer_.has_value()) {
+      checkpointer_->Close(end);
+    } else {
+      end();
+    }
+    return;
+  }
+  const auto finish = [call, shared] { call->Commit(std::move(*shared)); };
+  if (checkpointer_.has_value()) {
+    checkpointer_->Close(finish);
+  } else {
+    environment_->io->Run(finish);
+  }
 }
 
 void GenerateCall::Commit(scheduler::RequestResult result) {
   const absl::Time start = environment_->clock->Now();
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!doomed_.ok()) result.status = doomed_;
+  }
+  if (absl::IsAborted(result.status)) {
+    End(result.status, std::nullopt);
+    return;
+  }
   std::optional<v1::GenerateResponse> finished;
   if (result.status.ok()) {
     finished = MakeFinished(result);
   } else {
     stream_->Finish();
   }
-  SessionTurn::End end;
+  SessionTurn::Standing end;
   end.state = *std::move(result.state);
   end.prompt = std::move(prompt_);
   end.generated = std::move(result.generated);
@@ -271,7 +387,8 @@ v1::GenerateResponse GenerateCall::MakeFinished(const scheduler::RequestResult& 
   }
   v1::Usage* usage = finished->mutable_usage();
   usage->set_prompt_tokens(static_cast<int32_t>(prompt_tokens_));
-  usage->set_completion_tokens(static_cast<int32_t>(result.generated.size()));
+  usage->set_completion_tokens(
+      static_cast<int32_t>(replayed_tokens_ + static_cast<int64_t>(result.generated.size())));
   usage->set_restored_tokens(restored_tokens_);
   usage->set_computed_tokens(result.computed_tokens);
   usage->set_cached_tokens(result.reuse.cached_tokens);
@@ -282,14 +399,17 @@ v1::GenerateResponse GenerateCall::MakeFinished(const scheduler::RequestResult& 
   v1::Timeline* timeline = finished->mutable_timeline();
   const scheduler::Timeline& times = result.timeline;
   const bool generated = !result.generated.empty();
-  const absl::Duration read = turn_.has_value() ? turn_->restore_time() : absl::ZeroDuration();
   timeline->set_queue_seconds(absl::ToDoubleSeconds(times.queue));
-  timeline->set_restore_seconds(absl::ToDoubleSeconds(times.restore + read));
+  timeline->set_load_seconds(absl::ToDoubleSeconds(times.load));
+  timeline->set_restore_seconds(absl::ToDoubleSeconds(times.restore));
   timeline->set_prefill_seconds(absl::ToDoubleSeconds(times.prefill));
-  // The scheduler counts from when it got the request; the client also waited for the read.
   timeline->set_time_to_first_token_seconds(
-      absl::ToDoubleSeconds(generated ? times.time_to_first_token + read : absl::ZeroDuration()));
+      absl::ToDoubleSeconds(generated ? times.time_to_first_token : absl::ZeroDuration()));
   timeline->set_decode_seconds(absl::ToDoubleSeconds(times.decode));
+  {
+    absl::MutexLock lock(&mutex_);
+    timeline->set_checkpoints(checkpoints_);
+  }
   return response;
 }
 
@@ -301,6 +421,7 @@ void GenerateCall::End(absl::Status status, std::optional<v1::GenerateResponse> 
     absl::MutexLock lock(&mutex_);
     if (ended_) return;
     ended_ = true;
+    if (!doomed_.ok()) status = doomed_;
     running_.reset();
     const bool late = context_->deadline() <= std::chrono::system_clock::now();
     if (absl::IsCancelled(status) && late) {
@@ -318,7 +439,13 @@ void GenerateCall::Pump() {
   {
     absl::MutexLock lock(&mutex_);
     if (writing_ || finishing_) return;
-    if (pending_tokens_ > 0 && !broken_) {
+    if (replay_.has_value() && !broken_) {
+      v1::GenerateResponse response;
+      *response.mutable_tokens() = *std::exchange(replay_, std::nullopt);
+      writing_ = true;
+      in_flight_ = SerializeMessage(response);
+      next = Next::kWrite;
+    } else if (pending_tokens_ > 0 && !broken_) {
       v1::GenerateResponse response;
       response.mutable_tokens()->Swap(&pending_);
       pending_.Clear();

@@ -1,10 +1,11 @@
 // One Generate call, from its request to its last message.
 //
 //   1. Start (gRPC's thread) hands the call to an I/O thread; nothing waits.
-//   2. Prepare (I/O thread): check fields, begin the session's turn, find the model, restore the
-//      state, encode the prompt, submit to the scheduler.
+//   2. Prepare (I/O thread): check fields, begin the session's turn, find the model, encode the
+//      prompt, submit to the scheduler; then read the session's state, while others are computed.
 //   3. OnToken (scheduler's thread): tokens become text in a pending event; Pump writes it when the
 //      stream is free. Tokens that pile up meanwhile share one event; too many pause the sequence.
+//      OnCheckpoint, if asked for, hands a state to the checkpointer.
 //   4. OnFinish (scheduler's thread): with a session, Commit on an I/O thread.
 //   5. End: what is pending, then the Finished message or the failed status; OnDone.
 // Cancel, deadline and a vanished client all come in as OnCancel, which ends step 3 within one
@@ -24,6 +25,8 @@
 #include "absl/synchronization/mutex.h"
 #include "reprise/v1/generation.pb.h"
 #include "scheduler/scheduler_thread.h"
+#include "scheduler/state_future.h"
+#include "service/checkpointer.h"
 #include "service/environment.h"
 #include "service/session_turn.h"
 #include "service/token_stream.h"
@@ -49,12 +52,17 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // scheduler::RequestObserver
   bool Writable() override;
   Verdict OnToken(const kernels::SampledToken& token) override;
+  void OnCheckpoint(scheduler::Checkpoint checkpoint) override;
   void OnFinish(scheduler::RequestResult result) override;
 
  private:
   // I/O threads.
   absl::Status Prepare();
   absl::Status Submit(std::vector<int32_t> prompt);
+  // Where the turn starts, or goes on from. The future, if not null, is still to be set.
+  absl::StatusOr<std::shared_ptr<scheduler::StateFuture>> StartFrom(std::vector<int32_t> prompt,
+                                                                    scheduler::Request* work);
+  void StoreCheckpoint(SessionTurn::Standing standing);
   void Commit(scheduler::RequestResult result);
 
   uint64_t ChooseSeed() const;
@@ -77,15 +85,21 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   v1::GenerateRequest request_;
   std::optional<SessionTurn> turn_;
   ServedModel* model_ = nullptr;
-  std::vector<int32_t> prompt_;  // kept for the session's commit
+  std::vector<int32_t> prompt_;  // what is fed in this try, kept for the session's commits
   int64_t prompt_tokens_ = 0;
   int64_t restored_tokens_ = 0;
   uint64_t seed_ = 0;
   std::optional<TokenStream> stream_;  // scheduler's thread only, once submitted
+  std::vector<int32_t> generated_;     // likewise; with checkpoints only
+  std::optional<Checkpointer> checkpointer_;
+  int64_t replayed_tokens_ = 0;
 
   mutable absl::Mutex mutex_;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<scheduler::RequestId> running_ ABSL_GUARDED_BY(mutex_);
+  std::optional<v1::Tokens> replay_ ABSL_GUARDED_BY(mutex_);  // goes out first
+  absl::Status doomed_ ABSL_GUARDED_BY(mutex_);               // why no commit can succeed
+  int checkpoints_ ABSL_GUARDED_BY(mutex_) = 0;               // stored
   v1::Tokens pending_ ABSL_GUARDED_BY(mutex_);
   int pending_tokens_ ABSL_GUARDED_BY(mutex_) = 0;  // in pending_
   int written_tokens_ ABSL_GUARDED_BY(mutex_) = 0;  // in the write in progress

@@ -10,6 +10,7 @@
 #include "models/tokenizer/utf8.h"
 #include "service/errors.h"
 #include "service/resource_names.h"
+#include "service/turn_progress.h"
 
 namespace reprise::service {
 namespace {
@@ -17,6 +18,7 @@ namespace {
 constexpr size_t kMaxModelName = 128;
 constexpr size_t kMaxRequestId = 128;
 constexpr int kMaxStopStrings = 16;
+constexpr int32_t kMaxCheckpointTokens = 1'000'000;
 constexpr size_t kMaxStopStringBytes = 256;
 constexpr int kMaxStopTokens = 64;
 constexpr int kMaxBiases = 1024;
@@ -39,6 +41,46 @@ void CheckPositive(const char* field, float value, float max, FieldViolations* v
 void CheckCount(const char* field, int count, int max, FieldViolations* violations) {
   if (count > max) {
     violations->Add(field, absl::StrCat("must have at most ", max, " entries, has ", count));
+  }
+}
+
+void CheckDurability(const v1::GenerateRequest& request, const RequestLimits& limits,
+                     FieldViolations* violations) {
+  const bool checkpoints = request.durability() == v1::DURABILITY_EVERY_N_TOKENS;
+  if (request.has_sync_replicas()) {
+    if (request.sync_replicas() < 0 || request.sync_replicas() > limits.max_sync_replicas) {
+      violations->Add("sync_replicas",
+                      absl::StrCat("must be between 0 and ", limits.max_sync_replicas,
+                                   " with this server's store, is ", request.sync_replicas()));
+    } else if (request.durability() != v1::DURABILITY_SYNC && !checkpoints) {
+      violations->Add("sync_replicas", "needs durability SYNC or EVERY_N_TOKENS");
+    }
+  }
+  if (!checkpoints) {
+    if (request.checkpoint_tokens() != 0) {
+      violations->Add("checkpoint_tokens", "needs durability EVERY_N_TOKENS");
+    }
+    return;
+  }
+  if (request.checkpoint_tokens() < 0 || request.checkpoint_tokens() > kMaxCheckpointTokens) {
+    violations->Add("checkpoint_tokens",
+                    absl::StrCat("must be between 0 and ", kMaxCheckpointTokens, ", is ",
+                                 request.checkpoint_tokens()));
+  }
+  if (request.session().empty()) {
+    violations->Add("session", "must be set with durability EVERY_N_TOKENS");
+  }
+  if (request.request_id().empty()) {
+    violations->Add("request_id",
+                    "must be set with durability EVERY_N_TOKENS: a repeat is known "
+                    "by it");
+  }
+  if (request.output().prompt_logprobs()) {
+    violations->Add("output.prompt_logprobs", "must not be set with durability EVERY_N_TOKENS");
+  }
+  if (request.stop().max_tokens() > kMaxCheckpointedTokens) {
+    violations->Add("stop.max_tokens", absl::StrCat("must be at most ", kMaxCheckpointedTokens,
+                                                    " with durability EVERY_N_TOKENS"));
   }
 }
 
@@ -130,6 +172,7 @@ absl::Status CheckFields(const v1::GenerateRequest& request, const RequestLimits
   if (!v1::Durability_IsValid(request.durability())) {
     violations.Add("durability", absl::StrCat("has no value ", request.durability()));
   }
+  CheckDurability(request, limits, &violations);
   CheckSampling(request.sampling(), &violations);
   CheckStop(request.stop(), limits, &violations);
   CheckOutput(request.output(), &violations);

@@ -47,6 +47,14 @@ std::shared_ptr<spdlog::logger> MakeLogger(const LogSettings& settings) {
   return logger;
 }
 
+std::string Redacted(std::string_view text) {
+  const size_t scheme = text.find("://");
+  if (scheme == text.npos) return std::string(text);
+  const size_t begin = scheme + 3, at = text.rfind('@');
+  if (at == text.npos || at < begin) return std::string(text);
+  return std::string(text.substr(0, begin)) + "***" + std::string(text.substr(at));
+}
+
 std::string ForLog(std::string_view text) {
   const std::string_view kept = Shortened(text, kMaxLogged);
   return absl::CHexEscape(absl::string_view(kept.data(), kept.size()));

@@ -16,6 +16,9 @@ namespace reprise::service {
 // A logger as `settings` want it; level and format are ones that the flags allow.
 std::shared_ptr<spdlog::logger> MakeLogger(const LogSettings& settings);
 
+// `text` without what stands between "://" and the last "@" after it: names and passwords of URLs.
+std::string Redacted(std::string_view text);
+
 // What a client chose (ids, names), fit for a log line: printable ASCII, bounded.
 std::string ForLog(std::string_view text);
 

@@ -93,8 +93,15 @@ absl::StatusOr<int> DefaultSlots(kernels::Device device, size_t state_bytes) {
 
 absl::StatusOr<scheduler::SessionLegs> RestoreChecked(const ServedModel& model,
                                                       const state_store::Snapshot& snapshot) {
-  ASSIGN_OR_RETURN(scheduler::SessionLegs legs,
-                   scheduler::RestoreSnapshot(model.identity, model.layout(), snapshot));
+  ASSIGN_OR_RETURN(scheduler::SessionLegs legs, ReadLegsChecked(model, snapshot.manifest));
+  ASSIGN_OR_RETURN(legs.sequence.image,
+                   scheduler::ReadImage(model.layout(), snapshot.manifest, snapshot.payloads));
+  return legs;
+}
+
+absl::StatusOr<scheduler::SessionLegs> ReadLegsChecked(
+    const ServedModel& model, const state_store::SnapshotManifest& manifest) {
+  ASSIGN_OR_RETURN(scheduler::SessionLegs legs, scheduler::ReadLegs(model.identity, manifest));
   const scheduler::SequenceState& sequence = legs.sequence;
   if (sequence.position > kMaxPosition || !sequence.pending.has_value() || *sequence.pending < 0 ||
       *sequence.pending >= model.vocab_size()) {

@@ -51,6 +51,9 @@ absl::StatusOr<int> DefaultSlots(kernels::Device device, size_t state_bytes);
 
 // scheduler::RestoreSnapshot, and what it cannot know: that the pending token is one of the
 // vocabulary. The snapshot may come from anyone.
+// The same without the image, from the manifest alone.
+absl::StatusOr<scheduler::SessionLegs> ReadLegsChecked(
+    const ServedModel& model, const state_store::SnapshotManifest& manifest);
 absl::StatusOr<scheduler::SessionLegs> RestoreChecked(const ServedModel& model,
                                                       const state_store::Snapshot& snapshot);
 

@@ -23,11 +23,14 @@ namespace reprise::service {
 namespace {
 
 constexpr int kMaxQueuedIo = 4096;
+constexpr int kMaxSyncReplicas = 16;
 // Clients may ping each 10 s; a bit less, since pings jitter.
 constexpr int kMinPingIntervalMs = 9000;
 // For commits and last messages after the drain's deadline, before connections are cut.
 constexpr absl::Duration kCommitGrace = absl::Seconds(10);
 constexpr absl::Duration kCloseGrace = absl::Seconds(1);
+// For turns that were acknowledged and still have to be written.
+constexpr absl::Duration kFlushGrace = absl::Seconds(10);
 
 // Linking the reflection library turns it on; this turns it off again.
 class WithoutReflection final : public grpc::ServerBuilderOption {
@@ -68,8 +71,12 @@ class Server::Impl {
       : options_(options),
         parts_compute_(std::move(parts.compute)),
         store_(std::move(parts.store)),
+        flush_store_(std::move(parts.flush_store)),
         models_(std::move(parts.models)) {
     environment_.limits = options.limits;
+    if (options.store.kind == StoreSettings::Kind::kRedis) {
+      environment_.limits.max_sync_replicas = kMaxSyncReplicas;
+    }
     environment_.clock = clock;
     environment_.log = std::move(log);
     environment_.models = &models_;
@@ -131,6 +138,13 @@ class Server::Impl {
     server_->Shutdown(absl::ToChronoTime(absl::Now() + kCloseGrace));
     server_->Wait();
     for (const auto& model : models_.models()) model->scheduler->Stop();
+    if (flush_store_) {
+      const absl::Status flushed = flush_store_(kFlushGrace);
+      if (!flushed.ok()) {
+        environment_.log->error("store: acknowledged turns are lost: {}",
+                                ForLog(flushed.ToString()));
+      }
+    }
     environment_.log->info("drained");
   }
 
@@ -147,6 +161,7 @@ class Server::Impl {
   const ServerOptions options_;
   std::unique_ptr<kernels::ThreadPool> parts_compute_;
   std::unique_ptr<state_store::SessionStore> store_;
+  const std::function<absl::Status(absl::Duration)> flush_store_;
   ModelRegistry models_;
   Environment environment_;
   std::unique_ptr<WorkerPool> io_;
@@ -162,7 +177,7 @@ class Server::Impl {
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(const ServerOptions& options) {
   static const RealClock& clock = *new RealClock;
   auto log = MakeLogger(options.log);
-  ASSIGN_OR_RETURN(ServerParts parts, LoadParts(options, &clock, log.get()));
+  ASSIGN_OR_RETURN(ServerParts parts, LoadParts(options, &clock, log));
   return Start(options, std::move(parts), &clock);
 }
 

@@ -32,6 +32,8 @@ struct ServerParts {
   std::unique_ptr<state_store::SessionStore> store;
   // Called from time to time; empty where the store needs none. May use `store`.
   std::function<absl::Status()> collect_garbage;
+  // Writes what the store has acknowledged and not written yet; empty where there is no such thing.
+  std::function<absl::Status(absl::Duration patience)> flush_store;
 };
 
 // Thread-safe.

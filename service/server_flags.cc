@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "base/status_macros.h"
+#include "service/logging.h"
 #include "service/version.h"
 #include "state_store/redis/address.h"
 
@@ -55,6 +56,28 @@ Setter IntegerOrAuto(Group ServerOptions::*group, Int Group::*field, int64_t max
                                                       ServerOptions* options) {
     if (text != "auto") return integer(text, options);
     options->*group.*field = 0;
+    return absl::OkStatus();
+  };
+}
+
+// Seconds within a range.
+template <typename Group>
+Setter SecondsFrom(Group ServerOptions::*group, absl::Duration Group::*field, double min,
+                   double max) {
+  return [=](const std::string& text, ServerOptions* options) {
+    double value;
+    if (!absl::SimpleAtod(text, &value) || !(value >= min && value <= max)) return NotAllowed();
+    options->*group.*field = absl::Seconds(value);
+    return absl::OkStatus();
+  };
+}
+
+// Any text but the empty one.
+template <typename Group>
+Setter Text(Group ServerOptions::*group, std::string Group::*field) {
+  return [=](const std::string& text, ServerOptions* options) {
+    if (text.empty()) return NotAllowed();
+    options->*group.*field = text;
     return absl::OkStatus();
   };
 }
@@ -152,6 +175,41 @@ std::vector<FlagSpec> MakeFlags() {
       {"store-max-bytes", "0", "an integer >= 0",
        "cap on the bytes of all states (in Redis: of each tenant); 0 = none", false,
        Integer(&O::store, &StoreSettings::max_bytes, 0, std::numeric_limits<int64_t>::max())},
+      {"store-timeout-seconds", "15", "a number from 0.1 to 600",
+       "how long a call of Redis may take with all its tries before it is UNAVAILABLE", false,
+       SecondsFrom(&O::store, &StoreSettings::timeout, 0.1, 600)},
+      {"store-user", "", "a name, with --store-password-file",
+       "user at Redis, if the URL of --store names none", false,
+       Text(&O::store, &StoreSettings::user)},
+      {"store-password-file", "", "a file that holds a password and nothing else",
+       "password at Redis, so that it need not stand in the URL of --store", false,
+       Text(&O::store, &StoreSettings::password_file)},
+      {"store-tls-ca", "", "a PEM file, with rediss://",
+       "authorities that Redis' certificate must come from; not given: the machine's own", false,
+       Text(&O::store, &StoreSettings::tls_ca)},
+      {"store-tls-cert", "", "a PEM file, with --store-tls-key",
+       "certificate that this server shows to Redis", false,
+       Text(&O::store, &StoreSettings::tls_cert)},
+      {"store-tls-key", "", "a PEM file, with --store-tls-cert", "its private key", false,
+       Text(&O::store, &StoreSettings::tls_key)},
+      {"store-tls-server-name", "", "a host name, with rediss://",
+       "name that Redis' certificate must be for; not given: the host of --store", false,
+       Text(&O::store, &StoreSettings::tls_server_name)},
+      {"lease-seconds", "15", "a number from 1 to 3600",
+       "how long a session in Redis stays with a server that has stopped answering", false,
+       SecondsFrom(&O::store, &StoreSettings::lease, 1, 3600)},
+      {"host-cache-bytes", "268435456", "an integer >= 0",
+       "states of sessions in Redis that are kept in memory too; 0 = none", false,
+       Integer(&O::store, &StoreSettings::host_cache_bytes, 0,
+               std::numeric_limits<int64_t>::max())},
+      {"write-behind-bytes", "134217728", "an integer >= 0",
+       "bytes of ASYNC turns that may wait to be written to Redis; more wait for room", false,
+       Integer(&O::store, &StoreSettings::write_behind_bytes, 0,
+               std::numeric_limits<int64_t>::max())},
+      {"write-behind-turns", "1024", "an integer from 0 to 1000000",
+       "ASYNC turns that may wait to be written to Redis; 0 = each is written before its answer "
+       "ends",
+       false, Integer(&O::store, &StoreSettings::write_behind_commits, 0, 1000000)},
       {"sweep-seconds", "60", "a number from 0.01 to 86400",
        "time between two removals of expired sessions", false,
        [](const std::string& text, O* o) {
@@ -257,15 +315,43 @@ absl::Status SetAll(const FlagSpec& flag, const std::vector<std::string>& values
   }
   for (const std::string& value : values) {
     if (!flag.set(value, options).ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(source, ": \"", value, "\" is not allowed; allowed: ", flag.allowed));
+      return absl::InvalidArgumentError(absl::StrCat(source, ": \"", Redacted(value),
+                                                     "\" is not allowed; allowed: ", flag.allowed));
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckStore(const StoreSettings& store) {
+  const auto refuse = [](std::string_view flag, std::string_view why) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--", std::string(flag), ": ", std::string(why)));
+  };
+  const bool tls =
+      store.kind == StoreSettings::Kind::kRedis && store.url.compare(0, 6, "rediss") == 0;
+  if (!store.tls_ca.empty() && !tls) return refuse("store-tls-ca", "needs --store rediss://...");
+  if (!store.tls_cert.empty() && !tls) {
+    return refuse("store-tls-cert", "needs --store rediss://...");
+  }
+  if (!store.tls_server_name.empty() && !tls) {
+    return refuse("store-tls-server-name", "needs --store rediss://...");
+  }
+  if (store.tls_cert.empty() != store.tls_key.empty()) {
+    return store.tls_key.empty() ? refuse("store-tls-cert", "needs --store-tls-key")
+                                 : refuse("store-tls-key", "needs --store-tls-cert");
+  }
+  if (!store.password_file.empty() && store.kind != StoreSettings::Kind::kRedis) {
+    return refuse("store-password-file", "needs a --store in Redis");
+  }
+  if (!store.user.empty() && store.password_file.empty()) {
+    return refuse("store-user", "needs --store-password-file");
   }
   return absl::OkStatus();
 }
 
 // What only the whole of the options shows.
 absl::Status CheckTogether(const ServerOptions& options) {
+  RETURN_IF_ERROR(CheckStore(options.store));
   if (options.models.empty()) {
     return absl::InvalidArgumentError("--model: at least one is needed");
   }
@@ -336,7 +422,8 @@ absl::StatusOr<ParsedFlags> ParseServerFlags(
     parsed.print = absl::StrCat(kVersionLine, "\n");
     return parsed;
   } catch (const CLI::ParseError& error) {
-    return absl::InvalidArgumentError(absl::StrCat(error.what(), "; see --help"));
+    // It may quote a URL.
+    return absl::InvalidArgumentError(absl::StrCat(Redacted(error.what()), "; see --help"));
   }
   if (config_path.empty()) {
     if (const char* path = environment("REPRISE_CONFIG"); path != nullptr) config_path = path;

@@ -12,7 +12,7 @@ namespace reprise::service {
 
 // Says in the log what was loaded and opened. `clock` is borrowed.
 absl::StatusOr<ServerParts> LoadParts(const ServerOptions& options, const Clock* clock,
-                                      spdlog::logger* log);
+                                      const std::shared_ptr<spdlog::logger>& log);
 
 }  // namespace reprise::service
 

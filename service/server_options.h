@@ -23,6 +23,14 @@ struct StoreSettings {
   std::string url;         // of kRedis, as state_store/redis/address.h reads it
   int sync_replicas = 0;   // of kRedis: replicas that a SYNC commit waits for
   uint64_t max_bytes = 0;  // 0 = no cap; of kRedis: for each tenant
+  // Of kRedis.
+  absl::Duration timeout = absl::Seconds(15);  // of one call of the store with all its tries
+  std::string user, password_file;             // empty: they are in the URL, or there are none
+  std::string tls_ca, tls_cert, tls_key, tls_server_name;  // as TlsOptions
+  absl::Duration lease = absl::Seconds(15);
+  uint64_t host_cache_bytes = 256 << 20;
+  uint64_t write_behind_bytes = 128 << 20;
+  int write_behind_commits = 1024;  // 0: ASYNC commits are written before they are acknowledged
   absl::Duration sweep_interval = absl::Seconds(60);
 };
 
@@ -44,6 +52,7 @@ struct RequestLimits {
   absl::Duration default_session_ttl = absl::InfiniteDuration();
   int max_unwritten_tokens = 64;              // per stream; more pause the sequence
   absl::Duration stall = absl::Seconds(300);  // a sequence paused for longer is cancelled
+  int max_sync_replicas = 0;                  // that a commit may wait for; 0 where there are none
 };
 
 struct WireSettings {

@@ -10,6 +10,7 @@
 #include "service/errors.h"
 #include "service/resource_names.h"
 #include "service/session_messages.h"
+#include "service/session_turn.h"
 #include "service/snapshot_transfer.h"
 #include "service/unary_call.h"
 
@@ -201,6 +202,14 @@ grpc::ServerUnaryReactor* SessionService::RewindSession(Context* context, const 
       environment_, context, in, out, [this](const std::string& tenant, const auto& request) {
         return Rewind(environment_->store, tenant, request);
       });
+}
+
+grpc::ServerUnaryReactor* SessionService::GetCommit(Context* context, const Buffer* in,
+                                                    Buffer* out) {
+  return ServeUnary<v1::GetCommitRequest>(environment_, context, in, out,
+                                          [this](const std::string& tenant, const auto& request) {
+                                            return FindTurn(environment_->store, tenant, request);
+                                          });
 }
 
 grpc::ServerUnaryReactor* SessionService::CreateSnapshot(Context* context, const Buffer* in,

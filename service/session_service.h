@@ -13,13 +13,14 @@ namespace reprise::service {
 namespace internal {
 using S = v1::SessionService;
 using SessionServiceBase = S::WithRawCallbackMethod_CreateSession<
-    S::WithRawCallbackMethod_GetSession<S::WithRawCallbackMethod_ListSessions<
-        S::WithRawCallbackMethod_UpdateSession<S::WithRawCallbackMethod_DeleteSession<
-            S::WithRawCallbackMethod_ForkSession<S::WithRawCallbackMethod_RewindSession<
-                S::WithRawCallbackMethod_CreateSnapshot<S::WithRawCallbackMethod_GetSnapshot<
-                    S::WithRawCallbackMethod_ListSnapshots<S::WithRawCallbackMethod_DeleteSnapshot<
-                        S::WithRawCallbackMethod_ExportSnapshot<
-                            S::WithRawCallbackMethod_ImportSnapshot<S::Service>>>>>>>>>>>>>;
+    S::WithRawCallbackMethod_GetSession<S::WithRawCallbackMethod_GetCommit<
+        S::WithRawCallbackMethod_ListSessions<S::WithRawCallbackMethod_UpdateSession<
+            S::WithRawCallbackMethod_DeleteSession<S::WithRawCallbackMethod_ForkSession<
+                S::WithRawCallbackMethod_RewindSession<S::WithRawCallbackMethod_CreateSnapshot<
+                    S::WithRawCallbackMethod_GetSnapshot<S::WithRawCallbackMethod_ListSnapshots<
+                        S::WithRawCallbackMethod_DeleteSnapshot<
+                            S::WithRawCallbackMethod_ExportSnapshot<
+                                S::WithRawCallbackMethod_ImportSnapshot<S::Service>>>>>>>>>>>>>>;
 }  // namespace internal
 
 // Every store call runs on an I/O thread.
@@ -39,6 +40,7 @@ class SessionService final : public internal::SessionServiceBase {
   Unary* DeleteSession(Context* context, const Buffer* in, Buffer* out) override;
   Unary* ForkSession(Context* context, const Buffer* in, Buffer* out) override;
   Unary* RewindSession(Context* context, const Buffer* in, Buffer* out) override;
+  Unary* GetCommit(Context* context, const Buffer* in, Buffer* out) override;
   Unary* CreateSnapshot(Context* context, const Buffer* in, Buffer* out) override;
   Unary* GetSnapshot(Context* context, const Buffer* in, Buffer* out) override;
   Unary* ListSnapshots(Context* context, const Buffer* in, Buffer* out) override;

@@ -77,6 +77,7 @@ struct CommitRecord {
   Session session{};  // as the commit left it
   uint64_t expected_version = 0;
   std::string note{};
+  bool waits = false;  // acknowledged, and not in the store yet
 };
 
 // What to fork from. An empty snapshot_id is the session's head.

@@ -127,6 +127,9 @@ absl::StatusOr<std::string> EncodeManifest(const SnapshotManifest& manifest);
 // UNIMPLEMENTED (kUnsupportedVersion); never more memory than a small multiple of `bytes`.
 absl::StatusOr<SnapshotManifest> DecodeManifest(std::string_view bytes);
 
+// 32 hexadecimal digits that nobody else has.
+std::string MakeSnapshotId();
+
 // Extends a token hash by one token: SHA-256(previous, token as 4 bytes little endian). The hash
 // of no tokens is all zeros.
 Sha256Digest ExtendTokenHash(const Sha256Digest& previous, int32_t token);

@@ -34,8 +34,14 @@ void RequestFlags::AddTo(CLI::App& app) {
   app.add_option("--stop-token", stop_tokens, "End with this token id; repeatable")
       ->allow_extra_args(false);
   app.add_flag("--ignore-eos", ignore_eos, "Go on after the model's end-of-sequence token");
-  app.add_option("--durability", durability, "When a turn counts as stored: async or sync")
-      ->check(CLI::IsMember({"async", "sync"}));
+  app.add_option("--durability", durability,
+                 "When a turn counts as stored: async, sync, or every-n-tokens, which also makes "
+                 "checkpoints")
+      ->check(CLI::IsMember({"async", "sync", "every-n-tokens"}));
+  app.add_option("--checkpoint-tokens", checkpoint_tokens,
+                 "Tokens between two checkpoints (default: 256)");
+  app.add_option("--sync-replicas", sync_replicas,
+                 "Replicas of the store that must have the turn (default: the server's number)");
   app.add_flag("--no-bos", no_bos, "Do not put the beginning-of-sequence token first");
 }
 
@@ -68,6 +74,9 @@ absl::Status RequestFlags::Fill(v1::GenerateRequest& request) const {
   stop.set_ignore_eos(ignore_eos);
   if (durability == "sync") request.set_durability(v1::DURABILITY_SYNC);
   if (durability == "async") request.set_durability(v1::DURABILITY_ASYNC);
+  if (durability == "every-n-tokens") request.set_durability(v1::DURABILITY_EVERY_N_TOKENS);
+  request.set_checkpoint_tokens(checkpoint_tokens);
+  if (sync_replicas.has_value()) request.set_sync_replicas(*sync_replicas);
   return absl::OkStatus();
 }
 

@@ -29,6 +29,8 @@ struct RequestFlags {
   std::vector<int> stop_tokens;
   bool ignore_eos = false;
   std::string durability;
+  int checkpoint_tokens = 0;
+  std::optional<int> sync_replicas;
   bool no_bos = false;
 
   void AddTo(CLI::App& app);

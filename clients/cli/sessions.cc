@@ -1,4 +1,4 @@
-// reprise sessions: list, show, create, fork, rewind, rm, label.
+// reprise sessions: list, show, create, fork, rewind, commit, rm, label.
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "clients/cli/commands.h"
+#include "clients/cli/json_output.h"
 #include "clients/cli/names.h"
 #include "clients/cli/session_output.h"
 #include "clients/cli/table.h"
@@ -119,6 +120,27 @@ absl::Status RunRewind(Env& env, const RewindFlags& flags) {
   return absl::OkStatus();
 }
 
+struct CommitFlags {
+  std::string session, request_id;
+};
+
+absl::Status RunCommit(Env& env, const CommitFlags& flags) {
+  v1::GetCommitRequest request;
+  request.set_session(SessionName(flags.session));
+  request.set_request_id(flags.request_id);
+  RETURN_IF_ERROR(env.Connect());
+  ASSIGN_OR_RETURN(v1::TurnCommit commit, env.Call(env.sessions(), &Stub::GetCommit, request));
+  if (env.options.json) {
+    env.PrintJson(ToJson(commit));
+  } else {
+    env.Print(absl::StrCat("committed ", commit.committed_tokens(),
+                           " tokens: ", ShortName(commit.session()), " had ", commit.token_count(),
+                           " tokens (version ", commit.version(), ")",
+                           commit.pending() ? ", still to be written to the store" : "", "\n"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status RunRemove(Env& env, const std::vector<std::string>& names) {
   RETURN_IF_ERROR(env.Connect());
   for (const std::string& name : names) {
@@ -212,6 +234,14 @@ void AddSessionsCommand(CLI::App& app, Env& env) {
                      "Repeating one gives the first result");
   rewind->callback([rewind_flags, &env] {
     env.run = [rewind_flags, &env] { return RunRewind(env, *rewind_flags); };
+  });
+
+  auto commit_flags = std::make_shared<CommitFlags>();
+  CLI::App* commit = group->add_subcommand("commit", "What became of the turn under a request id");
+  commit->add_option("session", commit_flags->session)->required();
+  commit->add_option("request-id", commit_flags->request_id)->required();
+  commit->callback([commit_flags, &env] {
+    env.run = [commit_flags, &env] { return RunCommit(env, *commit_flags); };
   });
 
   auto names = std::make_shared<std::vector<std::string>>();

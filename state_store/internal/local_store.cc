@@ -44,6 +44,8 @@ std::string MakeFreshId() {
   return id;
 }
 
+std::string MakeSnapshotId() { return MakeFreshId(); }
+
 absl::StatusOr<std::string> SnapshotIdOr(std::string_view chosen) {
   if (chosen.empty()) return MakeFreshId();
   if (chosen.size() != 32 || chosen.find_first_not_of("0123456789abcdef") != chosen.npos) {

@@ -84,7 +84,7 @@ std::optional<CommitRecord> CommitQueue::FindCommit(std::string_view tenant,
   if (line == nullptr || request_id.empty()) return std::nullopt;
   for (const QueuedCommit& commit : line->commits) {
     if (commit.options.request_id == request_id) {
-      return CommitRecord{commit.result, commit.expected_version, commit.options.note};
+      return CommitRecord{commit.result, commit.expected_version, commit.options.note, true};
     }
   }
   return std::nullopt;

@@ -63,7 +63,8 @@ LeaseRef::~LeaseRef() {
 void LeaseRef::Release() {
   if (held_ == nullptr) return;
   if (const auto last = keeper_->Drop(std::exchange(held_, nullptr)); last != nullptr) {
-    keeper_->GiveBack(*last);
+    // A failure costs others the rest of the lease's length.
+    keeper_->GiveBack(*last).IgnoreError();
   }
 }
 
@@ -168,9 +169,8 @@ std::shared_ptr<LeaseKeeper::Held> LeaseKeeper::Drop(std::shared_ptr<Held> held)
   return held->lost ? nullptr : held;
 }
 
-void LeaseKeeper::GiveBack(const Held& held) {
-  // A failure costs others the rest of the lease's length.
-  table_->ReleaseLease(held.tenant, held.session_id, held.lease).IgnoreError();
+absl::Status LeaseKeeper::GiveBack(const Held& held) {
+  return table_->ReleaseLease(held.tenant, held.session_id, held.lease);
 }
 
 absl::Status LeaseKeeper::Recover(Held& held) {
@@ -247,9 +247,14 @@ void LeaseKeeper::Loop() {
       for (const auto& [key, held] : held_) {
         if (held->next_renewal <= now) due.push_back(held);
       }
+      if (stop_) due.clear();
       if (stop_ && give_back.empty()) return;
     }
-    for (const auto& held : give_back) GiveBack(*held);
+    for (const auto& held : give_back) {
+      const absl::Status given = GiveBack(*held);
+      absl::MutexLock lock(&mu_);
+      if (stop_ && !IsAnswer(given)) return;
+    }
     for (const auto& held : due) Renew(held);
   }
 }

@@ -67,7 +67,7 @@ class LeaseKeeper {
  public:
   // `table` is borrowed; `length` as AcquireLease wants it.
   LeaseKeeper(LeaseTable* table, std::string owner, absl::Duration length);
-  // Nobody renews any more; what is still held runs out by itself.
+  // Gives back what nobody holds any more, if the server answers; the rest runs out by itself.
   ~LeaseKeeper();
 
   // A share in the lease that runs here already, or in a new one. kSessionLeased while another
@@ -89,7 +89,7 @@ class LeaseKeeper {
   absl::Status Recover(Held& held);
   // Drops one share; the lease to give back if it was the last.
   std::shared_ptr<Held> Drop(std::shared_ptr<Held> held);
-  void GiveBack(const Held& held);
+  absl::Status GiveBack(const Held& held);
   bool Runs(const Held& held) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool Unreachable(const Held& held) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MarkLost(Held& held) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

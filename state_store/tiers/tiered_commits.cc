@@ -255,15 +255,16 @@ void TieredStore::Done(const QueuedCommit& commit, const absl::StatusOr<Session>
   }
   cache_->Erase(commit.tenant, commit.options.snapshot_id);
   Forget(key);
-  absl::MutexLock lock(&mu_);
-  // The first says why; those that follow failed because of it.
-  const auto [entry, fresh] = failures_.try_emplace(key);
-  if (!fresh) return;
-  ++stats_.lost_sessions;
-  entry->second = MakeStoreError(
+  const absl::Status failure = MakeStoreError(
       StoreError::kCommitsLost,
       Cat("session ", commit.session_id, ": version ", commit.result.version,
           " was acknowledged but could not be stored: ", std::string(written.status().message())));
+  if (options_.on_lost != nullptr) options_.on_lost(failure);
+  absl::MutexLock lock(&mu_);
+  // The first says why; those that follow failed because of it.
+  const auto [entry, fresh] = failures_.try_emplace(key, failure);
+  if (!fresh) return;
+  ++stats_.lost_sessions;
   failure_ages_.push_back(key);
   if (failures_.size() <= kMaxFailures) return;
   failures_.erase(failure_ages_.front());

@@ -99,7 +99,7 @@ TieredStore::~TieredStore() {
     stop_ = true;
   }
   prober_.join();
-  queue_->Flush(options_.flush_patience).IgnoreError();
+  if (!flushed_in_vain_) queue_->Flush(options_.flush_patience).IgnoreError();
   queue_.reset();
 }
 
@@ -204,6 +204,12 @@ absl::Status TieredStore::TakeFailure(const Key& key) {
   failures_.erase(entry);
   failure_ages_.remove(key);
   return status;
+}
+
+absl::Status TieredStore::Flush(absl::Duration patience) {
+  absl::Status flushed = queue_->Flush(patience);
+  flushed_in_vain_ = !flushed.ok();
+  return flushed;
 }
 
 absl::Status TieredStore::Settle(const Key& key) {
@@ -383,7 +389,7 @@ absl::StatusOr<StoreStats> TieredStore::Stats(std::string_view tenant) {
 
 absl::StatusOr<int64_t> TieredStore::SweepExpired(absl::Time now) {
   // A commit that waits may be what keeps its session.
-  RETURN_IF_ERROR(Typed(queue_->Flush(options_.flush_patience)));
+  RETURN_IF_ERROR(Typed(queue_->Flush(std::min(options_.flush_patience, absl::Seconds(1)))));
   return backend_->SweepExpired(now);
 }
 

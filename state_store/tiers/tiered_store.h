@@ -58,6 +58,8 @@ struct TieredStoreOptions {
   // Hears when the backend stops answering, with why, and when it answers again, with OK. On any
   // thread; must not call the store.
   std::function<void(const absl::Status&)> on_backend{};
+  // Hears of each session whose acknowledged commits were lost, with why; as on_backend.
+  std::function<void(const absl::Status&)> on_lost{};
   std::function<absl::Time()> clock = absl::Now;  // the backend's
 };
 
@@ -89,7 +91,8 @@ class TieredStore final : public SessionStore {
   // INVALID_ARGUMENT names the option.
   static absl::StatusOr<std::unique_ptr<TieredStore>> Create(const TieredStoreOptions& options,
                                                              TieredStoreParts parts);
-  // Writes what waits, as Flush with flush_patience; the rest is lost.
+  // Writes what waits, as Flush with flush_patience, unless the last Flush was in vain; the rest is
+  // lost.
   ~TieredStore() override;
 
   absl::StatusOr<Session> CreateSession(std::string_view tenant,
@@ -139,7 +142,7 @@ class TieredStore final : public SessionStore {
                                                     std::string_view session_id) override;
 
   // Until all that was acknowledged is written. UNAVAILABLE with how much is not.
-  absl::Status Flush(absl::Duration patience) { return queue_->Flush(patience); }
+  absl::Status Flush(absl::Duration patience);
   TierStats stats() const;
 
  private:
@@ -240,6 +243,7 @@ class TieredStore final : public SessionStore {
   std::list<Key> failure_ages_ ABSL_GUARDED_BY(mu_);
   // The last write found no room: an acknowledgement would promise too much.
   std::atomic<bool> backend_full_ = false;
+  std::atomic<bool> flushed_in_vain_ = false;
   std::optional<Key> lost_ ABSL_GUARDED_BY(mu_);  // about which the backend did not answer
   bool stop_ ABSL_GUARDED_BY(mu_) = false;
   double load_micros_per_byte_ ABSL_GUARDED_BY(mu_) = 0.001;  // 1 GB/s until measured

@@ -1,6 +1,7 @@
 """Real binaries on a free port. REPRISE_BUILD_DIR names the build folder (default: build/release),
 REPRISE_TEST_MODEL a checkpoint to use instead of the bundled one."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ PYTHON_CLIENT = ROOT / "clients" / "python"
 sys.path[:0] = [str(HERE), str(PYTHON_CLIENT), str(PYTHON_CLIENT / "src")]
 
 import generate_stubs  # noqa: E402
+from local_redis import LocalRedis  # noqa: E402
 from server_process import BUILD, ServerProcess  # noqa: E402
 
 generate_stubs.generate()
@@ -63,6 +65,20 @@ def make_server(model_dir, tmp_path):
 def client(shared_server):
     with reprise_client.Client(shared_server.address) as client:
         yield client
+
+
+@pytest.fixture
+def redis(tmp_path):
+    """A real redis-server on loopback whose log outlives its process."""
+    with LocalRedis(tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def connect():
+    """Python clients that are closed with the test: connect(server)."""
+    with contextlib.ExitStack() as stack:
+        yield lambda server: stack.enter_context(reprise_client.Client(server.address))
 
 
 class Cli:

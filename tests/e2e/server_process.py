@@ -61,6 +61,13 @@ class ServerProcess:
         """SIGTERM; returns the exit code."""
         return self._end(signal.SIGTERM)
 
+    def pause(self):
+        """SIGSTOP: it does not know that time goes on."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self._process.send_signal(signal.SIGCONT)
+
     def drain(self):
         """SIGTERM without waiting; stop() after it waits."""
         self._process.send_signal(signal.SIGTERM)

@@ -7,6 +7,11 @@
 #include <fstream>
 #include <map>
 #include <set>
+#include <sstream>
+
+#include "service/logging.h"
+#include "service/open_store.h"
+#include "state_store/redis/address.h"
 
 namespace reprise::service {
 namespace {
@@ -50,9 +55,121 @@ TEST(ServerFlagsTest, TheTableIsWellFormed) {
     if (!flag.default_value.empty()) {
       EXPECT_TRUE(flag.set(flag.default_value, &options).ok()) << flag.name;
     }
-    if (flag.name != "port-file") {
+    // Where any text will do, it is checked when it is used.
+    const std::set<std::string> free = {
+        "port-file",      "store-user",    "store-password-file",  "store-tls-ca",
+        "store-tls-cert", "store-tls-key", "store-tls-server-name"};
+    if (free.count(flag.name) == 0) {
       EXPECT_FALSE(flag.set("=?=", &options).ok()) << flag.name;
     }
+  }
+}
+
+TEST(ServerFlagsTest, TheStoreInRedis) {
+  const auto parsed = Parse({"--model",
+                             "m=/models/m",
+                             "--store",
+                             "rediss://r:7000",
+                             "--store-tls-ca",
+                             "/ca.pem",
+                             "--store-tls-cert",
+                             "/c.pem",
+                             "--store-tls-key",
+                             "/k.pem",
+                             "--store-tls-server-name",
+                             "redis",
+                             "--store-user",
+                             "reprise",
+                             "--store-password-file",
+                             "/pw",
+                             "--lease-seconds",
+                             "2.5",
+                             "--host-cache-bytes",
+                             "1000",
+                             "--write-behind-bytes",
+                             "0",
+                             "--write-behind-turns",
+                             "7",
+                             "--store-timeout-seconds",
+                             "3"});
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  const StoreSettings& store = parsed->options.store;
+  EXPECT_EQ(store.tls_ca, "/ca.pem");
+  EXPECT_EQ(store.tls_cert, "/c.pem");
+  EXPECT_EQ(store.tls_key, "/k.pem");
+  EXPECT_EQ(store.tls_server_name, "redis");
+  EXPECT_EQ(store.user, "reprise");
+  EXPECT_EQ(store.password_file, "/pw");
+  EXPECT_EQ(store.lease, absl::Milliseconds(2500));
+  EXPECT_EQ(store.host_cache_bytes, 1000u);
+  EXPECT_EQ(store.write_behind_bytes, 0u);
+  EXPECT_EQ(store.write_behind_commits, 7);
+  EXPECT_EQ(store.timeout, absl::Seconds(3));
+}
+
+TEST(ServerFlagsTest, ErrorsAboutTheStoreNameTheFlag) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> wrong = {
+      {{"--lease-seconds", "0.5"}, "--lease-seconds"},
+      {{"--lease-seconds", "nan"}, "--lease-seconds"},
+      {{"--host-cache-bytes", "-1"}, "--host-cache-bytes"},
+      {{"--write-behind-bytes", "1e9"}, "--write-behind-bytes"},
+      {{"--write-behind-turns", "1000001"}, "--write-behind-turns"},
+      {{"--store-timeout-seconds", "0"}, "--store-timeout-seconds"},
+      {{"--store-tls-ca", "/ca"}, "--store-tls-ca"},
+      {{"--store", "redis://h", "--store-tls-server-name", "n"}, "--store-tls-server-name"},
+      {{"--store", "rediss://h", "--store-tls-cert", "/c"}, "--store-tls-cert"},
+      {{"--store", "rediss://h", "--store-tls-key", "/k"}, "--store-tls-key"},
+      {{"--store-password-file", "/p"}, "--store-password-file"},
+      {{"--store", "redis://h", "--store-user", "u"}, "--store-user"},
+  };
+  for (const auto& [given, flag] : wrong) {
+    std::vector<std::string> arguments = {"--model", "m=/models/m"};
+    arguments.insert(arguments.end(), given.begin(), given.end());
+    const auto parsed = Parse(arguments);
+    ASSERT_TRUE(absl::IsInvalidArgument(parsed.status())) << flag;
+    EXPECT_THAT(std::string(parsed.status().message()), HasSubstr(flag + ":"));
+  }
+}
+
+TEST(ServerFlagsTest, PasswordsAreInNoError) {
+  for (const std::string& url :
+       {std::string("redis://me:hunter2@host:99999"), std::string("redus://:hunter2@host"),
+        std::string("redis://me:hun/hunter2@x@host/db")}) {
+    for (const std::vector<std::string>& arguments :
+         {std::vector<std::string>{"--model", "m=/m", "--store", url},
+          std::vector<std::string>{"--model", "m=/m", url}}) {
+      const auto parsed = Parse(arguments);
+      ASSERT_FALSE(parsed.ok()) << url;
+      EXPECT_EQ(std::string(parsed.status().message()).find("hunter2"), std::string::npos)
+          << parsed.status();
+    }
+  }
+  EXPECT_EQ(Redacted("redis://u:p@h/0"), "redis://***@h/0");
+  EXPECT_EQ(Redacted("redis://h/0"), "redis://h/0");
+  EXPECT_EQ(Redacted("no URL @ all"), "no URL @ all");
+}
+
+TEST(ServerFlagsTest, APasswordFromAFileMayHaveAnyCharacter) {
+  const auto url = WithCredentials("redis-sentinel://a,b/main/2", "u@x", "p@:/ %\n");
+  ASSERT_TRUE(url.ok()) << url.status();
+  const auto address = state_store::redis::ParseAddress(*url);
+  ASSERT_TRUE(address.ok()) << address.status();
+  EXPECT_EQ(address->user, "u@x");
+  EXPECT_EQ(address->password, "p@:/ %\n");
+  EXPECT_EQ(address->db, 2);
+  EXPECT_EQ(WithCredentials("redis://h", "", "pw").value(), "redis://:%70%77@h");
+  EXPECT_TRUE(absl::IsInvalidArgument(WithCredentials("redis://:a@h", "", "b").status()));
+}
+
+// docs/configuration.md has a row for each flag, with its default.
+TEST(ServerFlagsTest, EveryFlagIsDocumented) {
+  std::ifstream file(REPRISE_SOURCE_DIR "/docs/configuration.md");
+  std::stringstream text;
+  text << file.rdbuf();
+  for (const FlagSpec& flag : ServerFlags()) {
+    const std::string row = "| `--" + flag.name + "` | " +
+                            (flag.default_value.empty() ? "" : flag.default_value + " ") + "|";
+    EXPECT_THAT(text.str(), HasSubstr(row));
   }
 }
 

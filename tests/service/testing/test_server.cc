@@ -163,6 +163,7 @@ TestServer::TestServer(const Options& options) : oracle_(PuppetOptions(options.s
     disk.store = store;
     parts.store = state_store::OpenDiskStore(disk).value().store;
   }
+  if (options.wrap_store) parts.store = options.wrap_store(std::move(parts.store));
   store_ = parts.store.get();
   for (const std::string& name : options.models) {
     auto puppet = std::make_unique<scheduler::PuppetModel>(PuppetOptions(options.state_words));

@@ -4,6 +4,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -76,6 +77,10 @@ class TestServer {
     int32_t nan_token = -1;  // feeding it spoils the logits
     int state_words = 16;
     std::string disk;  // empty = memory
+    // Puts something in front of the store.
+    std::function<std::unique_ptr<state_store::SessionStore>(
+        std::unique_ptr<state_store::SessionStore>)>
+        wrap_store;
   };
   static Options SmallOptions();
 

@@ -11,8 +11,8 @@ from google.protobuf import duration_pb2
 from reprise_client import names
 from reprise_client.errors import typed_errors
 from reprise_client.generation import Generation, Prompt, Score, build_request
-from reprise_client.v1 import (generation_pb2_grpc, model_pb2, model_pb2_grpc, session_pb2,
-                               session_pb2_grpc)
+from reprise_client.v1 import (generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc,
+                               session_pb2, session_pb2_grpc)
 
 Ttl = Union[None, float, datetime.timedelta]
 
@@ -66,7 +66,9 @@ class Client:
                  ignore_eos: bool = False, logprobs: bool = False, top_logprobs: int = 0,
                  prompt_logprobs: bool = False, omit_text: bool = False,
                  add_bos: Optional[bool] = None, session_version: int = 0, request_id: str = "",
-                 durability: str = "", timeout: Optional[float] = None) -> Generation:
+                 durability: str = "", checkpoint_tokens: int = 0,
+                 sync_replicas: Optional[int] = None,
+                 timeout: Optional[float] = None) -> Generation:
         """Starts an answer and returns it as an iterator of events.
 
         Args:
@@ -80,7 +82,9 @@ class Client:
                 or the server draws a seed and reports it in `finished`.
             session_version: refuse with Conflict unless the session has this version.
             request_id: unique per turn; committing a turn twice changes the session once.
-            durability: "async" or "sync"; empty: the server's default.
+            durability: "async", "sync" or "every_n_tokens"; empty: the server's default.
+            checkpoint_tokens: with "every_n_tokens", tokens between checkpoints; 0 = 256.
+            sync_replicas: replicas of the store that must have the turn. None: the server's number.
 
         The others are the fields of SamplingParams, StopConditions and OutputOptions.
         """
@@ -94,7 +98,7 @@ class Client:
             stop_tokens=stop_tokens, ignore_eos=ignore_eos, logprobs=logprobs,
             top_logprobs=top_logprobs, prompt_logprobs=prompt_logprobs, omit_text=omit_text,
             add_bos=add_bos, session_version=session_version, request_id=request_id,
-            durability=durability)
+            durability=durability, checkpoint_tokens=checkpoint_tokens, sync_replicas=sync_replicas)
         return Generation(self._generation.Generate(request, timeout=timeout))
 
     def score(self, prompt: Prompt, *, model: str = "", session: str = "",
@@ -167,6 +171,12 @@ class Client:
                                              snapshot=names.snapshot(snapshot, name),
                                              session_version=session_version,
                                              request_id=request_id))
+
+    def commit_of(self, session: str, request_id: str) -> generation_pb2.TurnCommit:
+        """What became of the turn under `request_id`; NotFound when it was not committed."""
+        return self._call(
+            self._sessions.GetCommit,
+            session_pb2.GetCommitRequest(session=names.session(session), request_id=request_id))
 
     # Snapshots.
 

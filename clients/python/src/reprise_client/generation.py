@@ -94,10 +94,12 @@ def build_request(prompt: Prompt, *, session: str, model: str, max_tokens: Optio
                   seed: Optional[int], stop: Sequence[str], stop_tokens: Sequence[int],
                   ignore_eos: bool, logprobs: bool, top_logprobs: int, prompt_logprobs: bool,
                   omit_text: bool, add_bos: Optional[bool], session_version: int, request_id: str,
-                  durability: str) -> pb.GenerateRequest:
+                  durability: str, checkpoint_tokens: int = 0,
+                  sync_replicas: Optional[int] = None) -> pb.GenerateRequest:
     """The request for the arguments of Client.generate; see there."""
     request = pb.GenerateRequest(model=model, session=session, session_version=session_version,
-                                 request_id=request_id, add_bos=add_bos)
+                                 request_id=request_id, add_bos=add_bos,
+                                 checkpoint_tokens=checkpoint_tokens, sync_replicas=sync_replicas)
     if isinstance(prompt, str):
         request.text = prompt
     elif prompt is not None:

@@ -1,0 +1,151 @@
+#include "service/open_store.h"
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/status_macros.h"
+#include "state_store/disk_store.h"
+#include "state_store/memory_store.h"
+#include "state_store/redis/address.h"
+#include "state_store/redis/redis_store.h"
+#include "state_store/tiers/tiered_store.h"
+
+namespace reprise::service {
+namespace {
+
+namespace redis = state_store::redis;
+
+absl::StatusOr<std::string> ReadPassword(const std::string& path) {
+  std::ifstream file(path);
+  std::string password((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  // Editors and `echo` end a line.
+  absl::StripTrailingAsciiWhitespace(&password);
+  if (!file || password.empty() || password.size() > 4096) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--store-password-file: cannot read a password from ", path));
+  }
+  return password;
+}
+
+std::string PercentEncoded(const std::string& text) {
+  std::string encoded;
+  for (const char c : text) {
+    absl::StrAppendFormat(&encoded, "%%%02X", static_cast<unsigned char>(c));
+  }
+  return encoded;
+}
+
+void LogTiers(const state_store::TierStats& stats, spdlog::logger& log) {
+  log.info(
+      "store: {} commits written behind, {} through, {} waiting, {} lost; cache {} hits, {} misses, "
+      "{} evictions; leases {} acquired, {} lost; backend lost {} times, {} reads and {} commits "
+      "without it",
+      stats.queue.written, stats.written_through, stats.queue.commits, stats.queue.lost,
+      stats.cache.hits, stats.cache.misses, stats.cache.evictions, stats.leases.acquired,
+      stats.leases.lost, stats.backend_losses, stats.degraded_reads, stats.degraded_commits);
+}
+
+absl::Status OpenRedis(const StoreSettings& settings, const state_store::StoreOptions& store,
+                       std::shared_ptr<spdlog::logger> log, ServerParts* parts) {
+  auto cache = std::make_shared<state_store::HostCache>(settings.host_cache_bytes);
+  redis::RedisStoreOptions options;
+  options.client.url = settings.url;
+  if (!settings.password_file.empty()) {
+    ASSIGN_OR_RETURN(const std::string password, ReadPassword(settings.password_file));
+    auto url = WithCredentials(settings.url, settings.user, password);
+    if (!url.ok()) return Prefixed(url.status(), "--store-password-file");
+    options.client.url = *std::move(url);
+  }
+  options.client.tls = {settings.tls_ca, settings.tls_cert, settings.tls_key,
+                        settings.tls_server_name};
+  options.client.call_timeout = std::min(options.client.call_timeout, settings.timeout);
+  options.client.connect_timeout = std::min(options.client.connect_timeout, settings.timeout);
+  options.store = store;
+  options.sync_replicas = settings.sync_replicas;
+  options.operation_timeout = settings.timeout;
+  options.known_chunks = cache;
+  ASSIGN_OR_RETURN(const redis::Address address, redis::ParseAddress(options.client.url));
+  // Its address, for a URL may hold a password.
+  log->info("store: Redis at {}{}", address.endpoints.front().ToString(),
+            address.tls ? " with TLS" : "");
+  auto opened = redis::RedisStore::Create(options);
+  if (!opened.ok()) return Prefixed(opened.status(), "--store");
+  redis::RedisStore* const redis_store = opened->get();
+  parts->collect_garbage = [redis_store] { return redis_store->CollectGarbage().status(); };
+
+  state_store::TieredStoreOptions tiers;
+  tiers.write_behind.max_bytes = settings.write_behind_bytes;
+  tiers.write_behind.max_commits = settings.write_behind_commits;
+  tiers.lease = settings.lease;
+  tiers.flush_patience = settings.timeout;
+  tiers.one_backend = address.topology != redis::Topology::kCluster;
+  tiers.on_backend = [log](const absl::Status& status) {
+    if (status.ok()) {
+      log->warn("store: Redis answers again");
+    } else {
+      log->error("store: Redis does not answer, sessions go on from the host cache: {}",
+                 ForLog(std::string(status.message())));
+    }
+  };
+  tiers.on_lost = [log](const absl::Status& status) {
+    log->error("store: acknowledged turns are lost: {}", ForLog(std::string(status.message())));
+  };
+  ASSIGN_OR_RETURN(auto tiered, state_store::TieredStore::Create(
+                                    tiers, {*std::move(opened), redis_store, std::move(cache)}));
+  parts->flush_store = [store = tiered.get(), log](absl::Duration patience) {
+    absl::Status flushed = store->Flush(patience);
+    LogTiers(store->stats(), *log);
+    return flushed;
+  };
+  parts->store = std::move(tiered);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> WithCredentials(const std::string& url, const std::string& user,
+                                            const std::string& password) {
+  ASSIGN_OR_RETURN(const redis::Address address, redis::ParseAddress(url));
+  if (!address.user.empty() || !address.password.empty()) {
+    return absl::InvalidArgumentError("the URL of --store has a password already");
+  }
+  const size_t begin = url.find("://") + 3;
+  return absl::StrCat(url.substr(0, begin), PercentEncoded(user), ":", PercentEncoded(password),
+                      "@", url.substr(begin));
+}
+
+absl::Status OpenStore(const StoreSettings& settings, std::shared_ptr<spdlog::logger> log,
+                       ServerParts* parts) {
+  state_store::StoreOptions store;
+  store.max_stored_bytes = settings.max_bytes;
+  if (settings.kind == StoreSettings::Kind::kMemory) {
+    log->info("store: memory, sessions end with this process");
+    ASSIGN_OR_RETURN(parts->store, state_store::CreateMemoryStore(store));
+    return absl::OkStatus();
+  }
+  if (settings.kind == StoreSettings::Kind::kRedis) {
+    return OpenRedis(settings, store, std::move(log), parts);
+  }
+  state_store::DiskStoreOptions disk;
+  disk.directory = settings.path;
+  disk.store = store;
+  auto opened = state_store::OpenDiskStore(disk);
+  if (!opened.ok()) return Prefixed(opened.status(), absl::StrCat("--store disk:", settings.path));
+  const state_store::RecoveryReport& report = opened->report;
+  log->info(
+      "store: disk {}, {} log records, {} bytes of a torn tail cut, {} orphan chunks and {} "
+      "temporary files removed",
+      settings.path, report.records, report.cut_bytes, report.orphan_chunks,
+      report.temporary_files);
+  for (const std::string& note : report.notes) log->warn("store: {}", note);
+  parts->store = std::move(opened->store);
+  return absl::OkStatus();
+}
+
+}  // namespace reprise::service

@@ -1,0 +1,27 @@
+// The session store that the options name, with its tiers.
+#ifndef REPRISE_SERVICE_OPEN_STORE_H_
+#define REPRISE_SERVICE_OPEN_STORE_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "service/logging.h"
+#include "service/server.h"
+#include "service/server_options.h"
+
+namespace reprise::service {
+
+// Fills the parts that have to do with the store. Errors name the flag.
+absl::Status OpenStore(const StoreSettings& settings, std::shared_ptr<spdlog::logger> log,
+                       ServerParts* parts);
+
+// `url` with user and password put in, whatever characters they have; the user may be empty.
+// INVALID_ARGUMENT if it has some already.
+absl::StatusOr<std::string> WithCredentials(const std::string& url, const std::string& user,
+                                            const std::string& password);
+
+}  // namespace reprise::service
+
+#endif  // REPRISE_SERVICE_OPEN_STORE_H_
