@@ -189,6 +189,10 @@ absl::StatusOr<std::shared_ptr<scheduler::StateFuture>> GenerateCall::StartFrom(
   if (replayed_tokens_ > 0) {
     v1::Tokens replay;
     for (const int32_t id : turn_->resumed()->generated) {
+      if (id < 0 || id >= model_->vocab_size()) {
+        return MakeError(v1::ERROR_REASON_CORRUPT_SNAPSHOT,
+                         "the checkpoint names a token that the model does not have");
+      }
       kernels::SampledToken token;
       token.id = id;
       stream_->Append(token, &replay);
