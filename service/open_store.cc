@@ -43,7 +43,8 @@ std::string PercentEncoded(const std::string& text) {
 
 void LogTiers(const state_store::TierStats& stats, spdlog::logger& log) {
   log.info(
-      "store: {} commits written behind, {} through, {} waiting, {} lost; cache {} hits, {} misses, "
+      "store: {} commits written behind, {} through, {} waiting, {} lost; cache {} hits, {} "
+      "misses, "
       "{} evictions; leases {} acquired, {} lost; backend lost {} times, {} reads and {} commits "
       "without it",
       stats.queue.written, stats.written_through, stats.queue.commits, stats.queue.lost,

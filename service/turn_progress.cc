@@ -101,7 +101,8 @@ absl::StatusOr<TurnProgress> DecodeProgress(const std::string& bytes) {
   }
   for (size_t i = 0; i < ids.size(); i += 4) {
     uint32_t id = 0;
-    for (int b = 0; b < 4; ++b) id |= static_cast<uint32_t>(static_cast<uint8_t>(ids[i + b])) << (8 * b);
+    for (int b = 0; b < 4; ++b)
+      id |= static_cast<uint32_t>(static_cast<uint8_t>(ids[i + b])) << (8 * b);
     progress.generated.push_back(static_cast<int32_t>(id));
   }
   return progress;

@@ -64,8 +64,8 @@ absl::StatusOr<Lease> StoreImpl::RunLease(std::string_view tenant, std::string_v
                                           std::vector<std::string> arguments, std::string owner,
                                           Deadline deadline) {
   REPRISE_FAULT_POINT("redis.lease.asked");
-  const Answer answer = client_->Run(
-      Eval(kLease, keys_.Session(tenant, session_id), std::move(arguments)), deadline);
+  const Answer answer =
+      client_->Run(Eval(kLease, keys_.Session(tenant, session_id), std::move(arguments)), deadline);
   REPRISE_FAULT_POINT("redis.lease.answered");
   return ReadLease(answer, session_id, std::move(owner));
 }
@@ -93,13 +93,15 @@ absl::StatusOr<Lease> StoreImpl::RenewLease(std::string_view tenant, std::string
   RETURN_IF_ERROR(ValidateTenant(tenant));
   RETURN_IF_ERROR(CheckLength(length));
   return RunLease(tenant, session_id,
-                  {"renew", lease.token, Cat(absl::ToInt64Microseconds(length))}, lease.owner, LeaseDeadline(length));
+                  {"renew", lease.token, Cat(absl::ToInt64Microseconds(length))}, lease.owner,
+                  LeaseDeadline(length));
 }
 
 absl::Status StoreImpl::ReleaseLease(std::string_view tenant, std::string_view session_id,
                                      const Lease& lease) {
   RETURN_IF_ERROR(ValidateTenant(tenant));
-  return RunLease(tenant, session_id, {"release", lease.token}, lease.owner, NewDeadline()).status();
+  return RunLease(tenant, session_id, {"release", lease.token}, lease.owner, NewDeadline())
+      .status();
 }
 
 }  // namespace reprise::state_store::redis

@@ -60,7 +60,7 @@ def test_generate_streams_the_text_of_its_tokens(cli):
 def test_json_schema_of_the_events(cli):
     *tokens, finished = cli.json("generate", PROMPT, "-n", 4, "--ignore-eos", "--top-logprobs", 2)
     for event in tokens:
-        assert list(event) == ["event", "ids", "text", "logprobs"]
+        assert list(event) == ["event", "ids", "text", "logprobs", "replayed"]
         for entry, token in zip(event["logprobs"], event["ids"], strict=True):
             assert entry["id"] == token and entry["logprob"] <= 0
             assert ("token" in entry) != ("token_base64" in entry)

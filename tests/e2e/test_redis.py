@@ -51,7 +51,7 @@ def test_another_server_goes_on(make_server, cli_for, redis_url, flags):
 
 def test_one_of_two_servers_wins_a_turn(make_server, cli_for, redis_url):
     one, two = (cli_for(make_server(name, store=redis_url)) for name in "ab")
-    begin(one, "shared", GREEDY, 10)
+    begin(one, "shared", GREEDY + ["--durability", "sync"], 10)
     (session,) = two.json("sessions", "show", "shared")
     version = ["--session-version", session["version"]]
     go_on(two, "shared", GREEDY + version, 5)
