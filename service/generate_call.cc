@@ -119,7 +119,7 @@ absl::Status GenerateCall::Submit(std::vector<int32_t> prompt) {
   work.export_state = turn_.has_value();
   work.use_prefix_cache = !request_.no_prefix_cache();
   if (work.use_prefix_cache) {
-    const bool continues = turn_.has_value() && turn_->has_tokens();
+    const bool continues = turn_.has_value() && turn_->continues();
     ASSIGN_OR_RETURN(work.cache_marks,
                      CacheMarks(request_, *model_, environment_->limits, continues, prompt));
   }
@@ -183,6 +183,7 @@ absl::StatusOr<std::shared_ptr<scheduler::StateFuture>> GenerateCall::StartFrom(
     replayed_tokens_ = static_cast<int64_t>(resumed->generated.size());
     work->max_tokens =
         std::max<int32_t>(0, work->max_tokens - static_cast<int32_t>(replayed_tokens_));
+    work->cache_marks.clear();  // they are places of the whole prompt
     detokenizer = resumed->start_detokenizer;
   }
   if (continues_answer && start.token_count() > 0) RETURN_IF_ERROR(stream_->Resume(detokenizer));
@@ -281,6 +282,10 @@ void GenerateCall::OnCheckpoint(scheduler::Checkpoint checkpoint) {
 }
 
 void GenerateCall::StoreCheckpoint(SessionTurn::Standing standing) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!doomed_.ok()) return;
+  }
   const absl::Status stored = turn_->CommitCheckpoint(*model_, std::move(standing));
   std::optional<scheduler::RequestId> running;
   {
