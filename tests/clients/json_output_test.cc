@@ -16,7 +16,8 @@ TEST(JsonOutput, TokensInTheOrderOfTheContract) {
   tokens.add_ids(5);
   tokens.add_ids(7);
   tokens.set_text("a\n\"");
-  EXPECT_EQ(JsonLine(ToJson(tokens)), R"({"ids":[5,7],"text":"a\n\"","logprobs":[]})");
+  EXPECT_EQ(JsonLine(ToJson(tokens)),
+            R"({"ids":[5,7],"text":"a\n\"","logprobs":[],"replayed":false})");
 }
 
 TEST(JsonOutput, EnumsWithoutTheirPrefixAndWideNumbersAsNumbers) {
