@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/must.h"
 #include "kernels/device_queue.h"
 #include "models/load_model.h"
 #include "scheduler/session_state.h"
@@ -27,17 +28,7 @@ using kernels::DeviceQueue;
 using models::RaggedBatch;
 using models::SlotHandle;
 
-// Exits: a benchmark that cannot run has no figures.
-void Must(const absl::Status& status) {
-  if (status.ok()) return;
-  std::cerr << status << "\n";
-  std::exit(1);
-}
-template <typename T>
-T Must(absl::StatusOr<T> value) {
-  Must(value.status());
-  return *std::move(value);
-}
+using bench::Must;
 
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();

@@ -17,6 +17,7 @@
 #include "absl/time/clock.h"
 #include "base/clock.h"
 #include "bench/engine/memory_bandwidth.h"
+#include "bench/must.h"
 #include "models/load_model.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/session_state.h"
@@ -53,15 +54,7 @@ struct Options {
   int repeats = 5;
 };
 
-// Exits: a benchmark that cannot run has no figures.
-template <typename T>
-T Must(absl::StatusOr<T> value) {
-  if (!value.ok()) {
-    std::cerr << value.status() << "\n";
-    std::exit(1);
-  }
-  return *std::move(value);
-}
+using bench::Must;
 
 class Bench {
  public:

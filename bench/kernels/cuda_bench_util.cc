@@ -7,22 +7,14 @@
 #include <random>
 #include <utility>
 
+#include "bench/must.h"
+
 namespace reprise::kernels::bench {
 namespace {
 
 constexpr size_t kBlockNumbers = size_t{1} << 22;
 
-void Must(const absl::Status& status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "%s\n", status.ToString().c_str());
-  std::exit(1);
-}
-
-template <typename T>
-T Must(absl::StatusOr<T> value) {
-  Must(value.status());
-  return *std::move(value);
-}
+using reprise::bench::Must;
 
 }  // namespace
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/must.h"
 #include "kernels/device_sampling.h"
 
 namespace reprise::kernels::bench {
@@ -18,17 +19,7 @@ namespace {
 constexpr int kVocab = 256000, kMostRows = 256, kTurns = 21;
 constexpr size_t kFlushBytes = size_t{512} << 20;
 
-void Must(const absl::Status& status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "%s\n", status.ToString().c_str());
-  std::exit(1);
-}
-
-template <typename T>
-T Must(absl::StatusOr<T> value) {
-  Must(value.status());
-  return *std::move(value);
-}
+using reprise::bench::Must;
 
 double Median(std::vector<double> values) {
   std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());

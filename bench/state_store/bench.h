@@ -11,24 +11,12 @@
 #include <string>
 #include <vector>
 
+#include "bench/must.h"
 #include "state_store/redis/redis_store.h"
 
 namespace reprise::state_store::redis::bench {
 
-// Nothing here is worth more than the reason why it failed.
-template <typename T>
-T Must(absl::StatusOr<T> value) {
-  if (!value.ok()) {
-    std::fprintf(stderr, "%s\n", value.status().ToString().c_str());
-    std::exit(1);
-  }
-  return *std::move(value);
-}
-inline void Must(const absl::Status& status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "%s\n", status.ToString().c_str());
-  std::exit(1);
-}
+using reprise::bench::Must;
 
 template <typename F>
 double Seconds(const F& run) {

@@ -8,16 +8,11 @@ namespace reprise::service {
 namespace {
 
 using testing::Answer;
+using testing::Bytes;
 using testing::ByteTokenizer;
 using ::testing::HasSubstr;
 using testing::TestServer;
 using testing::TokenRequest;
-
-std::vector<int32_t> Bytes(const std::string& text) {
-  std::vector<int32_t> ids;
-  for (char byte : text) ids.push_back(ByteTokenizer::Id(byte));
-  return ids;
-}
 
 constexpr char kSystem[] = "You are a careful clerk who answers letters about lost parcels. ";
 

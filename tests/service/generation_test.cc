@@ -12,16 +12,11 @@ namespace reprise::service {
 namespace {
 
 using testing::Answer;
+using testing::Bytes;
 using testing::ByteTokenizer;
 using testing::ReasonIn;
 using testing::TestServer;
 using testing::TokenRequest;
-
-std::vector<int32_t> Bytes(const std::string& text) {
-  std::vector<int32_t> ids;
-  for (char byte : text) ids.push_back(ByteTokenizer::Id(byte));
-  return ids;
-}
 
 // Makes the model write lower-case letters only.
 void OnlyLetters(v1::GenerateRequest* request) {

@@ -9,17 +9,12 @@ namespace reprise::service {
 namespace {
 
 using testing::Answer;
+using testing::Bytes;
 using testing::ByteTokenizer;
 using testing::ReasonIn;
 using testing::TestServer;
 using testing::TokenRequest;
 using Ids = std::vector<int32_t>;
-
-Ids Bytes(const std::string& text) {
-  Ids ids;
-  for (char byte : text) ids.push_back(ByteTokenizer::Id(byte));
-  return ids;
-}
 
 v1::GenerateRequest TurnRequest(const std::string& session, const Ids& prompt, int max_tokens) {
   v1::GenerateRequest request = TokenRequest(prompt, max_tokens);

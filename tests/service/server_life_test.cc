@@ -15,7 +15,7 @@ namespace reprise::service {
 namespace {
 
 using testing::Answer;
-using testing::ByteTokenizer;
+using testing::Bytes;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using testing::RawAnswer;
@@ -24,12 +24,6 @@ using testing::ReasonIn;
 using testing::TestServer;
 using testing::TokenRequest;
 using Ids = std::vector<int32_t>;
-
-Ids Bytes(const std::string& text) {
-  Ids ids;
-  for (char byte : text) ids.push_back(ByteTokenizer::Id(byte));
-  return ids;
-}
 
 // Field 1 of a HealthCheckResponse: 1 = SERVING, 2 = NOT_SERVING.
 enum class Health { kUnknown, kServing, kNotServing };

@@ -11,19 +11,13 @@ namespace reprise::service {
 namespace {
 
 using testing::Answer;
-using testing::ByteTokenizer;
+using testing::Bytes;
 using ::testing::ElementsAre;
 using testing::FieldsIn;
 using testing::ReasonIn;
 using testing::TestServer;
 using testing::TokenRequest;
 using Ids = std::vector<int32_t>;
-
-Ids Bytes(const std::string& text) {
-  Ids ids;
-  for (char byte : text) ids.push_back(ByteTokenizer::Id(byte));
-  return ids;
-}
 
 Ids operator+(Ids a, const Ids& b) {
   a.insert(a.end(), b.begin(), b.end());

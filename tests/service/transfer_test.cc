@@ -7,18 +7,13 @@
 namespace reprise::service {
 namespace {
 
+using testing::Bytes;
 using testing::ByteTokenizer;
 using testing::ErrorInfoIn;
 using testing::FieldsIn;
 using testing::ReasonIn;
 using testing::TestServer;
 using Ids = std::vector<int32_t>;
-
-Ids Bytes(const std::string& text) {
-  Ids ids;
-  for (char byte : text) ids.push_back(ByteTokenizer::Id(byte));
-  return ids;
-}
 
 grpc::Status Export(TestServer& server, const std::string& name, std::string* file) {
   grpc::ClientContext context;

@@ -12,18 +12,12 @@ namespace {
 
 using state_store::FaultyStore;
 using testing::Answer;
-using testing::ByteTokenizer;
+using testing::Bytes;
 using testing::FieldsIn;
 using testing::ReasonIn;
 using testing::TestServer;
 using testing::TokenRequest;
 using Ids = std::vector<int32_t>;
-
-Ids Bytes(const std::string& text) {
-  Ids ids;
-  for (char byte : text) ids.push_back(ByteTokenizer::Id(byte));
-  return ids;
-}
 
 // A server whose store can be held at one of its calls.
 struct Held {

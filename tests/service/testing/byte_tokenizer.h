@@ -47,6 +47,13 @@ class ByteTokenizer final : public models::Tokenizer {
   const std::string fingerprint_ = std::string(64, 'b');
 };
 
+// The tokens of `text`, without a beginning-of-sequence token.
+inline std::vector<int32_t> Bytes(std::string_view text) {
+  std::vector<int32_t> ids;
+  for (char byte : text) ids.push_back(ByteTokenizer::Id(byte));
+  return ids;
+}
+
 }  // namespace reprise::service::testing
 
 #endif  // REPRISE_TESTS_SERVICE_TESTING_BYTE_TOKENIZER_H_
