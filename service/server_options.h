@@ -1,4 +1,4 @@
-// What a server can be told, grouped by component. server_flags.cc has the table of names, ranges
+// What a server can be told, grouped by component. flags/ has the tables of names, ranges
 // and meanings from which command line, environment, config file and help come.
 #ifndef REPRISE_SERVICE_SERVER_OPTIONS_H_
 #define REPRISE_SERVICE_SERVER_OPTIONS_H_

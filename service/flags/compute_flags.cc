@@ -1,0 +1,87 @@
+#include <algorithm>
+#include <cctype>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "service/flags/setters.h"
+#include "service/flags/tables.h"
+
+namespace reprise::service {
+namespace {
+
+bool IsModelName(const std::string& name) {
+  return !name.empty() && name.size() <= 128 && std::all_of(name.begin(), name.end(), [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-' ||
+           c == '/';
+  });
+}
+
+absl::Status SetModel(const std::string& text, ServerOptions* options) {
+  ModelSource source;
+  if (const size_t equals = text.find('='); equals != std::string::npos) {
+    source = {text.substr(0, equals), text.substr(equals + 1)};
+  } else {
+    // The folder's own name.
+    std::string path = text;
+    while (path.size() > 1 && path.back() == '/') path.pop_back();
+    source = {path.substr(path.rfind('/') + 1), text};
+  }
+  if (!IsModelName(source.name) || source.directory.empty()) return NotAllowed();
+  for (const ModelSource& other : options->models) {
+    if (other.name == source.name) return NotAllowed();
+  }
+  options->models.push_back(std::move(source));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::vector<FlagSpec> ComputeFlags() {
+  using O = ServerOptions;
+  return {
+      {"model", "", "NAME=DIRECTORY or DIRECTORY; names are letters, digits and . _ - /, used once",
+       "checkpoint folder to serve, and the name that requests use", true, SetModel},
+      {"device", "auto", "auto, cpu or cuda",
+       "where the models run; auto is cuda where there is a GPU that this build can use", false,
+       OneOf(&O::compute, &ComputeSettings::device, {"auto", "cpu", "cuda"})},
+      {"threads", "0", "an integer from 0 to 256", "threads that compute; 0 = one per core", false,
+       Integer(&O::compute, &ComputeSettings::threads, 0, 256)},
+      {"slots", "auto", "auto or an integer from 1 to 65536",
+       "sequences that run at once, per model; auto is 32 on the CPU and what the GPU's memory "
+       "holds",
+       false, IntegerOrAuto(&O::compute, &ComputeSettings::slots, 65536)},
+      {"step-tokens", "auto",
+       "auto or an integer from 1 to 65536, at least --slots and --prefill-chunk-tokens",
+       "tokens of one step over all sequences; auto is 256 on the CPU and 4096 on a GPU", false,
+       IntegerOrAuto(&O::compute, &ComputeSettings::step_tokens, 65536)},
+      {"prefill-chunk-tokens", "auto", "auto or an integer from 1 to 65536",
+       "prompt tokens of one sequence in one step while others wait; auto is half of a step", false,
+       IntegerOrAuto(&O::compute, &ComputeSettings::prefill_chunk_tokens, 65536)},
+      {"max-queued", "1024", "an integer from 1 to 1000000",
+       "requests that may wait for a slot, per model; more are refused", false,
+       Integer(&O::compute, &ComputeSettings::max_queued, 1, 1000000)},
+      {"prefix-cache-bytes", "268435456", "an integer >= 0",
+       "states of prompts that are kept for later ones that begin alike, per model; 0 = none",
+       false,
+       Integer(&O::compute, &ComputeSettings::prefix_cache_bytes, 0,
+               std::numeric_limits<int64_t>::max())},
+  };
+}
+
+absl::Status CheckCompute(const ComputeSettings& compute) {
+  const bool step_known = compute.step_tokens > 0;
+  if (step_known && compute.step_tokens < compute.slots) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--step-tokens: ", compute.step_tokens, " is not allowed; allowed: at least --slots (",
+        compute.slots, "), so that each sequence can move in each step"));
+  }
+  if (step_known && compute.prefill_chunk_tokens > compute.step_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--prefill-chunk-tokens: ", compute.prefill_chunk_tokens,
+        " is not allowed; allowed: at most --step-tokens (", compute.step_tokens, ")"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace reprise::service

@@ -1,0 +1,57 @@
+#include "absl/strings/numbers.h"
+#include "service/flags/setters.h"
+#include "service/flags/tables.h"
+
+namespace reprise::service {
+namespace {
+
+absl::Status SetListen(const std::string& text, ServerOptions* options) {
+  const size_t colon = text.rfind(':');
+  int port;
+  if (colon == std::string::npos || colon == 0 ||
+      !absl::SimpleAtoi(text.substr(colon + 1), &port) || port < 0 || port > 65535) {
+    return NotAllowed();
+  }
+  options->wire.listen = text;
+  return absl::OkStatus();
+}
+
+absl::Status SetReflection(const std::string& text, ServerOptions* options) {
+  if (text != "on" && text != "off") return NotAllowed();
+  options->wire.reflection = text == "on";
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::vector<FlagSpec> WireFlags() {
+  using O = ServerOptions;
+  return {
+      {"listen", "127.0.0.1:7420", "HOST:PORT, port 0 to 65535",
+       "address to serve on; port 0 picks a free one", false, SetListen},
+      {"port-file", "", "a path", "file that gets the port once the server accepts calls", false,
+       [](const std::string& text, O* o) {
+         o->wire.port_file = text;
+         return absl::OkStatus();
+       }},
+      {"drain-seconds", "30", "a number from 0 to 86400",
+       "how long running requests may go on after SIGTERM", false,
+       Seconds(&O::wire, &WireSettings::drain, 86400, false)},
+      {"max-concurrent-streams", "1024", "an integer from 1 to 1000000",
+       "calls in progress on one connection", false,
+       Integer(&O::wire, &WireSettings::max_concurrent_streams, 1, 1000000)},
+      {"max-message-bytes", "16777216", "an integer from 65536 to 1073741824",
+       "longest message that is accepted", false,
+       Integer(&O::wire, &WireSettings::max_message_bytes, 1 << 16, 1 << 30)},
+      {"io-threads", "4", "an integer from 1 to 256", "threads that wait for the store", false,
+       Integer(&O::wire, &WireSettings::io_threads, 1, 256)},
+      {"reflection", "on", "on or off", "whether clients may ask for the protos", false,
+       SetReflection},
+      {"log-level", "info", "debug, info, warn or error", "least severe line that is logged", false,
+       OneOf(&O::log, &LogSettings::level, {"debug", "info", "warn", "error"})},
+      {"log-format", "text", "text or json", "form of a log line, on standard error", false,
+       OneOf(&O::log, &LogSettings::format, {"text", "json"})},
+  };
+}
+
+}  // namespace reprise::service
