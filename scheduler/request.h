@@ -73,6 +73,9 @@ class RequestObserver {
   enum class Verdict { kContinue, kStop };  // kStop: a stop string is complete
 
   virtual ~RequestObserver() = default;
+  // Whether OnToken may say kStop; asked once, before the first event. Who never does may hear of a
+  // step while the next one runs (SchedulerOptions::delivery).
+  virtual bool MayStop() const { return true; }
   // False pauses the sequence (its client reads too slowly) until SchedulerThread::Wake.
   virtual bool Writable() { return true; }
   virtual Verdict OnToken(const kernels::SampledToken& token) = 0;

@@ -15,6 +15,15 @@
 
 namespace reprise::scheduler {
 
+// When observers hear of what happened in a step.
+enum class Delivery : uint8_t {
+  kAtOnce,
+  // While the next step runs on the device, which then need not wait for detokenizing and writing;
+  // observers that may stop their sequence hear at once all the same.
+  kBesideNextStep,
+  kAuto,  // kBesideNextStep where steps run on a device
+};
+
 struct SchedulerOptions {
   // Sequences that run at the same time: slots on the device. >= 1.
   int num_slots = 32;
@@ -47,6 +56,8 @@ struct SchedulerOptions {
   // States of prompts for later requests; may be shared by schedulers. Null = none are kept.
   std::shared_ptr<PrefixCache> prefix_cache;
   KeepPolicy keep_policy;
+
+  Delivery delivery = Delivery::kAuto;
 
   // A tenant's share of rows and slots relative to others', asked on Submit's thread whenever the
   // tenant appears; clamped to 0.001..1000. Must be thread-safe and must not block. Null = all

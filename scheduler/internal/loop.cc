@@ -59,6 +59,8 @@ Loop::Loop(models::HybridModel* model, std::unique_ptr<models::StateSlots> slots
       slots_(std::move(slots)),
       mover_(slots_.get(), options.max_parked_bytes),
       runner_(std::move(runner)),
+      delivers_late_(options.delivery == Delivery::kBesideNextStep ||
+                     (options.delivery == Delivery::kAuto && runner_->runs_beside_host())),
       planner_(options) {}
 
 Loop::~Loop() {
@@ -70,6 +72,7 @@ Loop::~Loop() {
     Finish(*sequence, absl::CancelledError("shutting down"), FinishReason::kMaxTokens);
   }
   DropEnded();
+  TellObservers();
 }
 
 absl::StatusOr<RequestId> Loop::Submit(Request&& request) {
@@ -144,6 +147,8 @@ bool Loop::Step() {
   const absl::Span<const PlannedRows> plan = PlanRows();
   SchedulerMetrics::Step report;
   if (!plan.empty()) RunRows(plan, &report);
+  // Else a later step does it, while its rows run.
+  if (plan.empty()) TellObservers();
   DropEnded();
   if (!plan.empty()) report.total = clock_->Now() - begin;
   counts_.busy += report.total;
@@ -167,6 +172,7 @@ void Loop::Intake() {
   }
   for (std::unique_ptr<Sequence>& arriving : arriving_) {
     Sequence& sequence = *arriving;
+    sequence.hears_late = delivers_late_ && !sequence.request.observer->MayStop();
     sequence.tenant = tenants_.Enter(sequence.request.tenant, sequence.ticket.weight());
     sequence.place = next_place_++;
     if (sequence.request.deadline < absl::InfiniteFuture()) {
@@ -332,6 +338,13 @@ void Loop::EnterSlot(Sequence& sequence, bool overdue, const Sequence* leader) {
   ++sequence.tenant->slots;
   running_.push_back(&sequence);
   ReleaseForks(sequence);
+}
+
+void Loop::TellObservers() {
+  outbox_.Deliver([this] {
+    absl::MutexLock lock(&mutex_);
+    --live_;
+  });
 }
 
 void Loop::Publish(const SchedulerMetrics::Step& report) {

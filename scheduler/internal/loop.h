@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "models/hybrid_model.h"
 #include "scheduler/internal/admission.h"
+#include "scheduler/internal/outbox.h"
 #include "scheduler/internal/sequence.h"
 #include "scheduler/internal/slot_policy.h"
 #include "scheduler/internal/state_mover.h"
@@ -75,6 +76,8 @@ class Loop {
   bool Park(Sequence& sequence, const Sequence& next);
   // With `leader` its state is copied from there, where it is at the same position.
   void EnterSlot(Sequence& sequence, bool overdue, const Sequence* leader = nullptr);
+  // What waits to be told.
+  void TellObservers();
   void Publish(const SchedulerMetrics::Step& step);
 
   // loop_rows.cc
@@ -127,6 +130,7 @@ class Loop {
   std::unique_ptr<models::StateSlots> slots_;
   StateMover mover_;
   const std::unique_ptr<StepRunner> runner_;
+  const bool delivers_late_;
   StepPlanner planner_;
   TenantTable tenants_;
   absl::flat_hash_map<RequestId, std::unique_ptr<Sequence>> sequences_;
@@ -136,6 +140,7 @@ class Loop {
   std::vector<Sequence*> paused_;   // parked, client does not read; with those that ended
   size_t next_paused_ = 0;          // to be polled
   std::vector<RequestId> ended_;
+  Outbox outbox_;  // of sequences that hear late
   int not_started_ = 0;
   absl::Time next_overdue_turn_ = absl::InfinitePast();
   uint64_t next_place_ = 1;

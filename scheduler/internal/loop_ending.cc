@@ -92,12 +92,16 @@ void Loop::Finish(Sequence& sequence, absl::Status status, FinishReason reason) 
     finish.timeline = &result.timeline;
     options_.metrics->OnFinish(finish);
   }
+  // The observer goes after its last event, whatever it owns with it.
+  std::shared_ptr<RequestObserver> observer = std::move(sequence.request.observer);
+  if (sequence.hears_late) {
+    outbox_.AddFinish(std::move(observer), std::move(result));
+    return;
+  }
   {
     absl::MutexLock lock(&mutex_);
     --live_;
   }
-  // The observer goes after its last event, whatever it owns with it.
-  const std::shared_ptr<RequestObserver> observer = std::move(sequence.request.observer);
   observer->OnFinish(std::move(result));
 }
 

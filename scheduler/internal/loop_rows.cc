@@ -80,7 +80,9 @@ void Loop::RunRows(absl::Span<const PlannedRows> plan, SchedulerMetrics::Step* r
     running_[rows.sequence]->served_in_slot = true;
   }
   const absl::Time begin = clock_->Now();
-  const absl::Status status = runner_->Run(batch_, *slots_, row_requests_, &row_results_);
+  absl::Status status = runner_->Begin(batch_, *slots_, row_requests_);
+  TellObservers();
+  if (status.ok()) status = runner_->End(&row_results_);
   now_ = clock_->Now();
   report->model = now_ - begin;
   ++counts_.steps;
@@ -138,7 +140,12 @@ void Loop::AcceptToken(Sequence& sequence, const absl::StatusOr<kernels::Sampled
   NoteTokenTime(sequence);
   sequence.AppendGenerated(*token);
   const Request& request = sequence.request;
-  const RequestObserver::Verdict verdict = request.observer->OnToken(*token);
+  auto verdict = RequestObserver::Verdict::kContinue;
+  if (sequence.hears_late) {
+    outbox_.AddToken(request.observer, *token);
+  } else {
+    verdict = request.observer->OnToken(*token);
+  }
   const bool stop_token = std::find(request.stop_tokens.begin(), request.stop_tokens.end(),
                                     token->id) != request.stop_tokens.end();
   if (stop_token) {
@@ -180,7 +187,11 @@ void Loop::TakeCheckpoint(Sequence& sequence) {
   checkpoint.state = *std::move(state);
   checkpoint.prompt_tokens = sequence.prompt_tokens_in_state();
   checkpoint.new_tokens = sequence.TakeNewTokens();
-  sequence.request.observer->OnCheckpoint(std::move(checkpoint));
+  if (sequence.hears_late) {
+    outbox_.AddCheckpoint(sequence.request.observer, std::move(checkpoint));
+  } else {
+    sequence.request.observer->OnCheckpoint(std::move(checkpoint));
+  }
 }
 
 }  // namespace reprise::scheduler

@@ -57,6 +57,7 @@ class Sequence {
   int64_t last_moved_step = -1;                       // got or lost its slot
   int64_t last_served_step = 0;                       // got rows, or its slot
   bool served_in_slot = false;                        // got rows since it got its slot
+  bool hears_late = false;                            // its events go through the outbox
 
   // The timeline's durations, and what they are computed from.
   Timeline timeline;

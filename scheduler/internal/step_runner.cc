@@ -15,15 +15,25 @@ class HostStepRunner final : public StepRunner {
     logits_.resize(static_cast<size_t>(max_logit_rows) * vocab_size_);
   }
 
-  absl::Status Run(const models::RaggedBatch& batch, models::StateSlots& slots,
-                   absl::Span<const RowRequest> requests,
-                   std::vector<absl::StatusOr<kernels::SampledToken>>* results) override {
-    const size_t wanted = requests.size() * vocab_size_;
-    if (batch.logit_rows.size() != requests.size() || wanted > logits_.size()) {
+  bool runs_beside_host() const override { return false; }
+
+  absl::Status Begin(const models::RaggedBatch& batch, models::StateSlots& slots,
+                     absl::Span<const RowRequest> requests) override {
+    if (batch.logit_rows.size() != requests.size() ||
+        requests.size() * vocab_size_ > logits_.size()) {
       return absl::InternalError(absl::StrCat(
           "step: ", batch.logit_rows.size(), " rows of logits for ", requests.size(), " requests"));
     }
-    RETURN_IF_ERROR(model_->Forward(batch, slots, absl::MakeSpan(logits_.data(), wanted)));
+    batch_ = &batch;
+    slots_ = &slots;
+    requests_ = requests;
+    return absl::OkStatus();
+  }
+
+  absl::Status End(std::vector<absl::StatusOr<kernels::SampledToken>>* results) override {
+    const absl::Span<const RowRequest> requests = requests_;
+    RETURN_IF_ERROR(model_->Forward(*batch_, *slots_,
+                                    absl::MakeSpan(logits_.data(), requests.size() * vocab_size_)));
     results->assign(requests.size(), absl::UnknownError("not run"));
     const auto answer = [&](int64_t begin, int64_t end, int /*thread*/) {
       for (int64_t i = begin; i < end; ++i) {
@@ -48,6 +58,10 @@ class HostStepRunner final : public StepRunner {
   kernels::ThreadPool* const pool_;
   const size_t vocab_size_;
   std::vector<float> logits_;  // [max_logit_rows, vocab]
+  // From Begin to End.
+  const models::RaggedBatch* batch_ = nullptr;
+  models::StateSlots* slots_ = nullptr;
+  absl::Span<const RowRequest> requests_;
 };
 
 class DeviceStepRunner final : public StepRunner {
@@ -55,15 +69,21 @@ class DeviceStepRunner final : public StepRunner {
   DeviceStepRunner(models::HybridModel* model, std::unique_ptr<kernels::DeviceSampler> sampler)
       : model_(model), sampler_(std::move(sampler)) {}
 
-  absl::Status Run(const models::RaggedBatch& batch, models::StateSlots& slots,
-                   absl::Span<const RowRequest> requests,
-                   std::vector<absl::StatusOr<kernels::SampledToken>>* results) override {
+  bool runs_beside_host() const override { return true; }
+
+  absl::Status Begin(const models::RaggedBatch& batch, models::StateSlots& slots,
+                     absl::Span<const RowRequest> requests) override {
     if (batch.logit_rows.size() != requests.size()) {
       return absl::InternalError(absl::StrCat(
           "step: ", batch.logit_rows.size(), " rows of logits for ", requests.size(), " requests"));
     }
     ASSIGN_OR_RETURN(const float* logits, model_->ForwardOnDevice(batch, slots));
-    if (!requests.empty()) return sampler_->Sample(logits, requests, results);
+    samples_ = !requests.empty();
+    return samples_ ? sampler_->Queue(logits, requests) : absl::OkStatus();
+  }
+
+  absl::Status End(std::vector<absl::StatusOr<kernels::SampledToken>>* results) override {
+    if (samples_) return sampler_->Collect(results);
     // A step that only prefills: its failure must be known before its states are used.
     results->clear();
     return model_->context().queue->Synchronize();
@@ -72,6 +92,7 @@ class DeviceStepRunner final : public StepRunner {
  private:
   models::HybridModel* const model_;
   const std::unique_ptr<kernels::DeviceSampler> sampler_;
+  bool samples_ = false;  // in the step that has begun
 };
 
 }  // namespace

@@ -22,12 +22,17 @@ class StepRunner {
  public:
   virtual ~StepRunner() = default;
 
-  // Forward over `batch`; requests[i] belongs to batch.logit_rows[i], and (*results)[i] answers it:
-  // a token, or INTERNAL when that row's logits are not finite. A failed status says that the step
-  // as a whole failed; the states of its sequences are then unknown.
-  virtual absl::Status Run(const models::RaggedBatch& batch, models::StateSlots& slots,
-                           absl::Span<const RowRequest> requests,
-                           std::vector<absl::StatusOr<kernels::SampledToken>>* results) = 0;
+  // Whether the step runs between Begin and End, so that the thread may do something else then.
+  virtual bool runs_beside_host() const = 0;
+
+  // Forward over `batch`; requests[i] belongs to batch.logit_rows[i]. All arguments stay as they
+  // are until End. A failed status says that the step as a whole failed, and there is no End; the
+  // states of its sequences are then unknown.
+  virtual absl::Status Begin(const models::RaggedBatch& batch, models::StateSlots& slots,
+                             absl::Span<const RowRequest> requests) = 0;
+  // After a Begin that succeeded. (*results)[i] answers requests[i]: a token, or INTERNAL when that
+  // row's logits are not finite. A failed status means what it means for Begin.
+  virtual absl::Status End(std::vector<absl::StatusOr<kernels::SampledToken>>* results) = 0;
 };
 
 // Logits come to the host, at most `max_logit_rows` at once; their rows are spread over `pool`,

@@ -14,6 +14,7 @@ namespace reprise::scheduler {
 // Thread-safe. Counts OnFinish calls, so that a test sees a second one.
 class RecordingObserver final : public RequestObserver {
  public:
+  bool MayStop() const override { return on_token != nullptr; }
   bool Writable() override { return writable; }
   Verdict OnToken(const kernels::SampledToken& token) override;
   void OnCheckpoint(Checkpoint checkpoint) override;

@@ -145,6 +145,7 @@ SchedulerOptions Trace::RandomOptions() {
     options.keep_policy.min_tokens = Random(1, 20);
     options.keep_policy.long_prompt_tokens = Random(8, 64);
   }
+  options.delivery = Chance(50) ? Delivery::kBesideNextStep : Delivery::kAtOnce;
   options.tenant_weight = [](const std::string& tenant) { return tenant == "t0" ? 3.0 : 1.0; };
   return options;
 }
