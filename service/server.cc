@@ -26,6 +26,9 @@ constexpr int kMaxQueuedIo = 4096;
 constexpr int kMaxSyncReplicas = 16;
 // Clients may ping each 10 s; a bit less, since pings jitter.
 constexpr int kMinPingIntervalMs = 9000;
+// From the first NOT_SERVING to the close: clients that watch the health have gone elsewhere by
+// then. Calls that arrive while gRPC closes end with CANCELLED and without a reason.
+constexpr absl::Duration kFarewell = absl::Milliseconds(250);
 // For commits and last messages after the drain's deadline, before connections are cut.
 constexpr absl::Duration kCommitGrace = absl::Seconds(10);
 constexpr absl::Duration kCloseGrace = absl::Seconds(1);
@@ -128,12 +131,14 @@ class Server::Impl {
     environment_.log->info("draining: {} calls in progress, at most {}", environment_.gate.calls(),
                            absl::FormatDuration(patience));
     SetServing(false);
+    const absl::Time not_before = absl::Now() + std::min(patience, kFarewell);
     environment_.gate.Close();
     const absl::Time deadline = environment_.clock->Now() + patience;
     for (const auto& model : models_.models()) model->scheduler->Drain(deadline);
     sweeper_.reset();
     const bool done = environment_.gate.WaitEmpty(absl::Now() + patience + kCommitGrace);
     if (!done) environment_.log->warn("cutting {} calls off", environment_.gate.calls());
+    absl::SleepFor(not_before - absl::Now());
     // Waits for calls that are left, after it has cancelled them; theirs commits too are done then.
     server_->Shutdown(absl::ToChronoTime(absl::Now() + kCloseGrace));
     server_->Wait();

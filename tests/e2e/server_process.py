@@ -12,15 +12,16 @@ START_SECONDS = 60
 
 
 class ServerProcess:
-    """Serves `model_dir` on a free port with a store in `folder`, or the one that `store` names;
-    start() after kill() or stop() serves the same store again, on another port."""
+    """Serves `model_dir` on `port` (0: a free one) with a store in `folder`, or the one that `store` names;
+    start() after kill() or stop() serves the same store again, on another port if it was a free one."""
 
-    def __init__(self, model_dir, folder, flags=(), store=None):
+    def __init__(self, model_dir, folder, flags=(), store=None, port=0):
         self._model_dir = model_dir
         self._folder = pathlib.Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._flags = [str(flag) for flag in flags]
         self._store = store or f"disk:{self._folder / 'store'}"
+        self._port = port
         self._process = None
         self.address = ""
         self.start()
@@ -38,7 +39,7 @@ class ServerProcess:
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
                 [str(BUILD / "service" / "reprised"), "--model", f"test={self._model_dir}",
-                 "--listen", "127.0.0.1:0", "--store", self._store,
+                 "--listen", f"127.0.0.1:{self._port}", "--store", self._store,
                  "--port-file", str(port_file), "--threads", "2", *self._flags],
                 stdout=log, stderr=log)
         give_up = time.monotonic() + START_SECONDS
@@ -48,6 +49,10 @@ class ServerProcess:
                 raise RuntimeError("reprised did not start:\n" + self.log.read_text())
             time.sleep(0.02)
         self.address = f"127.0.0.1:{int(port_file.read_text())}"
+
+    @property
+    def pid(self):
+        return self._process.pid
 
     @property
     def log(self):
