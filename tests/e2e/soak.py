@@ -181,7 +181,7 @@ class _Client:
         await asyncio.sleep(min(delay or 0.2, 5.0) * self._random.uniform(0.8, 1.5))
 
     async def _create(self):
-        name = f"soak-{self._index}-{uuid.UUID(int=self._random.getrandbits(128))}"
+        name = f"soak-{self._index}-{uuid.uuid4()}"
         session, _ = await self._insist(
             self._sessions.CreateSession,
             session_pb2.CreateSessionRequest(session_id=name, request_id=name))
@@ -193,7 +193,7 @@ class _Client:
         return generation_pb2.GenerateRequest(
             tokens=generation_pb2.TokenIds(ids=self._prompt()),
             session=known.name, session_version=known.version,
-            request_id=str(uuid.UUID(int=self._random.getrandbits(128))),
+            request_id=str(uuid.uuid4()),
             stop=generation_pb2.StopConditions(max_tokens=self._random.randint(1, most),
                                                ignore_eos=True),
             durability=generation_pb2.DURABILITY_SYNC)
@@ -322,7 +322,7 @@ class _Client:
     async def _fork(self, _, known):
         if known.tokens == 0:
             return
-        name = f"soak-fork-{uuid.UUID(int=self._random.getrandbits(128))}"
+        name = f"soak-fork-{uuid.uuid4()}"
         fork, _ = await self._insist(
             self._sessions.ForkSession,
             session_pb2.ForkSessionRequest(source=known.name, session_id=name, request_id=name))
