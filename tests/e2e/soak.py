@@ -205,11 +205,13 @@ class _Client:
     async def _stream(self, request, stop_after=None, timeout=30):
         """Tokens seen, and the last message or None when the stream was cancelled on purpose."""
         seen = []
+        self._logprobs = []  # of the last stream
         call = self._generation.Generate(request, timeout=timeout, metadata=self._metadata)
         async for event in call:
             if event.HasField("finished"):
                 return seen, event.finished
             seen.extend(event.tokens.ids)
+            self._logprobs.extend(entry.logprob for entry in event.tokens.logprobs)
             if stop_after is not None and len(seen) >= stop_after:
                 call.cancel()
                 return seen, None
@@ -355,6 +357,7 @@ class _Client:
         """`count` tokens after `tokens`, computed from nothing."""
         request = generation_pb2.GenerateRequest(
             tokens=generation_pb2.TokenIds(ids=tokens), no_prefix_cache=True,
+            output=generation_pb2.OutputOptions(logprobs=True),
             stop=generation_pb2.StopConditions(max_tokens=count, ignore_eos=True))
         while True:
             try:
@@ -380,10 +383,13 @@ class _Client:
         if len(tokens) != known.tokens:
             raise Violation(f"{known.name}: {known.tokens} tokens, of which {len(tokens)} are known")
         probe = self._request(known)
+        probe.output.logprobs = True
         await self._complete(known, probe)
-        last = known.turns[-1]
+        last, found = known.turns[-1], self._logprobs
         expected = await self._greedy(tokens + last.prompt, max(1, last.answered))
-        if expected[:len(last.seen)] != last.seen:
+        # To the bit. Fewer, if the end had to be asked for.
+        if (expected[:len(last.seen)] != last.seen
+                or self._logprobs[:len(found)] != found[:last.answered]):
             raise Violation(f"{known.name}: its state does not go on as its tokens do")
 
 

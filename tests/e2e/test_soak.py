@@ -15,16 +15,16 @@ def test_no_turn_is_lost_or_doubled_and_every_state_is_where_its_tokens_are(mode
     assert sum(report["faults"].values()) > 0
 
 
-def test_a_lost_turn_is_noticed(model_dir, tmp_path):
-    """The check itself: a session that somebody else moved is not what its owner knows."""
+def test_a_state_of_other_tokens_is_noticed(model_dir, tmp_path):
+    """The check itself: one token of one prompt is not what its client believes."""
     settings = soak.Settings(clients=1, seconds=2, fault_seconds=0)
 
     async def run(scene):
         work = soak.Soak(settings, scene.connect)
         await work.run()
         (_, sessions), = work.sessions
-        last = max(sessions, key=lambda known: known.tokens)
-        last.turns[-1].prompt[-1] ^= 1
+        longest = max(sessions, key=lambda known: known.tokens)
+        longest.turns[0].prompt[0] ^= 1
         with pytest.raises(soak.Violation, match="differs|does not go on"):
             await work.check_sessions()
 
