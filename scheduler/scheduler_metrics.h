@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "scheduler/request.h"
 #include "scheduler/scheduler_error.h"
 #include "scheduler/timeline.h"
 
@@ -29,9 +30,14 @@ class SchedulerMetrics {
   struct Finish {
     const std::string* tenant = nullptr;
     absl::StatusCode code = absl::StatusCode::kOk;
+    FinishReason reason = FinishReason::kMaxTokens;  // with kOk
+    bool started = false;                            // it had a slot
     int64_t computed_tokens = 0, generated_tokens = 0;
     const Timeline* timeline = nullptr;
   };
+
+  // Where a state went.
+  enum class Move { kOutOfSlot, kIntoSlot };
 
   virtual ~SchedulerMetrics() = default;
   // After every step that ran rows.
@@ -40,6 +46,8 @@ class SchedulerMetrics {
   virtual void OnFirstToken(absl::Duration /*since_submit*/) {}
   // Between two tokens of one request.
   virtual void OnTokenGap(absl::Duration /*gap*/) {}
+  // A state of `bytes` was copied between a slot and host memory, or for a fork from slot to slot.
+  virtual void OnMove(Move /*move*/, int64_t /*bytes*/, absl::Duration /*time*/) {}
   // A request's end, before its observer hears of it. The pointers are valid during the call.
   virtual void OnFinish(const Finish& /*finish*/) {}
 };

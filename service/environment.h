@@ -17,11 +17,16 @@
 
 namespace reprise::service {
 
+class Metrics;
+
 // Owned by the server, borrowed by services and calls, which it outlives.
 struct Environment {
   RequestLimits limits;
   const Clock* clock = nullptr;
   std::shared_ptr<spdlog::logger> log;
+  Metrics* metrics = nullptr;
+  std::shared_ptr<spdlog::logger> spans;  // lines of JSON; null: none are wanted
+  bool all_spans = false;                 // else those of sampled traces
   ModelRegistry* models = nullptr;
   state_store::SessionStore* store = nullptr;
   std::function<absl::Status()> collect_garbage;  // of the store; empty where it needs none

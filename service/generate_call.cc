@@ -76,10 +76,11 @@ GenerateCall* GenerateCall::Start(Environment* environment, grpc::CallbackServer
 }
 
 GenerateCall::GenerateCall(Environment* environment, grpc::CallbackServerContext* context)
-    : environment_(environment),
-      context_(context),
-      tenant_(TenantOf(*context)),
-      started_(environment->clock->Now()) {}
+    : environment_(environment), context_(context), tenant_(TenantOf(*context)) {
+  report_.trace = BeginTrace(context);
+  report_.tenant = tenant_;
+  report_.started = environment->clock->Now();
+}
 
 absl::Status GenerateCall::Prepare() {
   RETURN_IF_ERROR(CheckFields(request_, environment_->limits));
@@ -148,6 +149,10 @@ absl::Status GenerateCall::Submit(std::vector<int32_t> prompt) {
     absl::MutexLock lock(&mutex_);
     if (cancelled_) return MakeError(v1::ERROR_REASON_CANCELLED, "cancelled before it started");
   }
+  report_.model = model_;
+  report_.prompt_tokens = prompt_tokens_;
+  report_.restored_tokens = restored_tokens_;
+  report_.submitted = environment_->clock->Now();
   // From here on the scheduler's thread may have the call.
   ASSIGN_OR_RETURN(const scheduler::RequestId id, model_->scheduler->Submit(std::move(work)));
   bool cancelled;
@@ -306,6 +311,7 @@ void GenerateCall::StoreCheckpoint(SessionTurn::Standing standing) {
 }
 
 void GenerateCall::OnFinish(scheduler::RequestResult result) {
+  report_.NoteResult(result);
   const bool generated = !result.generated.empty() || replayed_tokens_ > 0;
   if (result.status.ok() && result.reason == scheduler::FinishReason::kDrained && !generated) {
     // Stopped within its prompt: there is nothing to show, and half a prompt is not a turn.
@@ -364,6 +370,7 @@ void GenerateCall::Commit(scheduler::RequestResult result) {
   end.seed = seed_;
   end.detokenizer = stream_->state();
   auto commit = turn_->Commit(*model_, std::move(end));
+  report_.commit = environment_->clock->Now() - start;
   if (!commit.ok()) {
     environment_->log->warn("turn of {} not committed: {}", ForLog(request_.session()),
                             ForLog(commit.status().ToString()));
@@ -374,8 +381,7 @@ void GenerateCall::Commit(scheduler::RequestResult result) {
   if (finished.has_value()) {
     auto* last = finished->mutable_finished();
     *last->mutable_commit() = *std::move(commit);
-    last->mutable_timeline()->set_commit_seconds(
-        absl::ToDoubleSeconds(environment_->clock->Now() - start));
+    last->mutable_timeline()->set_commit_seconds(absl::ToDoubleSeconds(report_.commit));
   }
   End(result.status, std::move(finished));
 }
@@ -425,17 +431,21 @@ v1::GenerateResponse GenerateCall::MakeFinished(const scheduler::RequestResult& 
 void GenerateCall::End(absl::Status status, std::optional<v1::GenerateResponse> finished) {
   // The client may start its session's next turn the moment it hears of the end.
   if (turn_.has_value()) turn_->Release();
-  LogEnd(status);
   {
     absl::MutexLock lock(&mutex_);
-    if (ended_) return;
-    ended_ = true;
+    if (std::exchange(ending_, true)) return;
     if (!doomed_.ok()) status = doomed_;
     running_.reset();
     const bool late = context_->deadline() <= std::chrono::system_clock::now();
     if (absl::IsCancelled(status) && late) {
       status = MakeError(v1::ERROR_REASON_DEADLINE_EXCEEDED, "the call's deadline has passed");
     }
+  }
+  // Before the client hears of it.
+  Report(*environment_, report_, status, request_.session(), request_.request_id());
+  {
+    absl::MutexLock lock(&mutex_);
+    ended_ = true;
     status_ = std::move(status);
     finished_ = std::move(finished);
   }
@@ -520,16 +530,6 @@ void GenerateCall::OnCancel() {
 void GenerateCall::OnDone() {
   pass_ = CallGate::Pass();
   self_.reset();  // may be the last reference: nothing after this line
-}
-
-void GenerateCall::LogEnd(const absl::Status& status) const {
-  if (status.ok() || absl::IsCancelled(status)) return;
-  const auto level = absl::IsInternal(status) || absl::IsDataLoss(status) ? spdlog::level::err
-                                                                          : spdlog::level::info;
-  environment_->log->log(level, "Generate refused or failed: {} request_id={} session={} after {}",
-                         ForLog(status.ToString()), ForLog(request_.request_id()),
-                         ForLog(request_.session()),
-                         absl::FormatDuration(environment_->clock->Now() - started_));
 }
 
 }  // namespace reprise::service

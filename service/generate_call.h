@@ -26,6 +26,7 @@
 #include "reprise/v1/generation.pb.h"
 #include "scheduler/scheduler_thread.h"
 #include "scheduler/state_future.h"
+#include "service/call_report.h"
 #include "service/checkpointer.h"
 #include "service/environment.h"
 #include "service/session_turn.h"
@@ -72,12 +73,11 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // Writes what is pending, or the end, if the stream is free. No lock is held while gRPC is
   // called.
   void Pump() ABSL_LOCKS_EXCLUDED(mutex_);
-  void LogEnd(const absl::Status& status) const;
 
   Environment* const environment_;
   grpc::CallbackServerContext* const context_;
   const std::string tenant_;
-  const absl::Time started_;
+  CallReport report_;                   // belongs to whoever has the call
   std::shared_ptr<GenerateCall> self_;  // until OnDone
   CallGate::Pass pass_;
 
@@ -108,6 +108,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool paused_ ABSL_GUARDED_BY(mutex_) = false;  // the scheduler was told to wait
   absl::Time paused_since_ ABSL_GUARDED_BY(mutex_);
   bool stalled_ ABSL_GUARDED_BY(mutex_) = false;    // paused for too long: cancelled
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;     // somebody ends it
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;      // the end is known
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;  // and on its way to gRPC
   absl::Status status_ ABSL_GUARDED_BY(mutex_);

@@ -47,6 +47,15 @@ std::shared_ptr<spdlog::logger> MakeLogger(const LogSettings& settings) {
   return logger;
 }
 
+std::shared_ptr<spdlog::logger> MakeSpanLogger(const TelemetrySettings& settings) {
+  if (settings.spans == "off") return nullptr;
+  auto logger =
+      std::make_shared<spdlog::logger>("spans", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  logger->set_pattern("%v");
+  logger->flush_on(spdlog::level::info);
+  return logger;
+}
+
 std::string Redacted(std::string_view text) {
   const size_t scheme = text.find("://");
   if (scheme == text.npos) return std::string(text);

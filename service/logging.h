@@ -16,6 +16,9 @@ namespace reprise::service {
 // A logger as `settings` want it; level and format are ones that the flags allow.
 std::shared_ptr<spdlog::logger> MakeLogger(const LogSettings& settings);
 
+// One whose lines are its messages, on standard error; null for "off".
+std::shared_ptr<spdlog::logger> MakeSpanLogger(const TelemetrySettings& settings);
+
 // `text` without what stands between "://" and the last "@" after it: names and passwords of URLs.
 std::string Redacted(std::string_view text);
 

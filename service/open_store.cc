@@ -10,6 +10,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
+#include "service/metrics/metrics.h"
+#include "service/metrics/sources.h"
 #include "state_store/disk_store.h"
 #include "state_store/memory_store.h"
 #include "state_store/redis/address.h"
@@ -98,13 +100,17 @@ absl::Status OpenRedis(const StoreSettings& settings, const state_store::StoreOp
     log->error("store: acknowledged turns are lost: {}", ForLog(std::string(status.message())));
   };
   ASSIGN_OR_RETURN(auto tiered, state_store::TieredStore::Create(
-                                    tiers, {*std::move(opened), redis_store, std::move(cache)}));
+                                    tiers, {parts->metrics->Measured(*std::move(opened), "store"),
+                                            redis_store, std::move(cache)}));
   parts->flush_store = [store = tiered.get(), log](absl::Duration patience) {
     absl::Status flushed = store->Flush(patience);
     LogTiers(store->stats(), *log);
     return flushed;
   };
-  parts->store = std::move(tiered);
+  parts->store_answers = [store = tiered.get()] { return !store->stats().backend_lost; };
+  parts->metrics->AddSource(
+      [store = tiered.get()](Scrape& scrape) { ScrapeTiers(store->stats(), scrape); });
+  parts->store = parts->metrics->Measured(std::move(tiered), "host");
   return absl::OkStatus();
 }
 
@@ -127,7 +133,8 @@ absl::Status OpenStore(const StoreSettings& settings, std::shared_ptr<spdlog::lo
   store.max_stored_bytes = settings.max_bytes;
   if (settings.kind == StoreSettings::Kind::kMemory) {
     log->info("store: memory, sessions end with this process");
-    ASSIGN_OR_RETURN(parts->store, state_store::CreateMemoryStore(store));
+    ASSIGN_OR_RETURN(auto memory, state_store::CreateMemoryStore(store));
+    parts->store = parts->metrics->Measured(std::move(memory), "store");
     return absl::OkStatus();
   }
   if (settings.kind == StoreSettings::Kind::kRedis) {
@@ -145,7 +152,7 @@ absl::Status OpenStore(const StoreSettings& settings, std::shared_ptr<spdlog::lo
       settings.path, report.records, report.cut_bytes, report.orphan_chunks,
       report.temporary_files);
   for (const std::string& note : report.notes) log->warn("store: {}", note);
-  parts->store = std::move(opened->store);
+  parts->store = parts->metrics->Measured(std::move(opened->store), "store");
   return absl::OkStatus();
 }
 

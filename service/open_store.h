@@ -13,7 +13,7 @@
 
 namespace reprise::service {
 
-// Fills the parts that have to do with the store. Errors name the flag.
+// Fills the parts that have to do with the store; parts->metrics is there. Errors name the flag.
 absl::Status OpenStore(const StoreSettings& settings, std::shared_ptr<spdlog::logger> log,
                        ServerParts* parts);
 

@@ -22,7 +22,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
     std::string name, std::unique_ptr<models::HybridModel> model,
     std::unique_ptr<models::Tokenizer> tokenizer, const kernels::Context& context,
     std::unique_ptr<kernels::DeviceQueue> queue, const Clock* clock,
-    const ComputeSettings& settings) {
+    const ComputeSettings& settings, scheduler::SchedulerMetrics* metrics) {
   // Token ids must mean the same on both sides; a model may have padding rows behind the
   // tokenizer's.
   if (tokenizer != nullptr && tokenizer->vocab_size() > model->info().vocab_size) {
@@ -43,6 +43,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
   }
   options.step_logit_rows = std::max(options.num_slots, kLogitRows);
   options.max_queued = settings.max_queued;
+  options.metrics = metrics;
   // One tenant so far: its share is the whole queue.
   options.max_queued_per_tenant = settings.max_queued;
 

@@ -34,13 +34,13 @@ struct ServedModel {
   const models::StateLayout& layout() const { return model->state_layout(); }
 };
 
-// Wraps a model and starts its scheduler thread. `clock` and the context's pool are borrowed;
-// `queue` is the context's, or null.
+// Wraps a model and starts its scheduler thread. `clock`, `metrics` (may be null) and the context's
+// pool are borrowed; `queue` is the context's, or null.
 absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
     std::string name, std::unique_ptr<models::HybridModel> model,
     std::unique_ptr<models::Tokenizer> tokenizer, const kernels::Context& context,
     std::unique_ptr<kernels::DeviceQueue> queue, const Clock* clock,
-    const ComputeSettings& settings);
+    const ComputeSettings& settings, scheduler::SchedulerMetrics* metrics = nullptr);
 
 // Rows of one step, where nobody said.
 int StepTokens(const ComputeSettings& settings, kernels::Device device);

@@ -6,6 +6,7 @@
 #include <grpcpp/impl/server_builder_option.h>
 
 #include <algorithm>
+#include <atomic>
 #include <fstream>
 #include <utility>
 
@@ -13,6 +14,9 @@
 #include "base/status_macros.h"
 #include "service/environment.h"
 #include "service/generation_service.h"
+#include "service/http/probe_server.h"
+#include "service/metrics/metrics.h"
+#include "service/metrics/sources.h"
 #include "service/model_service.h"
 #include "service/server_loading.h"
 #include "service/session_service.h"
@@ -53,14 +57,14 @@ std::vector<std::string> ServiceNames() {
           v1::ModelService::service_full_name()};
 }
 
-absl::Status WritePort(const std::string& path, int port) {
+absl::Status WritePort(const std::string& flag, const std::string& path, int port) {
   // Under its name only when whole: whoever waits for the file may read it at once.
   const std::string temporary = path + ".tmp";
   std::ofstream file(temporary, std::ios::trunc);
   file << port << "\n";
   file.close();
   if (!file || std::rename(temporary.c_str(), path.c_str()) != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("--port-file: cannot write ", path));
+    return absl::InvalidArgumentError(absl::StrCat(flag, ": cannot write ", path));
   }
   return absl::OkStatus();
 }
@@ -72,9 +76,13 @@ class Server::Impl {
   Impl(const ServerOptions& options, ServerParts parts, const Clock* clock,
        std::shared_ptr<spdlog::logger> log)
       : options_(options),
+        metrics_(parts.metrics != nullptr
+                     ? std::move(parts.metrics)
+                     : std::make_shared<Metrics>(options.telemetry.max_tenants)),
         parts_compute_(std::move(parts.compute)),
         store_(std::move(parts.store)),
         flush_store_(std::move(parts.flush_store)),
+        store_answers_(std::move(parts.store_answers)),
         models_(std::move(parts.models)) {
     environment_.limits = options.limits;
     if (options.store.kind == StoreSettings::Kind::kRedis) {
@@ -85,10 +93,14 @@ class Server::Impl {
     environment_.models = &models_;
     environment_.store = store_.get();
     environment_.collect_garbage = std::move(parts.collect_garbage);
+    environment_.metrics = metrics_.get();
+    environment_.spans = MakeSpanLogger(options.telemetry);
+    environment_.all_spans = options.telemetry.spans == "all";
   }
 
   ~Impl() {
     if (server_ != nullptr && !drained_) Drain(absl::ZeroDuration());
+    metrics_->ForgetSources();  // they look at what goes now
   }
 
   absl::Status Listen() {
@@ -113,21 +125,29 @@ class Server::Impl {
     // Two servers on one port would each get some of the connections.
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
     if (!wire.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
+    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
+        interceptors;
+    interceptors.push_back(metrics_->rpc().Interceptor());
+    builder.experimental().SetInterceptorCreators(std::move(interceptors));
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port_ == 0) {
       return absl::UnavailableError(absl::StrCat("--listen: cannot listen on ", wire.listen));
     }
     SetServing(true);
     sweeper_ = std::make_unique<Sweeper>(&environment_, options_.store.sweep_interval);
-    if (!wire.port_file.empty()) RETURN_IF_ERROR(WritePort(wire.port_file, port_));
+    RETURN_IF_ERROR(ListenForProbes());
+    if (!wire.port_file.empty()) {
+      RETURN_IF_ERROR(WritePort("--port-file", wire.port_file, port_));
+    }
     environment_.log->info("{} serves on port {} ({})", kVersionLine, port_, wire.listen);
     return absl::OkStatus();
   }
 
   int port() const { return port_; }
+  int metrics_port() const { return probes_ == nullptr ? 0 : probes_->port(); }
 
   void Drain(absl::Duration patience) {
-    if (std::exchange(drained_, true)) return;
+    if (drained_.exchange(true)) return;
     environment_.log->info("draining: {} calls in progress, at most {}", environment_.gate.calls(),
                            absl::FormatDuration(patience));
     SetServing(false);
@@ -156,6 +176,46 @@ class Server::Impl {
   const ServerOptions& options() const { return options_; }
 
  private:
+  // The second port, and what is counted when somebody asks there.
+  absl::Status ListenForProbes() {
+    metrics_->AddSource([this](Scrape& scrape) {
+      for (const auto& model : models_.models()) ScrapeModel(*model, scrape);
+      ScrapeProcess(models_.models().front()->device, scrape);
+      ScrapeServer(drained_, scrape);
+    });
+    const TelemetrySettings& telemetry = options_.telemetry;
+    if (telemetry.listen.empty()) return absl::OkStatus();
+    auto started = ProbeServer::Start(
+        telemetry.listen, {[this] { return metrics_->Text(); }, [this] { return Alive(); },
+                           [this] { return Ready(); }});
+    if (!started.ok()) return Prefixed(started.status(), "--metrics-listen");
+    probes_ = *std::move(started);
+    if (!telemetry.port_file.empty()) {
+      RETURN_IF_ERROR(WritePort("--metrics-port-file", telemetry.port_file, probes_->port()));
+    }
+    environment_.log->info("metrics and probes on port {} ({})", probes_->port(), telemetry.listen);
+    return absl::OkStatus();
+  }
+
+  // A device that has failed comes back with a new process only.
+  ProbePages::Answer Alive() const {
+    for (const auto& model : models_.models()) {
+      if (model->queue != nullptr && model->queue->failed()) {
+        return {false, "the device of model " + model->name + " has failed"};
+      }
+    }
+    return {true, "alive"};
+  }
+
+  // A store that does not answer does not count: it is missing to every replica alike, and what
+  // needs no store, or finds its session in the host cache, is served.
+  ProbePages::Answer Ready() const {
+    if (drained_) return {false, "draining"};
+    if (ProbePages::Answer alive = Alive(); !alive.ok) return alive;
+    if (store_answers_ && !store_answers_()) return {true, "ready; the store does not answer"};
+    return {true, "ready"};
+  }
+
   void SetServing(bool serving) {
     auto* health = server_->GetHealthCheckService();
     health->SetServingStatus(serving);  // the server as a whole: service name ""
@@ -164,9 +224,11 @@ class Server::Impl {
 
   // In order of construction: what comes later uses what came before.
   const ServerOptions options_;
+  const std::shared_ptr<Metrics> metrics_;
   std::unique_ptr<kernels::ThreadPool> parts_compute_;
   std::unique_ptr<state_store::SessionStore> store_;
   const std::function<absl::Status(absl::Duration)> flush_store_;
+  const std::function<bool()> store_answers_;
   ModelRegistry models_;
   Environment environment_;
   std::unique_ptr<WorkerPool> io_;
@@ -175,8 +237,9 @@ class Server::Impl {
   std::unique_ptr<ModelService> model_service_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<Sweeper> sweeper_;
+  std::unique_ptr<ProbeServer> probes_;
   int port_ = 0;
-  bool drained_ = false;
+  std::atomic<bool> drained_ = false;  // or about to be
 };
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(const ServerOptions& options) {
@@ -197,6 +260,7 @@ Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() = default;
 
 int Server::port() const { return impl_->port(); }
+int Server::metrics_port() const { return impl_->metrics_port(); }
 
 void Server::Drain() { impl_->Drain(impl_->options().wire.drain); }
 

@@ -23,10 +23,13 @@
 
 namespace reprise::service {
 
+class Metrics;
 struct ServedModel;
 
 // What a server is made of beside its options. Tests bring their own.
 struct ServerParts {
+  // First: the others count into it. Null: the server makes one.
+  std::shared_ptr<Metrics> metrics;
   std::unique_ptr<kernels::ThreadPool> compute;  // of the models; may be null if they need none
   std::vector<std::unique_ptr<ServedModel>> models;
   std::unique_ptr<state_store::SessionStore> store;
@@ -34,6 +37,8 @@ struct ServerParts {
   std::function<absl::Status()> collect_garbage;
   // Writes what the store has acknowledged and not written yet; empty where there is no such thing.
   std::function<absl::Status(absl::Duration patience)> flush_store;
+  // Whether a store that others share answers; empty where there is none.
+  std::function<bool()> store_answers;
 };
 
 // Thread-safe.
@@ -48,6 +53,8 @@ class Server {
   ~Server();
 
   int port() const;
+  // Of metrics and probes; 0 without --metrics-listen.
+  int metrics_port() const;
   // Says NOT_SERVING, refuses new calls, lets running ones go on until options.wire.drain has
   // passed, ends the rest with what they have (sessions are committed), and closes. Blocks. Once
   // only.

@@ -19,7 +19,7 @@ namespace {
 
 std::vector<FlagSpec> AllFlags() {
   std::vector<FlagSpec> all;
-  for (auto table : {WireFlags, ComputeFlags, StoreFlags, LimitFlags}) {
+  for (auto table : {WireFlags, ComputeFlags, StoreFlags, LimitFlags, TelemetryFlags}) {
     std::vector<FlagSpec> rows = table();
     std::move(rows.begin(), rows.end(), std::back_inserter(all));
   }
@@ -74,6 +74,7 @@ absl::Status CheckTogether(const ServerOptions& options) {
     return absl::InvalidArgumentError("--model: at least one is needed");
   }
   RETURN_IF_ERROR(CheckCompute(options.compute));
+  RETURN_IF_ERROR(CheckTelemetry(options.telemetry));
   return CheckLimits(options.limits);
 }
 

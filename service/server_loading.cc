@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "kernels/device_queue.h"
 #include "models/load_model.h"
+#include "service/metrics/metrics.h"
 #include "service/open_store.h"
 #include "service/served_model.h"
 
@@ -34,6 +35,7 @@ absl::StatusOr<kernels::Device> ChooseDevice(const std::string& wanted, spdlog::
 absl::StatusOr<ServerParts> LoadParts(const ServerOptions& options, const Clock* clock,
                                       const std::shared_ptr<spdlog::logger>& log) {
   ServerParts parts;
+  parts.metrics = std::make_shared<Metrics>(options.telemetry.max_tenants);
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   const int threads =
       options.compute.threads > 0 ? options.compute.threads : std::clamp(cores, 1, kMaxThreads);
@@ -57,9 +59,10 @@ absl::StatusOr<ServerParts> LoadParts(const ServerOptions& options, const Clock*
       return Prefixed(loaded.status(),
                       absl::StrCat("--model ", source.name, "=", source.directory));
     }
-    ASSIGN_OR_RETURN(auto served,
-                     ServeModel(source.name, std::move(loaded->model), std::move(loaded->tokenizer),
-                                context, std::move(queue), clock, options.compute));
+    ASSIGN_OR_RETURN(
+        auto served,
+        ServeModel(source.name, std::move(loaded->model), std::move(loaded->tokenizer), context,
+                   std::move(queue), clock, options.compute, parts.metrics->AddModel(source.name)));
     const models::ModelInfo& info = served->model->info();
     log->info(
         "model {}: {} with {} parameters in {}, {} bytes of weights, {} bytes of state per "

@@ -70,6 +70,13 @@ struct LogSettings {
   std::string format = "text";
 };
 
+struct TelemetrySettings {
+  std::string listen;     // of metrics and probes; empty = none
+  std::string port_file;  // empty = none
+  int max_tenants = 0;    // whose metrics are told apart
+  std::string spans = "sampled";
+};
+
 struct ServerOptions {
   std::vector<ModelSource> models;
   StoreSettings store;
@@ -77,6 +84,7 @@ struct ServerOptions {
   RequestLimits limits;
   WireSettings wire;
   LogSettings log;
+  TelemetrySettings telemetry;
 };
 
 }  // namespace reprise::service

@@ -13,6 +13,7 @@
 #include "service/errors.h"
 #include "service/status_to_grpc.h"
 #include "service/tenant.h"
+#include "service/trace_context.h"
 #include "service/wire_codec.h"
 
 namespace reprise::service {
@@ -24,6 +25,7 @@ grpc::ServerUnaryReactor* ServeUnary(Environment* environment, grpc::CallbackSer
                                      const grpc::ByteBuffer* in, grpc::ByteBuffer* out,
                                      Serve serve) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const TraceContext trace = BeginTrace(context);
   auto pass = environment->gate.Enter();
   if (!pass.ok()) {
     reactor->Finish(ToGrpcStatus(pass.status()));
@@ -39,8 +41,8 @@ grpc::ServerUnaryReactor* ServeUnary(Environment* environment, grpc::CallbackSer
     }
     auto response = serve(tenant, request);
     if (!response.ok()) {
-      environment->log->info("{} refused or failed: {}", Request::descriptor()->name(),
-                             ForLog(response.status().ToString()));
+      environment->log->info("{} refused or failed: {} trace_id={}", Request::descriptor()->name(),
+                             ForLog(response.status().ToString()), trace.trace_id);
       reactor->Finish(ToGrpcStatus(response.status()));
       return;
     }

@@ -13,12 +13,13 @@ packages=(
   libabsl-dev libgrpc++-dev libgrpc-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
   libhwy-dev libhiredis-dev libpcre2-dev libicu-dev libssl-dev
   libxxhash-dev libzstd-dev nlohmann-json3-dev libspdlog-dev libcli11-dev
+  prometheus-cpp-dev libcpp-httplib-dev
 )
 with_python=no
 with_cuda=no
 for option in "$@"; do
   case $option in
-    --tests) packages+=(libgtest-dev libgmock-dev redis-server openssl python3-venv python3-pip); with_python=yes ;;
+    --tests) packages+=(libgtest-dev libgmock-dev redis-server prometheus openssl python3-venv python3-pip); with_python=yes ;;
     --cuda) packages+=(python3-venv python3-pip); with_cuda=yes ;;
     --bench) packages+=(libbenchmark-dev libopenblas-dev libdnnl-dev python3-venv python3-pip); with_python=yes ;;
     --fuzz) packages+=(clang-16 libclang-rt-16-dev) ;;

@@ -288,7 +288,9 @@ bool Loop::Park(Sequence& sequence, const Sequence& next) {
     FinishUnsound(sequence, Prefixed(status, "parking"));
     return true;
   }
-  sequence.timeline.snapshot += clock_->Now() - begin;
+  if (sequence.position() > 0) {
+    sequence.timeline.snapshot += NoteMove(SchedulerMetrics::Move::kOutOfSlot, begin);
+  }
   ++sequence.timeline.parks;
   ++counts_.parks;
   ++parks_;
@@ -312,7 +314,8 @@ void Loop::EnterSlot(Sequence& sequence, bool overdue, const Sequence* leader) {
     FinishUnsound(sequence, entered);
     return;
   }
-  const absl::Duration restore = imports ? clock_->Now() - begin : absl::ZeroDuration();
+  const absl::Duration restore =
+      imports ? NoteMove(SchedulerMetrics::Move::kIntoSlot, begin) : absl::ZeroDuration();
   sequence.timeline.restore += restore;
   restores_ += imports;
   queue_.Remove(&sequence);
@@ -345,6 +348,14 @@ void Loop::TellObservers() {
     absl::MutexLock lock(&mutex_);
     --live_;
   });
+}
+
+absl::Duration Loop::NoteMove(SchedulerMetrics::Move move, absl::Time begin) const {
+  const absl::Duration time = clock_->Now() - begin;
+  if (options_.metrics != nullptr) {
+    options_.metrics->OnMove(move, static_cast<int64_t>(model_->state_layout().bytes()), time);
+  }
+  return time;
 }
 
 void Loop::Publish(const SchedulerMetrics::Step& report) {

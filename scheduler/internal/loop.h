@@ -78,6 +78,8 @@ class Loop {
   void EnterSlot(Sequence& sequence, bool overdue, const Sequence* leader = nullptr);
   // What waits to be told.
   void TellObservers();
+  // Of a move that began at `begin` and has ended; returns what it took.
+  absl::Duration NoteMove(SchedulerMetrics::Move move, absl::Time begin) const;
   void Publish(const SchedulerMetrics::Step& step);
 
   // loop_rows.cc

@@ -87,6 +87,8 @@ void Loop::Finish(Sequence& sequence, absl::Status status, FinishReason reason) 
     SchedulerMetrics::Finish finish;
     finish.tenant = &sequence.request.tenant;
     finish.code = result.status.code();
+    finish.reason = reason;
+    finish.started = sequence.started;
     finish.computed_tokens = result.computed_tokens;
     finish.generated_tokens = static_cast<int64_t>(result.generated.size());
     finish.timeline = &result.timeline;
@@ -114,8 +116,11 @@ void Loop::KeepState(Sequence& sequence, RequestResult* result) {
                        (sequence.decoding() || sequence.request.keep_partial);
   if (!status.ok() && !partial) return;
   const absl::Time begin = clock_->Now();
+  const bool moves = sequence.slot.valid() && sequence.position() > 0;
   absl::StatusOr<SequenceState> state = mover_.Take(sequence);
-  sequence.timeline.snapshot += clock_->Now() - begin;
+  if (moves && state.ok()) {
+    sequence.timeline.snapshot += NoteMove(SchedulerMetrics::Move::kOutOfSlot, begin);
+  }
   if (!state.ok()) {
     result->status = state.status();
     return;

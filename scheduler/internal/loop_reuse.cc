@@ -106,8 +106,8 @@ void Loop::GivePrefix(Sequence& sequence, StateImage image) {
   if (image == nullptr) {
     const absl::Time begin = clock_->Now();
     absl::StatusOr<SequenceState> state = mover_.Copy(sequence);
-    sequence.timeline.snapshot += clock_->Now() - begin;
     if (!state.ok()) return;
+    sequence.timeline.snapshot += NoteMove(SchedulerMetrics::Move::kOutOfSlot, begin);
     image = std::make_shared<const std::vector<uint8_t>>(std::move(state->image));
   }
   counts_.kept_prefixes += cache_->Insert(ScopeOf(sequence), path, std::move(image));

@@ -179,7 +179,9 @@ void Loop::TakeCheckpoint(Sequence& sequence) {
     FinishUnsound(sequence, Prefixed(state.status(), "checkpoint"));
     return;
   }
-  sequence.timeline.snapshot += clock_->Now() - begin;
+  if (sequence.position() > 0) {
+    sequence.timeline.snapshot += NoteMove(SchedulerMetrics::Move::kOutOfSlot, begin);
+  }
   ++sequence.timeline.checkpoints;
   ++counts_.checkpoints;
   ++checkpoints_;

@@ -28,6 +28,7 @@ PrefixCacheStats& PrefixCacheStats::operator+=(const PrefixCacheStats& other) {
   entries += other.entries;
   bytes += other.bytes;
   path_bytes += other.path_bytes;
+  lookup_tokens += other.lookup_tokens;
   hits += other.hits;
   hit_tokens += other.hit_tokens;
   for (int i = 0; i < kNumPrefixMisses; ++i) misses[i] += other.misses[i];

@@ -26,7 +26,8 @@ const char* PrefixMissName(PrefixMiss miss);
 struct PrefixCacheStats {
   // Gauges. bytes: of images and of the paths that lead to them; path_bytes is part of it.
   int64_t entries = 0, bytes = 0, path_bytes = 0;
-  // Counters.
+  // Counters. lookup_tokens: of the prompts that were looked up.
+  int64_t lookup_tokens = 0;
   int64_t hits = 0, hit_tokens = 0;
   std::array<int64_t, kNumPrefixMisses> misses{};  // lookups that reused nothing, by reason
   int64_t inserts = 0, refusals = 0;               // a refused state found no room

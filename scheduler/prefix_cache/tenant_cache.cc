@@ -60,6 +60,7 @@ void TenantCache::Use(NodeId node, Entry& entry, absl::Time now) {
 PrefixMatch TenantCache::Find(const PrefixScope& scope, absl::Span<const int32_t> tokens,
                               int64_t most, absl::Time now) {
   PrefixMatch match;
+  counters_.lookup_tokens += static_cast<int64_t>(tokens.size());
   const NodeId root = tree_.FindRoot(RootName(scope));
   walked_.clear();
   match.known = tree_.Follow(root, tokens, [&](NodeId node) { walked_.push_back(node); }).matched;

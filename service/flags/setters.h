@@ -75,6 +75,21 @@ Setter Text(Group ServerOptions::*group, std::string Group::*field) {
   };
 }
 
+// HOST:PORT.
+template <typename Group>
+Setter Address(Group ServerOptions::*group, std::string Group::*field) {
+  return [=](const std::string& text, ServerOptions* options) {
+    const size_t colon = text.rfind(':');
+    int port;
+    if (colon == std::string::npos || colon == 0 ||
+        !absl::SimpleAtoi(text.substr(colon + 1), &port) || port < 0 || port > 65535) {
+      return NotAllowed();
+    }
+    options->*group.*field = text;
+    return absl::OkStatus();
+  };
+}
+
 template <typename Group>
 Setter OneOf(Group ServerOptions::*group, std::string Group::*field, std::set<std::string> values) {
   return [=](const std::string& text, ServerOptions* options) {

@@ -13,11 +13,13 @@ std::vector<FlagSpec> WireFlags();
 std::vector<FlagSpec> StoreFlags();
 std::vector<FlagSpec> ComputeFlags();  // the models too
 std::vector<FlagSpec> LimitFlags();
+std::vector<FlagSpec> TelemetryFlags();
 
 // INVALID_ARGUMENT names the flag and why it does not go with the others.
 absl::Status CheckStore(const StoreSettings& store);
 absl::Status CheckCompute(const ComputeSettings& compute);
 absl::Status CheckLimits(const RequestLimits& limits);
+absl::Status CheckTelemetry(const TelemetrySettings& telemetry);
 
 }  // namespace reprise::service
 

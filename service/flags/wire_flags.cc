@@ -1,20 +1,8 @@
-#include "absl/strings/numbers.h"
 #include "service/flags/setters.h"
 #include "service/flags/tables.h"
 
 namespace reprise::service {
 namespace {
-
-absl::Status SetListen(const std::string& text, ServerOptions* options) {
-  const size_t colon = text.rfind(':');
-  int port;
-  if (colon == std::string::npos || colon == 0 ||
-      !absl::SimpleAtoi(text.substr(colon + 1), &port) || port < 0 || port > 65535) {
-    return NotAllowed();
-  }
-  options->wire.listen = text;
-  return absl::OkStatus();
-}
 
 absl::Status SetReflection(const std::string& text, ServerOptions* options) {
   if (text != "on" && text != "off") return NotAllowed();
@@ -28,7 +16,8 @@ std::vector<FlagSpec> WireFlags() {
   using O = ServerOptions;
   return {
       {"listen", "127.0.0.1:7420", "HOST:PORT, port 0 to 65535",
-       "address to serve on; port 0 picks a free one", false, SetListen},
+       "address to serve on; port 0 picks a free one", false,
+       Address(&O::wire, &WireSettings::listen)},
       {"port-file", "", "a path", "file that gets the port once the server accepts calls", false,
        [](const std::string& text, O* o) {
          o->wire.port_file = text;

@@ -57,8 +57,8 @@ TEST(ServerFlagsTest, TheTableIsWellFormed) {
     }
     // Where any text will do, it is checked when it is used.
     const std::set<std::string> free = {
-        "port-file",      "store-user",    "store-password-file",  "store-tls-ca",
-        "store-tls-cert", "store-tls-key", "store-tls-server-name"};
+        "port-file",    "metrics-port-file", "store-user",    "store-password-file",
+        "store-tls-ca", "store-tls-cert",    "store-tls-key", "store-tls-server-name"};
     if (free.count(flag.name) == 0) {
       EXPECT_FALSE(flag.set("=?=", &options).ok()) << flag.name;
     }
@@ -194,6 +194,9 @@ TEST(ServerFlagsTest, TheStructsDefaultsAreTheTables) {
   EXPECT_EQ(options.wire.io_threads, defaults.wire.io_threads);
   EXPECT_EQ(options.wire.reflection, defaults.wire.reflection);
   EXPECT_EQ(options.wire.drain, defaults.wire.drain);
+  EXPECT_EQ(options.telemetry.listen, defaults.telemetry.listen);
+  EXPECT_EQ(options.telemetry.max_tenants, defaults.telemetry.max_tenants);
+  EXPECT_EQ(options.telemetry.spans, defaults.telemetry.spans);
   EXPECT_EQ(options.store.kind, defaults.store.kind);
   EXPECT_EQ(options.store.max_bytes, defaults.store.max_bytes);
   EXPECT_EQ(options.store.sweep_interval, defaults.store.sweep_interval);

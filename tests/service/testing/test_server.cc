@@ -151,6 +151,8 @@ TestServer::Options TestServer::SmallOptions() {
 
 TestServer::TestServer(const Options& options) : oracle_(PuppetOptions(options.state_words)) {
   ServerParts parts;
+  parts.metrics = std::make_shared<Metrics>(options.server.telemetry.max_tenants);
+  metrics_ = parts.metrics;
   parts.compute = kernels::ThreadPool::Create(1).value();
   const kernels::Context context{kernels::Device::kCpu, parts.compute.get()};
   state_store::StoreOptions store;
@@ -164,7 +166,9 @@ TestServer::TestServer(const Options& options) : oracle_(PuppetOptions(options.s
     parts.store = state_store::OpenDiskStore(disk).value().store;
   }
   if (options.wrap_store) parts.store = options.wrap_store(std::move(parts.store));
+  parts.store_answers = options.store_answers;
   store_ = parts.store.get();
+  parts.store = metrics_->Measured(std::move(parts.store), "store");
   for (const std::string& name : options.models) {
     auto puppet = std::make_unique<scheduler::PuppetModel>(PuppetOptions(options.state_words));
     puppet->on_forward = [this](const models::RaggedBatch&) {
@@ -176,7 +180,7 @@ TestServer::TestServer(const Options& options) : oracle_(PuppetOptions(options.s
     parts.models.push_back(
         ServeModel(name, std::move(model),
                    options.tokenizer ? std::make_unique<ByteTokenizer>() : nullptr, context,
-                   nullptr, &clock_, options.server.compute)
+                   nullptr, &clock_, options.server.compute, metrics_->AddModel(name))
             .value());
     served_.push_back(parts.models.back().get());
   }

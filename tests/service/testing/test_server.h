@@ -18,6 +18,7 @@
 #include "reprise/v1/model.grpc.pb.h"
 #include "reprise/v1/session.grpc.pb.h"
 #include "scheduler/testing/puppet_model.h"
+#include "service/metrics/metrics.h"
 #include "service/server.h"
 #include "service/server_options.h"
 #include "tests/service/testing/byte_tokenizer.h"
@@ -81,6 +82,7 @@ class TestServer {
     std::function<std::unique_ptr<state_store::SessionStore>(
         std::unique_ptr<state_store::SessionStore>)>
         wrap_store;
+    std::function<bool()> store_answers;  // of ServerParts
   };
   static Options SmallOptions();
 
@@ -91,6 +93,8 @@ class TestServer {
   Server& server() { return *server_; }
   StepGate& gate() { return gate_; }
   state_store::SessionStore& store() { return *store_; }
+  // As /metrics has them.
+  std::string MetricsText() const { return metrics_->Text(); }
   v1::GenerationService::Stub& generation() { return *generation_; }
   v1::SessionService::Stub& sessions() { return *sessions_; }
   v1::ModelService::Stub& models() { return *models_; }
@@ -110,6 +114,7 @@ class TestServer {
 
  private:
   RealClock clock_;
+  std::shared_ptr<Metrics> metrics_;  // goes after the server
   StepGate gate_;
   scheduler::PuppetModel oracle_;
   std::vector<ServedModel*> served_;
