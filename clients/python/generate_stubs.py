@@ -37,6 +37,8 @@ def generate(proto_dir=PROTO_DIR, out_dir=OUT_DIR):
             # protoc imports by the path of the .proto; in Python the package is ours.
             text = path.read_text()
             text = text.replace("from reprise.v1 import", "from reprise_client.v1 import")
+            # Its hints name a generic type without its arguments, which strict checkers refuse.
+            text = text.replace(", _Mapping]", ", _Mapping[str, object]]")
             (out_dir / path.name).write_text(text)
     (out_dir / "__init__.py").write_text('"""Generated from proto/reprise/v1."""\n')
 

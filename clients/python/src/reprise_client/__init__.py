@@ -3,20 +3,31 @@
     from reprise_client import Client
 
     with Client("127.0.0.1:7420") as client:
-        session = client.create_session("story")
-        for text in client.generate("Once upon a time", session="story", max_tokens=40).texts():
-            print(text, end="", flush=True)
+        with client.session("story") as session:
+            for text in session.generate("Once upon a time", max_tokens=40).texts():
+                print(text, end="", flush=True)
+
+`AsyncClient` is the same for asyncio.
 """
 
-from reprise_client.client import Client
-from reprise_client.errors import (AlreadyExists, Cancelled, Conflict, DeadlineExceeded,
-                                   FailedPrecondition, InvalidRequest, NotFound, PermissionDenied,
-                                   RepriseError, ResourceExhausted, ServerFault, Unavailable,
-                                   Unimplemented)
-from reprise_client.generation import Generation, Result, Score
+from reprise_client._async.client import AsyncClient
+from reprise_client._async.generation import AsyncGeneration
+from reprise_client._async.session import AsyncSession
+from reprise_client._sync.client import Client
+from reprise_client._sync.generation import Generation
+from reprise_client._sync.session import Session
+from reprise_client.errors import (AlreadyExists, AnswerInterrupted, Cancelled, Conflict,
+                                   DeadlineExceeded, FailedPrecondition, InvalidRequest, NotFound,
+                                   PermissionDenied, RepriseError, ResourceExhausted, ServerFault,
+                                   Unauthenticated, Unavailable, Unimplemented)
+from reprise_client.options import Retry, Tls
+from reprise_client.requests import GenerateOptions
+from reprise_client.results import Fed, Result, Score
 
 __all__ = [
-    "AlreadyExists", "Cancelled", "Client", "Conflict", "DeadlineExceeded", "FailedPrecondition",
-    "Generation", "InvalidRequest", "NotFound", "PermissionDenied", "RepriseError",
-    "ResourceExhausted", "Result", "Score", "ServerFault", "Unavailable", "Unimplemented"
+    "AlreadyExists", "AnswerInterrupted", "AsyncClient", "AsyncGeneration", "AsyncSession",
+    "Cancelled", "Client", "Conflict", "DeadlineExceeded", "FailedPrecondition", "Fed",
+    "GenerateOptions", "Generation", "InvalidRequest", "NotFound", "PermissionDenied",
+    "RepriseError", "ResourceExhausted", "Result", "Retry", "Score", "ServerFault", "Session",
+    "Tls", "Unauthenticated", "Unavailable", "Unimplemented"
 ]

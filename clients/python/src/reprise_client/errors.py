@@ -1,10 +1,12 @@
 """What a failed call raises: one class per kind of failure, with the server's details."""
 
-import contextlib
-from typing import Dict, Iterator, List, Optional, Tuple
+from __future__ import annotations
+
+from typing import Dict, List, Optional, Tuple, Type
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
+from reprise_client.v1 import generation_pb2
 
 
 class RepriseError(Exception):
@@ -19,12 +21,14 @@ class RepriseError(Exception):
         metadata: details of the reason, e.g. {"expected": "3", "found": "4"}.
         resource: the name of the model, session or snapshot that it is about, when there is one.
         retry_after: seconds after which a try makes sense, when the server says so.
+        quota: (subject, which limit) for each quota that is used up.
     """
 
     def __init__(self, code: grpc.StatusCode, message: str, reason: str = "",
                  fields: Optional[List[Tuple[str, str]]] = None,
                  metadata: Optional[Dict[str, str]] = None,
-                 resource: str = "", retry_after: Optional[float] = None):
+                 resource: str = "", retry_after: Optional[float] = None,
+                 quota: Optional[List[Tuple[str, str]]] = None):
         about = f" ({resource})" if resource.rsplit("/", 1)[-1] not in message else ""
         super().__init__(f"{code.name}{f' ({reason})' if reason else ''}: {message}{about}")
         self.code = code
@@ -34,6 +38,7 @@ class RepriseError(Exception):
         self.metadata = metadata or {}
         self.resource = resource
         self.retry_after = retry_after
+        self.quota = quota or []
 
 
 class InvalidRequest(RepriseError):
@@ -50,6 +55,15 @@ class AlreadyExists(RepriseError):
 
 class Conflict(RepriseError):
     """Another turn or version won; nothing was changed. Look at the session and decide again."""
+
+
+class AnswerInterrupted(Conflict):
+    """The connection broke, and the answer could not be had again: see `Generation`. `commit` says
+    what the session has now, if the turn was committed; a turn without a prompt goes on there."""
+
+    def __init__(self, message: str, commit: Optional[generation_pb2.TurnCommit] = None):
+        super().__init__(grpc.StatusCode.ABORTED, message, "ANSWER_INTERRUPTED")
+        self.commit = commit
 
 
 class FailedPrecondition(RepriseError):
@@ -73,7 +87,11 @@ class Cancelled(RepriseError):
 
 
 class PermissionDenied(RepriseError):
-    """Missing or insufficient credentials."""
+    """These credentials do not allow it."""
+
+
+class Unauthenticated(PermissionDenied):
+    """No credentials, or none that count."""
 
 
 class Unimplemented(RepriseError):
@@ -84,7 +102,7 @@ class ServerFault(RepriseError):
     """A bug or damaged data on the server's side."""
 
 
-_CLASSES = {
+_CLASSES: Dict[grpc.StatusCode, Type[RepriseError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
     grpc.StatusCode.NOT_FOUND: NotFound,
@@ -96,23 +114,31 @@ _CLASSES = {
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.CANCELLED: Cancelled,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
-    grpc.StatusCode.UNAUTHENTICATED: PermissionDenied,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.UNIMPLEMENTED: Unimplemented,
 }
 
 
 def from_rpc_error(error: grpc.RpcError) -> RepriseError:
     """The typed exception for what gRPC raised."""
+    # What gRPC raises has these methods; its base class does not say so.
+    code: grpc.StatusCode = getattr(error, "code")()
+    message: str = getattr(error, "details")() or ""
     details = status_pb2.Status()
-    for key, value in error.trailing_metadata() or ():
+    for key, value in getattr(error, "trailing_metadata")() or ():
         if key == "grpc-status-details-bin":
             details.ParseFromString(value)
-    reason, metadata, fields, resource_name, retry_after = "", {}, [], "", None
+    reason, resource_name = "", ""
+    metadata: Dict[str, str] = {}
+    fields: List[Tuple[str, str]] = []
+    quota: List[Tuple[str, str]] = []
+    retry_after: Optional[float] = None
     for any_message in details.details:
         info = error_details_pb2.ErrorInfo()
         bad_request = error_details_pb2.BadRequest()
         resource = error_details_pb2.ResourceInfo()
         retry = error_details_pb2.RetryInfo()
+        failure = error_details_pb2.QuotaFailure()
         if any_message.Unpack(info):
             reason, metadata = info.reason, dict(info.metadata)
         elif any_message.Unpack(bad_request):
@@ -121,15 +147,7 @@ def from_rpc_error(error: grpc.RpcError) -> RepriseError:
             resource_name = resource.resource_name
         elif any_message.Unpack(retry):
             retry_after = retry.retry_delay.seconds + retry.retry_delay.nanos * 1e-9
-    error_class = _CLASSES.get(error.code(), ServerFault)
-    return error_class(error.code(), error.details() or "", reason, fields, metadata,
-                       resource_name, retry_after)
-
-
-@contextlib.contextmanager
-def typed_errors() -> Iterator[None]:
-    """Turns gRPC's exceptions into ours."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise from_rpc_error(error) from None
+        elif any_message.Unpack(failure):
+            quota += [(v.subject, v.description) for v in failure.violations]
+    error_class = _CLASSES.get(code, ServerFault)
+    return error_class(code, message, reason, fields, metadata, resource_name, retry_after, quota)
