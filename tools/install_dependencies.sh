@@ -19,7 +19,7 @@ with_python=no
 with_cuda=no
 for option in "$@"; do
   case $option in
-    --tests) packages+=(libgtest-dev libgmock-dev redis-server prometheus openssl python3-venv python3-pip); with_python=yes ;;
+    --tests) packages+=(libgtest-dev libgmock-dev redis-server prometheus openssl jq python3-venv python3-pip); with_python=yes ;;
     --cuda) packages+=(python3-venv python3-pip); with_cuda=yes ;;
     --bench) packages+=(libbenchmark-dev libopenblas-dev libdnnl-dev python3-venv python3-pip); with_python=yes ;;
     --fuzz) packages+=(clang-16 libclang-rt-16-dev) ;;
@@ -41,12 +41,14 @@ fi
 
 if [ $with_python = yes ]; then
   requirements=$root/tools/requirements-tests.txt
+  programs=$root/tools/requirements-programs.txt
   stamp=$root/.venv/requirements.installed
-  if ! cmp -s "$requirements" "$stamp"; then
+  if ! cat "$requirements" "$programs" | cmp -s - "$stamp"; then
     echo "installing the Python packages of the tests in .venv"
     python3 -m venv "$root/.venv"
     "$root/.venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
-    cp "$requirements" "$stamp"
+    "$root/.venv/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$programs"
+    cat "$requirements" "$programs" >"$stamp"
   fi
 fi
 
