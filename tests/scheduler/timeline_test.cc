@@ -1,6 +1,8 @@
 // What a request's timeline and the scheduler's metrics say.
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "tests/scheduler/scheduler_fixture.h"
 
 namespace reprise::scheduler {
@@ -16,6 +18,11 @@ class RecordingMetrics final : public SchedulerMetrics {
     codes.push_back(finish.code);
     generated += finish.generated_tokens;
     timelines.push_back(*finish.timeline);
+    reasons.push_back(finish.reason);
+    started.push_back(finish.started);
+  }
+  void OnMove(Move move, int64_t bytes, absl::Duration /*time*/) override {
+    moved_bytes[static_cast<size_t>(move)] += bytes;
   }
 
   std::vector<Step> steps;
@@ -23,6 +30,9 @@ class RecordingMetrics final : public SchedulerMetrics {
   std::vector<std::string> tenants;
   std::vector<absl::StatusCode> codes;
   std::vector<Timeline> timelines;
+  std::vector<FinishReason> reasons;
+  std::vector<bool> started;
+  std::array<int64_t, 2> moved_bytes = {};  // by Move
   int64_t generated = 0;
 };
 
@@ -142,6 +152,29 @@ TEST_F(TimelineTest, ParksRestoresAndCheckpointsAreReported) {
   EXPECT_EQ(checkpoints, 3);
   EXPECT_EQ(most_parked_bytes, static_cast<int64_t>(model_.state_layout().bytes()));
   EXPECT_EQ(scheduler_->stats().checkpoints, 3);
+  // Three checkpoints, one park and two ends; back after parking.
+  const auto bytes = static_cast<int64_t>(model_.state_layout().bytes());
+  EXPECT_EQ(metrics_.moved_bytes[static_cast<size_t>(SchedulerMetrics::Move::kOutOfSlot)],
+            6 * bytes);
+  EXPECT_EQ(metrics_.moved_bytes[static_cast<size_t>(SchedulerMetrics::Move::kIntoSlot)], bytes);
+}
+
+TEST_F(TimelineTest, StatesThatComeAndGoWithRequestsAreReported) {
+  const Submitted done = Submit(MakeRequest(RandomTokens(5, 1), 3));
+  Tick(4);
+  ASSERT_TRUE(done.observer->result().state.has_value());
+  const auto bytes = static_cast<int64_t>(model_.state_layout().bytes());
+  EXPECT_EQ(metrics_.moved_bytes, (std::array<int64_t, 2>{bytes, 0}));
+  Request second = MakeRequest(RandomTokens(2, 2), 1);
+  second.state = *done.observer->result().state;
+  Submit(std::move(second));
+  // One that ends in the queue moves nothing.
+  const Submitted cancelled = Submit(MakeRequest(RandomTokens(5, 3), 1));
+  scheduler_->Cancel(cancelled.id);
+  Tick(3);
+  EXPECT_EQ(metrics_.moved_bytes, (std::array<int64_t, 2>{2 * bytes, bytes}));
+  EXPECT_EQ(metrics_.started, (std::vector<bool>{true, false, true}));
+  EXPECT_EQ(metrics_.reasons[0], FinishReason::kMaxTokens);
 }
 
 }  // namespace

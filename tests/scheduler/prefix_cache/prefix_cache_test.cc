@@ -24,6 +24,7 @@ TEST_F(PrefixCacheTest, FindsTheLongestAtAnyToken) {
   const PrefixCacheStats stats = cache_->TenantStats("t");
   EXPECT_EQ(stats.hits, 5);
   EXPECT_EQ(stats.hit_tokens, 7 + 64 + 65 + 300 + 65);
+  EXPECT_EQ(stats.lookup_tokens, 8 + 65 + 66 + 1000 + 1000 + 7);
   EXPECT_EQ(stats.misses[static_cast<int>(PrefixMiss::kNoEntry)], 1);
   EXPECT_EQ(stats.entries, 4);
   EXPECT_EQ(stats.inserts, 4);

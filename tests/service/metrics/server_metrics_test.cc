@@ -35,6 +35,17 @@ TestServer::Options WithProbes() {
   return options;
 }
 
+// Whether it comes true before patience ends.
+template <typename Condition>
+bool Await(Condition condition) {
+  const absl::Time give_up = absl::Now() + testing::kPatience;
+  while (!condition()) {
+    if (absl::Now() > give_up) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
+
 httplib::Result Get(TestServer& server, const char* page) {
   httplib::Client client("127.0.0.1", server.server().metrics_port());
   return client.Get(page);
@@ -74,9 +85,8 @@ TEST(ServerMetricsTest, ACallIsInFlightUntilItEnds) {
   caller.join();
   EXPECT_TRUE(answer.status.ok());
   // The interceptor goes a moment after the client has heard.
-  while (ReadSamples(server.MetricsText()).at("reprise_rpc_in_flight") != 0) {
-    std::this_thread::yield();
-  }
+  EXPECT_TRUE(
+      Await([&] { return ReadSamples(server.MetricsText()).at("reprise_rpc_in_flight") == 0; }));
 }
 
 TEST(ServerMetricsTest, TokensGoByWhereTheyCameFrom) {
@@ -149,7 +159,7 @@ TEST(ServerMetricsTest, ProbesFollowTheDrain) {
   std::thread caller([&] { answer = server.Generate(TokenRequest(Bytes("ab"), 2)); });
   EXPECT_TRUE(server.gate().AwaitHeld());
   std::thread drain([&] { server.server().Drain(); });
-  while (Get(server, "/readyz")->status == 200) std::this_thread::yield();
+  EXPECT_TRUE(Await([&] { return Get(server, "/readyz")->status != 200; }));
   // The call goes on, and so does the second port.
   EXPECT_EQ(Get(server, "/readyz")->status, 503);
   EXPECT_EQ(Get(server, "/readyz")->body, "draining\n");
