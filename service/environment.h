@@ -17,7 +17,9 @@
 
 namespace reprise::service {
 
+class Authenticator;
 class Metrics;
+class QuotaBook;
 
 // Owned by the server, borrowed by services and calls, which it outlives.
 struct Environment {
@@ -32,6 +34,8 @@ struct Environment {
   std::function<absl::Status()> collect_garbage;  // of the store; empty where it needs none
   CallGate gate;
   BusySessions busy;
+  const Authenticator* auth = nullptr;
+  QuotaBook* quotas = nullptr;
   // New calls that wait for a thread; more are refused.
   WorkerPool* io = nullptr;
 };

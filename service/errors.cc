@@ -127,7 +127,12 @@ absl::StatusCode CodeOf(ErrorReason reason) {
       return absl::StatusCode::kFailedPrecondition;
     case v1::ERROR_REASON_QUEUE_FULL:
     case v1::ERROR_REASON_STORE_FULL:
+    case v1::ERROR_REASON_QUOTA_EXCEEDED:
       return absl::StatusCode::kResourceExhausted;
+    case v1::ERROR_REASON_UNAUTHENTICATED:
+      return absl::StatusCode::kUnauthenticated;
+    case v1::ERROR_REASON_PERMISSION_DENIED:
+      return absl::StatusCode::kPermissionDenied;
     case v1::ERROR_REASON_STORE_UNAVAILABLE:
     case v1::ERROR_REASON_DRAINING:
       return absl::StatusCode::kUnavailable;

@@ -11,7 +11,6 @@
 #include "service/errors.h"
 #include "service/generate_request.h"
 #include "service/status_to_grpc.h"
-#include "service/tenant.h"
 #include "service/wire_codec.h"
 
 namespace reprise::service {
@@ -57,12 +56,14 @@ GenerateCall* GenerateCall::Start(Environment* environment, grpc::CallbackServer
                                   const grpc::ByteBuffer* request) {
   auto call = std::make_shared<GenerateCall>(environment, context);
   call->self_ = call;
-  auto pass = environment->gate.Enter();
-  if (!pass.ok()) {
-    call->End(pass.status(), std::nullopt);
+  auto admitted = Admit(environment, *context);
+  if (!admitted.ok()) {
+    call->End(admitted.status(), std::nullopt);
     return call.get();
   }
-  call->pass_ = *std::move(pass);
+  call->admission_ = *std::move(admitted);
+  call->tenant_ = call->admission_.identity.tenant;
+  call->report_.tenant = call->tenant_;
   const bool accepted = environment->io->TryRun([call, bytes = *request]() mutable {
     absl::Status status = ParseMessage(&bytes, &call->request_);
     if (status.ok()) status = call->Prepare();
@@ -76,9 +77,8 @@ GenerateCall* GenerateCall::Start(Environment* environment, grpc::CallbackServer
 }
 
 GenerateCall::GenerateCall(Environment* environment, grpc::CallbackServerContext* context)
-    : environment_(environment), context_(context), tenant_(TenantOf(*context)) {
+    : environment_(environment), context_(context) {
   report_.trace = BeginTrace(context);
-  report_.tenant = tenant_;
   report_.started = environment->clock->Now();
 }
 
@@ -97,7 +97,11 @@ absl::Status GenerateCall::Prepare() {
       request_.model().empty() && turn_.has_value() ? turn_->model_name() : request_.model();
   ASSIGN_OR_RETURN(model_, environment_->models->Find(name, "model"));
   RETURN_IF_ERROR(CheckVocabulary(request_, *model_));
-  if (turn_.has_value()) RETURN_IF_ERROR(turn_->ReadHead(*model_));
+  if (turn_.has_value()) {
+    RETURN_IF_ERROR(turn_->ReadHead(*model_));
+    const auto bytes = static_cast<int64_t>(model_->layout().bytes());
+    ASSIGN_OR_RETURN(room_, environment_->quotas->Reserve(tenant_, 0, bytes));
+  }
   const bool continues = turn_.has_value() && turn_->continues();
   ASSIGN_OR_RETURN(std::vector<int32_t> prompt,
                    EncodePrompt(request_, *model_, environment_->limits, continues));
@@ -108,6 +112,7 @@ absl::Status GenerateCall::Submit(std::vector<int32_t> prompt) {
   const v1::StopConditions& stop = request_.stop();
   seed_ = ChooseSeed();
   prompt_tokens_ = static_cast<int64_t>(prompt.size());
+  RETURN_IF_ERROR(environment_->quotas->SpendPrompt(tenant_, prompt_tokens_));
   scheduler::Request work;
   work.tenant = tenant_;
   work.sampling = ToSampling(request_.sampling(), seed_);
@@ -265,6 +270,7 @@ bool GenerateCall::Writable() {
 
 scheduler::RequestObserver::Verdict GenerateCall::OnToken(const kernels::SampledToken& token) {
   bool stop;
+  environment_->quotas->SpendAnswer(tenant_, 1);
   if (checkpointer_.has_value()) generated_.push_back(token.id);
   {
     absl::MutexLock lock(&mutex_);
@@ -528,7 +534,8 @@ void GenerateCall::OnCancel() {
 }
 
 void GenerateCall::OnDone() {
-  pass_ = CallGate::Pass();
+  room_ = {};
+  admission_ = {};
   self_.reset();  // may be the last reference: nothing after this line
 }
 

@@ -26,6 +26,7 @@
 #include "reprise/v1/generation.pb.h"
 #include "scheduler/scheduler_thread.h"
 #include "scheduler/state_future.h"
+#include "service/auth/admission.h"
 #include "service/call_report.h"
 #include "service/checkpointer.h"
 #include "service/environment.h"
@@ -76,10 +77,11 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 
   Environment* const environment_;
   grpc::CallbackServerContext* const context_;
-  const std::string tenant_;
+  std::string tenant_;                  // of admission_, set before anybody else has the call
   CallReport report_;                   // belongs to whoever has the call
   std::shared_ptr<GenerateCall> self_;  // until OnDone
-  CallGate::Pass pass_;
+  Admission admission_;
+  QuotaBook::Reservation room_;  // for what the turn stores
 
   // Set by Prepare, read afterwards by whoever has the call.
   v1::GenerateRequest request_;

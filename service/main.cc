@@ -5,7 +5,9 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
+#include "service/auth/token_tool.h"
 #include "service/server.h"
 #include "service/server_flags.h"
 
@@ -29,6 +31,7 @@ int Fail(const absl::Status& status, int code) {
 
 int main(int argc, char** argv) {
   using namespace reprise::service;
+  if (argc > 1 && std::strcmp(argv[1], "token") == 0) return RunTokenTool(argc - 1, argv + 1);
   const auto flags =
       ParseServerFlags(argc, argv, [](const char* name) { return std::getenv(name); });
   if (!flags.ok()) return Fail(flags.status(), kUsageError);
@@ -44,6 +47,7 @@ int main(int argc, char** argv) {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
   auto server = Server::Create(flags->options);
@@ -51,7 +55,7 @@ int main(int argc, char** argv) {
   std::printf("reprised: listening on port %d\n", (*server)->port());
   std::fflush(stdout);
   int signal = 0;
-  sigwait(&signals, &signal);
+  while (sigwait(&signals, &signal) == 0 && signal == SIGHUP) (*server)->Reload();
   // A second signal ends the process at once: the store is safe at every moment.
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
   (*server)->Drain();

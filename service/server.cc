@@ -12,7 +12,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "service/auth/authenticator.h"
+#include "service/auth/method_guard.h"
+#include "service/auth/quota_book.h"
 #include "service/environment.h"
+#include "service/file_watch.h"
 #include "service/generation_service.h"
 #include "service/http/probe_server.h"
 #include "service/metrics/metrics.h"
@@ -21,6 +25,7 @@
 #include "service/server_loading.h"
 #include "service/session_service.h"
 #include "service/sweeper.h"
+#include "service/tls_credentials.h"
 #include "service/version.h"
 
 namespace reprise::service {
@@ -105,6 +110,7 @@ class Server::Impl {
 
   absl::Status Listen() {
     const WireSettings& wire = options_.wire;
+    RETURN_IF_ERROR(Secure());
     io_ = std::make_unique<WorkerPool>(wire.io_threads, kMaxQueuedIo);
     environment_.io = io_.get();
     generation_ = std::make_unique<GenerationService>(&environment_);
@@ -113,7 +119,7 @@ class Server::Impl {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
-    builder.AddListeningPort(wire.listen, grpc::InsecureServerCredentials(), &port_);
+    builder.AddListeningPort(wire.listen, credentials_, &port_);
     builder.RegisterService(generation_.get());
     builder.RegisterService(sessions_.get());
     builder.RegisterService(model_service_.get());
@@ -134,6 +140,11 @@ class Server::Impl {
       return absl::UnavailableError(absl::StrCat("--listen: cannot listen on ", wire.listen));
     }
     SetServing(true);
+    std::vector<std::string> files = auth_->files();
+    if (tls_ != nullptr) {
+      for (std::string& file : tls_->files()) files.push_back(std::move(file));
+    }
+    watch_ = std::make_unique<FileWatch>(std::move(files), [this] { Reload(); });
     sweeper_ = std::make_unique<Sweeper>(&environment_, options_.store.sweep_interval);
     RETURN_IF_ERROR(ListenForProbes());
     if (!wire.port_file.empty()) {
@@ -146,6 +157,13 @@ class Server::Impl {
   int port() const { return port_; }
   int metrics_port() const { return probes_ == nullptr ? 0 : probes_->port(); }
 
+  void Reload() {
+    // One at a time, or the lines of two would mix.
+    absl::MutexLock lock(&reload_mutex_);
+    ReportReload("certificates", tls_ == nullptr ? absl::OkStatus() : tls_->Reload());
+    ReportReload("tokens, keys and quotas", auth_->Reload());
+  }
+
   void Drain(absl::Duration patience) {
     if (drained_.exchange(true)) return;
     environment_.log->info("draining: {} calls in progress, at most {}", environment_.gate.calls(),
@@ -156,6 +174,7 @@ class Server::Impl {
     const absl::Time deadline = environment_.clock->Now() + patience;
     for (const auto& model : models_.models()) model->scheduler->Drain(deadline);
     sweeper_.reset();
+    watch_.reset();
     const bool done = environment_.gate.WaitEmpty(absl::Now() + patience + kCommitGrace);
     if (!done) environment_.log->warn("cutting {} calls off", environment_.gate.calls());
     absl::SleepFor(not_before - absl::Now());
@@ -176,6 +195,35 @@ class Server::Impl {
   const ServerOptions& options() const { return options_; }
 
  private:
+  // Who may connect, and who may call.
+  absl::Status Secure() {
+    ASSIGN_OR_RETURN(auth_, Authenticator::Create(options_.auth, environment_.clock));
+    quotas_ = std::make_unique<QuotaBook>(
+        environment_.clock, [auth = auth_.get()] { return auth->tenants(); }, environment_.store);
+    environment_.auth = auth_.get();
+    environment_.quotas = quotas_.get();
+    if (!options_.tls.enabled()) {
+      credentials_ = grpc::InsecureServerCredentials();
+    } else {
+      ASSIGN_OR_RETURN(tls_, TlsCredentials::Create(options_.tls));
+      credentials_ = tls_->credentials();
+      credentials_->SetAuthMetadataProcessor(
+          std::make_shared<MethodGuard>(auth_.get(), options_.auth.open_health));
+    }
+    environment_.log->info("security: {}, callers {}", tls_ != nullptr ? "TLS" : "no TLS",
+                           auth_->required() ? "prove who they are" : "are not asked who they are");
+    return absl::OkStatus();
+  }
+
+  void ReportReload(const char* what, const absl::Status& status) {
+    if (status.ok()) {
+      environment_.log->info("reload: {} are in force", what);
+    } else {
+      environment_.log->error("reload: {} STAY AS THEY WERE: {}", what,
+                              std::string(status.message()));
+    }
+  }
+
   // The second port, and what is counted when somebody asks there.
   absl::Status ListenForProbes() {
     metrics_->AddSource([this](Scrape& scrape) {
@@ -231,6 +279,10 @@ class Server::Impl {
   const std::function<bool()> store_answers_;
   ModelRegistry models_;
   Environment environment_;
+  std::unique_ptr<Authenticator> auth_;
+  std::unique_ptr<QuotaBook> quotas_;
+  std::unique_ptr<TlsCredentials> tls_;
+  std::shared_ptr<grpc::ServerCredentials> credentials_;
   std::unique_ptr<WorkerPool> io_;
   std::unique_ptr<GenerationService> generation_;
   std::unique_ptr<SessionService> sessions_;
@@ -238,6 +290,8 @@ class Server::Impl {
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<Sweeper> sweeper_;
   std::unique_ptr<ProbeServer> probes_;
+  absl::Mutex reload_mutex_;
+  std::unique_ptr<FileWatch> watch_;
   int port_ = 0;
   std::atomic<bool> drained_ = false;  // or about to be
 };
@@ -261,6 +315,8 @@ Server::~Server() = default;
 
 int Server::port() const { return impl_->port(); }
 int Server::metrics_port() const { return impl_->metrics_port(); }
+
+void Server::Reload() { impl_->Reload(); }
 
 void Server::Drain() { impl_->Drain(impl_->options().wire.drain); }
 

@@ -55,6 +55,9 @@ class Server {
   int port() const;
   // Of metrics and probes; 0 without --metrics-listen.
   int metrics_port() const;
+  // Reads certificates, tokens, keys and quotas again, and says in the log what came of it. What
+  // cannot be read stays as it was. Happens by itself too, soon after one of the files changes.
+  void Reload();
   // Says NOT_SERVING, refuses new calls, lets running ones go on until options.wire.drain has
   // passed, ends the rest with what they have (sessions are committed), and closes. Blocks. Once
   // only.

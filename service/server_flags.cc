@@ -19,7 +19,8 @@ namespace {
 
 std::vector<FlagSpec> AllFlags() {
   std::vector<FlagSpec> all;
-  for (auto table : {WireFlags, ComputeFlags, StoreFlags, LimitFlags, TelemetryFlags}) {
+  for (auto table :
+       {WireFlags, SecurityFlags, ComputeFlags, StoreFlags, LimitFlags, TelemetryFlags}) {
     std::vector<FlagSpec> rows = table();
     std::move(rows.begin(), rows.end(), std::back_inserter(all));
   }
@@ -68,7 +69,8 @@ absl::Status SetAll(const FlagSpec& flag, const std::vector<std::string>& values
 }
 
 // What only the whole of the options shows.
-absl::Status CheckTogether(const ServerOptions& options) {
+absl::Status CheckTogether(ServerOptions& options) {
+  RETURN_IF_ERROR(CheckSecurity(&options));
   RETURN_IF_ERROR(CheckStore(options.store));
   if (options.models.empty()) {
     return absl::InvalidArgumentError("--model: at least one is needed");

@@ -55,13 +55,38 @@ struct RequestLimits {
   int max_sync_replicas = 0;                  // that a commit may wait for; 0 where there are none
 };
 
+// Empty names: none.
+struct TlsSettings {
+  std::string certificate_file, key_file;  // PEM; both or none
+  std::string client_ca_file;              // whose certificates clients may show
+  bool require_client_certificate = true;  // or may connect without
+
+  bool enabled() const { return !certificate_file.empty(); }
+};
+
+// How callers prove who they are. Nothing of it given: they need not.
+struct AuthSettings {
+  std::string token_file, tenants_file;  // as auth/token_file.h and auth/tenants_file.h
+  std::string jwks_file, jwt_issuer, jwt_audience;
+  std::string jwt_tenant_claim = "tenant";
+  absl::Duration jwt_clock_skew = absl::Seconds(30);
+  bool client_certificates = false;  // TLS verifies them
+  std::string certificate_tenant;    // of certificates that the tenants file does not name
+  bool open_health = true;           // health checks need no proof
+
+  bool required() const { return !token_file.empty() || !jwks_file.empty() || client_certificates; }
+};
+
 struct WireSettings {
+  std::string profile = "development";  // or production
+  bool insecure = false;                // without TLS on an address that others can reach
   std::string listen = "127.0.0.1:7420";
   std::string port_file;  // empty = none
   int max_concurrent_streams = 1024;
   int max_message_bytes = 16 << 20;
   int io_threads = 4;
-  bool reflection = true;
+  bool reflection = true;  // once all flags are read; see CheckSecurity
+  std::string reflection_choice = "auto";
   absl::Duration drain = absl::Seconds(30);
 };
 
@@ -83,6 +108,8 @@ struct ServerOptions {
   ComputeSettings compute;
   RequestLimits limits;
   WireSettings wire;
+  TlsSettings tls;
+  AuthSettings auth;
   LogSettings log;
   TelemetrySettings telemetry;
 };

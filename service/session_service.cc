@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "service/auth/quota_book.h"
 #include "service/errors.h"
 #include "service/resource_names.h"
 #include "service/session_messages.h"
@@ -35,6 +36,7 @@ absl::StatusOr<v1::Session> Described(SessionStore* store,
 absl::StatusOr<v1::Session> Create(const Environment& environment, const std::string& tenant,
                                    const v1::CreateSessionRequest& request) {
   ASSIGN_OR_RETURN(const auto options, ReadNewSession(request, environment));
+  ASSIGN_OR_RETURN(const auto room, environment.quotas->Reserve(tenant, 1, 0));
   return Described(environment.store, environment.store->CreateSession(tenant, options),
                    MakeSessionName(options.id));
 }
@@ -82,6 +84,7 @@ absl::StatusOr<v1::Session> Fork(const Environment& environment, const std::stri
   *create.mutable_labels() = request.labels();
   create.set_request_id(request.request_id());
   ASSIGN_OR_RETURN(const auto options, ReadNewSession(create, environment));
+  ASSIGN_OR_RETURN(const auto room, environment.quotas->Reserve(tenant, 1, 0));
   return Described(
       environment.store,
       environment.store->Fork(tenant, {source.session_id, source.snapshot_id}, options),
@@ -184,7 +187,9 @@ grpc::ServerUnaryReactor* SessionService::DeleteSession(Context* context, const 
       environment_, context, in, out,
       [this](const std::string& tenant, const auto& request) -> absl::StatusOr<Empty> {
         ASSIGN_OR_RETURN(const std::string id, ParseSessionName(request.name(), "name"));
-        return Done(environment_->store->DeleteSession(tenant, id), "session", request.name());
+        const absl::Status deleted = environment_->store->DeleteSession(tenant, id);
+        if (deleted.ok()) environment_->quotas->Forget(tenant);
+        return Done(deleted, "session", request.name());
       });
 }
 
@@ -248,8 +253,10 @@ grpc::ServerUnaryReactor* SessionService::DeleteSnapshot(Context* context, const
       environment_, context, in, out,
       [this](const std::string& tenant, const auto& request) -> absl::StatusOr<Empty> {
         ASSIGN_OR_RETURN(const SnapshotName name, ParseSnapshotName(request.name(), "name"));
-        return Done(environment_->store->DeleteSnapshot(tenant, name.session_id, name.snapshot_id),
-                    "snapshot", request.name());
+        const absl::Status deleted =
+            environment_->store->DeleteSnapshot(tenant, name.session_id, name.snapshot_id);
+        if (deleted.ok()) environment_->quotas->Forget(tenant);
+        return Done(deleted, "snapshot", request.name());
       });
 }
 

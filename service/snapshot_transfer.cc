@@ -9,7 +9,6 @@
 #include "service/resource_names.h"
 #include "service/session_messages.h"
 #include "service/status_to_grpc.h"
-#include "service/tenant.h"
 #include "service/wire_codec.h"
 #include "state_store/byte_stream.h"
 #include "state_store/memory_store.h"
@@ -41,15 +40,16 @@ ExportCall* ExportCall::Start(Environment* environment, TransferLimit* transfers
                               const grpc::ByteBuffer* request) {
   auto call = std::make_shared<ExportCall>();
   call->self_ = call;
-  auto pass = environment->gate.Enter();
-  auto permit = pass.ok() ? transfers->Take() : pass.status();
+  auto admitted = Admit(environment, *context);
+  auto permit = admitted.ok() ? transfers->Take() : admitted.status();
   if (!permit.ok()) {
     call->Finish(ToGrpcStatus(permit.status()));
     return call.get();
   }
-  call->pass_ = *std::move(pass);
+  call->admission_ = *std::move(admitted);
   call->permit_ = *std::move(permit);
-  auto work = [call, environment, tenant = TenantOf(*context), bytes = *request]() mutable {
+  auto work = [call, environment, tenant = call->admission_.identity.tenant,
+               bytes = *request]() mutable {
     if (absl::Status status = call->Prepare(environment, tenant, &bytes); !status.ok()) {
       environment->log->info("ExportSnapshot failed: {}", ForLog(status.ToString()));
       call->Finish(ToGrpcStatus(status));
@@ -104,14 +104,13 @@ ImportCall* ImportCall::Start(Environment* environment, TransferLimit* transfers
   call->environment_ = environment;
   call->context_ = context;
   call->response_ = response;
-  call->tenant_ = TenantOf(*context);
-  auto pass = environment->gate.Enter();
-  auto permit = pass.ok() ? transfers->Take() : pass.status();
+  auto admitted = Admit(environment, *context);
+  auto permit = admitted.ok() ? transfers->Take() : admitted.status();
   if (!permit.ok()) {
     call->Finish(ToGrpcStatus(permit.status()));
     return call.get();
   }
-  call->pass_ = *std::move(pass);
+  call->admission_ = *std::move(admitted);
   call->permit_ = *std::move(permit);
   call->StartRead(&call->piece_);
   return call.get();
@@ -171,13 +170,17 @@ absl::Status ImportCall::TakePiece() {
 absl::StatusOr<v1::Session> ImportCall::Import() {
   if (!session_.has_value()) return FieldError("session", "must be in the first message");
   ASSIGN_OR_RETURN(auto options, ReadNewSession(*session_, *environment_, "session."));
-  ASSIGN_OR_RETURN(const state_store::Snapshot snapshot, ReadFile(tenant_, file_));
+  ASSIGN_OR_RETURN(const state_store::Snapshot snapshot,
+                   ReadFile(admission_.identity.tenant, file_));
   const std::string& name =
       options.model_id.empty() ? snapshot.manifest.model_id : options.model_id;
   ASSIGN_OR_RETURN(const ServedModel* model, environment_->models->Find(name, "session.model"));
   RETURN_IF_ERROR(RestoreChecked(*model, snapshot).status());
+  ASSIGN_OR_RETURN(const auto room,
+                   environment_->quotas->Reserve(admission_.identity.tenant, 1,
+                                                 static_cast<int64_t>(model->layout().bytes())));
   state_store::StringSource source(file_);
-  auto session = environment_->store->ImportSnapshot(tenant_, options, source);
+  auto session = environment_->store->ImportSnapshot(admission_.identity.tenant, options, source);
   if (!session.ok()) {
     return WithResource(session.status(), "session", MakeSessionName(options.id));
   }

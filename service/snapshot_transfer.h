@@ -12,6 +12,7 @@
 #include <string>
 
 #include "reprise/v1/session.pb.h"
+#include "service/auth/admission.h"
 #include "service/environment.h"
 #include "service/transfer_limit.h"
 
@@ -34,7 +35,7 @@ class ExportCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void WriteNext();
 
   std::shared_ptr<ExportCall> self_;  // until OnDone
-  CallGate::Pass pass_;
+  Admission admission_;
   TransferLimit::Permit permit_;
   std::string file_;
   size_t written_ = 0;
@@ -60,9 +61,8 @@ class ImportCall final : public grpc::ServerReadReactor<grpc::ByteBuffer>,
   Environment* environment_ = nullptr;
   grpc::CallbackServerContext* context_ = nullptr;
   grpc::ByteBuffer* response_ = nullptr;
-  std::string tenant_;
   std::shared_ptr<ImportCall> self_;  // until OnDone
-  CallGate::Pass pass_;
+  Admission admission_;
   TransferLimit::Permit permit_;
   grpc::ByteBuffer piece_;
   std::optional<v1::CreateSessionRequest> session_;

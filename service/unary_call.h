@@ -9,10 +9,10 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "service/auth/admission.h"
 #include "service/environment.h"
 #include "service/errors.h"
 #include "service/status_to_grpc.h"
-#include "service/tenant.h"
 #include "service/trace_context.h"
 #include "service/wire_codec.h"
 
@@ -26,20 +26,20 @@ grpc::ServerUnaryReactor* ServeUnary(Environment* environment, grpc::CallbackSer
                                      Serve serve) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const TraceContext trace = BeginTrace(context);
-  auto pass = environment->gate.Enter();
-  if (!pass.ok()) {
-    reactor->Finish(ToGrpcStatus(pass.status()));
+  auto admitted = Admit(environment, *context);
+  if (!admitted.ok()) {
+    reactor->Finish(ToGrpcStatus(admitted.status()));
     return reactor;
   }
   // Goes with the task, when the call is over.
-  auto held = std::make_shared<CallGate::Pass>(*std::move(pass));
-  auto work = [=, held = std::move(held), tenant = TenantOf(*context), bytes = *in]() mutable {
+  auto held = std::make_shared<Admission>(*std::move(admitted));
+  auto work = [=, held = std::move(held), bytes = *in]() mutable {
     Request request;
     if (absl::Status status = ParseMessage(&bytes, &request); !status.ok()) {
       reactor->Finish(ToGrpcStatus(status));
       return;
     }
-    auto response = serve(tenant, request);
+    auto response = serve(held->identity.tenant, request);
     if (!response.ok()) {
       environment->log->info("{} refused or failed: {} trace_id={}", Request::descriptor()->name(),
                              ForLog(response.status().ToString()), trace.trace_id);

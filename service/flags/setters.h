@@ -91,6 +91,15 @@ Setter Address(Group ServerOptions::*group, std::string Group::*field) {
 }
 
 template <typename Group>
+Setter OnOrOff(Group ServerOptions::*group, bool Group::*field) {
+  return [=](const std::string& text, ServerOptions* options) {
+    if (text != "on" && text != "off") return NotAllowed();
+    options->*group.*field = text == "on";
+    return absl::OkStatus();
+  };
+}
+
+template <typename Group>
 Setter OneOf(Group ServerOptions::*group, std::string Group::*field, std::set<std::string> values) {
   return [=](const std::string& text, ServerOptions* options) {
     if (values.count(text) == 0) return NotAllowed();

@@ -14,12 +14,15 @@ std::vector<FlagSpec> StoreFlags();
 std::vector<FlagSpec> ComputeFlags();  // the models too
 std::vector<FlagSpec> LimitFlags();
 std::vector<FlagSpec> TelemetryFlags();
+std::vector<FlagSpec> SecurityFlags();
 
 // INVALID_ARGUMENT names the flag and why it does not go with the others.
 absl::Status CheckStore(const StoreSettings& store);
 absl::Status CheckCompute(const ComputeSettings& compute);
 absl::Status CheckLimits(const RequestLimits& limits);
 absl::Status CheckTelemetry(const TelemetrySettings& telemetry);
+// Also settles what follows from other flags.
+absl::Status CheckSecurity(ServerOptions* options);
 
 }  // namespace reprise::service
 

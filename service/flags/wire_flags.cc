@@ -2,15 +2,6 @@
 #include "service/flags/tables.h"
 
 namespace reprise::service {
-namespace {
-
-absl::Status SetReflection(const std::string& text, ServerOptions* options) {
-  if (text != "on" && text != "off") return NotAllowed();
-  options->wire.reflection = text == "on";
-  return absl::OkStatus();
-}
-
-}  // namespace
 
 std::vector<FlagSpec> WireFlags() {
   using O = ServerOptions;
@@ -34,8 +25,10 @@ std::vector<FlagSpec> WireFlags() {
        Integer(&O::wire, &WireSettings::max_message_bytes, 1 << 16, 1 << 30)},
       {"io-threads", "4", "an integer from 1 to 256", "threads that wait for the store", false,
        Integer(&O::wire, &WireSettings::io_threads, 1, 256)},
-      {"reflection", "on", "on or off", "whether clients may ask for the protos", false,
-       SetReflection},
+      {"reflection", "auto", "auto, on or off",
+       "whether clients may ask for the protos; auto is on in --profile development, unless "
+       "callers must prove who they are",
+       false, OneOf(&O::wire, &WireSettings::reflection_choice, {"auto", "on", "off"})},
       {"log-level", "info", "debug, info, warn or error", "least severe line that is logged", false,
        OneOf(&O::log, &LogSettings::level, {"debug", "info", "warn", "error"})},
       {"log-format", "text", "text or json", "form of a log line, on standard error", false,

@@ -39,6 +39,7 @@ class Process {
   ~Process() {
     if (pid_ > 0) Stop(SIGKILL);
   }
+  void Signal(int signal) { kill(pid_, signal); }
   // The exit code, or minus the signal that ended it.
   int Stop(int signal) {
     kill(pid_, signal);
@@ -64,12 +65,18 @@ class ReprisedTest : public ::testing::Test {
     port_file_ = work_.path() + "/port";
   }
 
-  std::unique_ptr<Process> Start() {
+  std::unique_ptr<Process> Start(const std::vector<std::string>& more = {}) {
     std::filesystem::remove(port_file_);
-    auto process = std::make_unique<Process>(std::vector<std::string>{
-        "--model", "tiny=" + checkpoint_.path(), "--listen", "127.0.0.1:0", "--port-file",
-        port_file_, "--store", "disk:" + work_.path() + "/store", "--threads", "1", "--slots", "4",
-        "--log-level", "error", "--drain-seconds", "5"});
+    std::vector<std::string> arguments = {"--model",         "tiny=" + checkpoint_.path(),
+                                          "--listen",        "127.0.0.1:0",
+                                          "--port-file",     port_file_,
+                                          "--store",         "disk:" + work_.path() + "/store",
+                                          "--threads",       "1",
+                                          "--slots",         "4",
+                                          "--log-level",     "error",
+                                          "--drain-seconds", "5"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    auto process = std::make_unique<Process>(arguments);
     const absl::Time limit = absl::Now() + kPatience;
     int port = 0;
     while (port == 0 && absl::Now() < limit && process->Running()) {
@@ -183,6 +190,67 @@ TEST_F(ReprisedTest, ASecondServerOnTheSameStoreDoesNotStart) {
                   "disk:" + work_.path() + "/store"});
   EXPECT_EQ(second.Wait(), 1);
   EXPECT_TRUE(process->Running());
+}
+
+// What `reprised token` prints, without the line's end.
+std::string NewToken(const std::string& id, const std::string& file) {
+  const std::string command =
+      std::string(REPRISED_BINARY) + " token --id " + id + " --tenant acme --file " + file;
+  FILE* output = popen(command.c_str(), "r");
+  char text[512] = {};
+  const size_t size = fread(text, 1, sizeof text - 1, output);
+  EXPECT_EQ(pclose(output), 0);
+  return std::string(text, size > 0 ? size - 1 : 0);
+}
+
+TEST_F(ReprisedTest, SighupReadsTokensAgainAndEndsNoCall) {
+  const std::string file = work_.path() + "/tokens";
+  const std::string first = NewToken("first", file);
+  auto process = Start({"--token-file", file});
+  const auto status_with = [&](const std::string& token) {
+    grpc::ClientContext context;
+    context.AddMetadata("authorization", "Bearer " + token);
+    v1::ListSessionsResponse response;
+    return sessions_->ListSessions(&context, {}, &response).error_code();
+  };
+  EXPECT_EQ(status_with(first), grpc::StatusCode::OK);
+  EXPECT_EQ(status_with("reprise_first_x"), grpc::StatusCode::UNAUTHENTICATED);
+
+  grpc::ClientContext context;
+  context.AddMetadata("authorization", "Bearer " + first);
+  v1::GenerateRequest request;
+  request.mutable_tokens()->add_ids(3);
+  request.mutable_stop()->set_max_tokens(2000);
+  request.mutable_stop()->set_ignore_eos(true);
+  auto reader = generation_->Generate(&context, request);
+  v1::GenerateResponse response;
+  ASSERT_TRUE(reader->Read(&response));
+
+  // The first is revoked, another is made.
+  std::filesystem::remove(file);
+  const std::string second = NewToken("second", file);
+  process->Signal(SIGHUP);
+  const absl::Time limit = absl::Now() + kPatience;
+  while (status_with(second) != grpc::StatusCode::OK && absl::Now() < limit) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  EXPECT_EQ(status_with(second), grpc::StatusCode::OK);
+  EXPECT_EQ(status_with(first), grpc::StatusCode::UNAUTHENTICATED);
+  while (reader->Read(&response)) {
+  }
+  EXPECT_TRUE(reader->Finish().ok()) << "what had been admitted goes on";
+  EXPECT_EQ(process->Stop(SIGTERM), 0);
+}
+
+TEST_F(ReprisedTest, TokensAreMadeForIdsThatTheFileDoesNotHave) {
+  const std::string file = work_.path() + "/tokens";
+  NewToken("a", file);
+  EXPECT_EQ(Process({"token", "--id", "a", "--tenant", "acme", "--file", file}).Wait(), 2);
+  EXPECT_EQ(Process({"token", "--id", "B", "--tenant", "acme", "--file", file}).Wait(), 2);
+  EXPECT_EQ(Process({"token", "--id", "b"}).Wait(), 2);
+  EXPECT_EQ(Process({"token", "--help"}).Wait(), 0);
+  EXPECT_EQ(std::filesystem::status(file).permissions() & std::filesystem::perms::others_all,
+            std::filesystem::perms::none);
 }
 
 TEST_F(ReprisedTest, WrongFlagsAreAUsageErrorAndAMissingModelIsNot) {

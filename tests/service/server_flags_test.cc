@@ -57,8 +57,11 @@ TEST(ServerFlagsTest, TheTableIsWellFormed) {
     }
     // Where any text will do, it is checked when it is used.
     const std::set<std::string> free = {
-        "port-file",    "metrics-port-file", "store-user",    "store-password-file",
-        "store-tls-ca", "store-tls-cert",    "store-tls-key", "store-tls-server-name"};
+        "port-file",        "metrics-port-file", "store-user",    "store-password-file",
+        "store-tls-ca",     "store-tls-cert",    "store-tls-key", "store-tls-server-name",
+        "tls-cert",         "tls-key",           "tls-client-ca", "certificate-tenant",
+        "token-file",       "jwks-file",         "jwt-issuer",    "jwt-audience",
+        "jwt-tenant-claim", "tenants-file"};
     if (free.count(flag.name) == 0) {
       EXPECT_FALSE(flag.set("=?=", &options).ok()) << flag.name;
     }
@@ -128,6 +131,77 @@ TEST(ServerFlagsTest, ErrorsAboutTheStoreNameTheFlag) {
     const auto parsed = Parse(arguments);
     ASSERT_TRUE(absl::IsInvalidArgument(parsed.status())) << flag;
     EXPECT_THAT(std::string(parsed.status().message()), HasSubstr(flag + ":"));
+  }
+}
+
+// `given` beside a model.
+absl::StatusOr<ParsedFlags> ParseWith(std::vector<std::string> given) {
+  given.insert(given.begin(), {"--model", "m=/models/m"});
+  return Parse(given);
+}
+
+TEST(ServerFlagsTest, WithoutTlsOnlyThisMachineIsServedUnlessAsked) {
+  for (const std::string listen : {"127.0.0.1:0", "127.8.8.8:1", "localhost:1", "[::1]:1"}) {
+    EXPECT_TRUE(ParseWith({"--listen", listen}).ok()) << listen;
+  }
+  for (const std::string listen :
+       {"0.0.0.0:1", "[::]:1", "10.0.0.1:1", "example.com:1", "localhost.example.com:1"}) {
+    const auto parsed = ParseWith({"--listen", listen});
+    EXPECT_THAT(std::string(parsed.status().message()), HasSubstr("--insecure on")) << listen;
+    EXPECT_TRUE(ParseWith({"--listen", listen, "--insecure", "on"}).ok()) << listen;
+    EXPECT_TRUE(ParseWith({"--listen", listen, "--tls-cert", "/c", "--tls-key", "/k"}).ok());
+  }
+}
+
+TEST(ServerFlagsTest, ProductionDemandsTlsAndIdentitiesAndHasNoReflection) {
+  const std::vector<std::string> tls = {"--tls-cert", "/c", "--tls-key", "/k"};
+  const auto with = [](std::vector<std::string> flags, const std::vector<std::string>& more) {
+    flags.insert(flags.end(), more.begin(), more.end());
+    return ParseWith(flags);
+  };
+  const std::vector<std::string> production = {"--profile", "production"};
+  EXPECT_THAT(std::string(ParseWith(production).status().message()), HasSubstr("--tls-cert"));
+  EXPECT_THAT(std::string(with(production, tls).status().message()), HasSubstr("--token-file"));
+  EXPECT_FALSE(with(production, {"--token-file", "/t"}).ok());
+  EXPECT_FALSE(with(production, {"--token-file", "/t", "--insecure", "on"}).ok());
+  for (const std::vector<std::string>& proof : std::vector<std::vector<std::string>>{
+           {"--token-file", "/t"},
+           {"--tls-client-ca", "/ca"},
+           {"--jwks-file", "/j", "--jwt-issuer", "i", "--jwt-audience", "a"}}) {
+    std::vector<std::string> flags = production;
+    flags.insert(flags.end(), tls.begin(), tls.end());
+    const auto parsed = with(flags, proof);
+    ASSERT_TRUE(parsed.ok()) << parsed.status();
+    EXPECT_FALSE(parsed->options.wire.reflection);
+    EXPECT_TRUE(parsed->options.auth.required());
+    flags.insert(flags.end(), {"--reflection", "on"});
+    EXPECT_TRUE(with(flags, proof)->options.wire.reflection);
+  }
+  EXPECT_TRUE(ParseWith({})->options.wire.reflection);
+  EXPECT_FALSE(ParseWith({})->options.auth.required());
+  EXPECT_FALSE(ParseWith({"--reflection", "off"})->options.wire.reflection);
+  EXPECT_FALSE(ParseWith({"--token-file", "/t"})->options.wire.reflection);
+}
+
+TEST(ServerFlagsTest, FlagsOfSecurityThatDoNotGoTogether) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> wrong = {
+      {{"--tls-cert", "/c"}, "--tls-cert:"},
+      {{"--tls-key", "/k"}, "--tls-key:"},
+      {{"--tls-client-ca", "/ca"}, "--tls-client-ca:"},
+      {{"--tls-client-auth", "maybe"}, "--tls-client-auth:"},
+      {{"--certificate-tenant", "t"}, "--certificate-tenant:"},
+      {{"--jwks-file", "/j"}, "--jwks-file:"},
+      {{"--jwks-file", "/j", "--jwt-issuer", "i"}, "--jwks-file:"},
+      {{"--jwt-issuer", "i"}, "--jwt-issuer:"},
+      {{"--jwt-audience", "a"}, "--jwt-audience:"},
+      {{"--jwt-clock-skew-seconds", "301"}, "--jwt-clock-skew-seconds:"},
+      {{"--token-file", "/t", "--reflection", "on"}, "--reflection:"},
+      {{"--token-file", "/t", "--open-health", "off"}, "--open-health:"},
+  };
+  for (const auto& [flags, message] : wrong) {
+    const auto parsed = ParseWith(flags);
+    ASSERT_TRUE(absl::IsInvalidArgument(parsed.status())) << message;
+    EXPECT_THAT(std::string(parsed.status().message()), HasSubstr(message));
   }
 }
 

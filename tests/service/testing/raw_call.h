@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace reprise::service::testing {
@@ -17,11 +18,14 @@ struct RawAnswer {
   std::string bytes;  // of all messages
 };
 
+using RawMetadata = std::vector<std::pair<std::string, std::string>>;
+
 // Sends one message and reads to the end.
 inline RawAnswer RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
-                         const std::string& message) {
+                         const std::string& message, const RawMetadata& metadata = {}) {
   grpc::GenericStub stub(channel);
   grpc::ClientContext context;
+  for (const auto& [key, value] : metadata) context.AddMetadata(key, value);
   grpc::CompletionQueue queue;
   auto call = stub.PrepareCall(&context, method, &queue);
   void* tag;
