@@ -17,7 +17,7 @@ import re
 from markdown_it import MarkdownIt
 
 RUN_LANGUAGES = {"sh", "console", "python"}
-_PROGRAMS = ("reprise", "reprised", "helm", "kubectl", "redis-cli", "redis-server", "curl", "grpcurl", "pip",
+_PROGRAMS = ("reprise", "reprised", "reprise-gateway", "helm", "kubectl", "redis-cli", "redis-server", "curl", "grpcurl", "pip",
              "python", "python3", "cmake", "docker", "git", "promtool", "envoy")
 _LOOKS_LIKE_A_COMMAND = re.compile(r"^(\$ |tools/\S+\.sh|(%s) (?!\[))" % "|".join(map(re.escape, _PROGRAMS)))
 _NOT_RUN = re.compile(r"<!-- not run: (.+?) -->\s*$", re.S)

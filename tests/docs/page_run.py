@@ -101,6 +101,9 @@ def _link_checkout(folder):
     programs.mkdir()
     (programs / "reprised").symlink_to(BUILD / "service" / "reprised")
     (programs / "reprise").symlink_to(BUILD / "clients" / "reprise")
+    gateway = programs / "reprise-gateway"
+    gateway.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m reprise_gateway.main "$@"\n')
+    gateway.chmod(0o755)
     for name in ("python", "python3"):
         # Not a link: Python finds its environment by the name under which it is called.
         wrapper = programs / name
@@ -114,7 +117,7 @@ def _environment(folder, ports):
     # The programs of the Python environment come last: they are not what a page means by `envoy` or `helm` alone.
     path = [folder / ".bin", environment["PATH"], pathlib.Path(sys.executable).parent]
     return environment | {"PATH": ":".join(map(str, path)), "REPRISE_SERVER": address, "REPRISE_LISTEN": address,
-                          "PYTHONPATH": str(ROOT / "clients" / "python" / "src")}
+                          "PYTHONPATH": ":".join(str(ROOT / "clients" / name / "src") for name in ("python", "gateway"))}
 
 
 class _Ports:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import time
 from typing import Any, AsyncIterator, Dict, Iterable, List, Optional, Sequence, Tuple, TypeVar
@@ -45,6 +46,7 @@ class AsyncConnection:
         self.timeout = timeout
         self.retry = retry
         self._token = token
+        self._plaintext: Sequence[str] = ()  # addresses that a token would reach unencrypted
         self._owned: List[runtime.Channel] = []
         self._channels: Dict[str, runtime.Channel] = {}
         self._multicallables: Dict[Tuple[str, str], Any] = {}
@@ -52,8 +54,10 @@ class AsyncConnection:
             self._channels["channel"] = channel
         else:
             servers = options.addresses(target)
-            if token is not None and tls is None and not allow_plaintext_token:
-                options.check_token_is_safe(servers)
+            if tls is None and not allow_plaintext_token:
+                self._plaintext = servers
+                if token is not None:
+                    options.check_token_is_safe(servers)
             credentials = tls.credentials() if tls is not None else None
             arguments = options.channel_options(retry.seconds > 0, len(servers),
                                                 keepalive_seconds, tls)
@@ -63,6 +67,14 @@ class AsyncConnection:
                 self._channels[address] = opened
                 self._owned.append(opened)
         self._chooser = Chooser(list(self._channels))
+
+    def with_token(self, token: options.Token) -> AsyncConnection:
+        """The same channels in somebody else's name; its close() leaves them open."""
+        options.check_token_is_safe(self._plaintext)
+        other = copy.copy(self)
+        other._token = token
+        other._owned = []
+        return other
 
     async def close(self) -> None:
         for channel in self._owned:

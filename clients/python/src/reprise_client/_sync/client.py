@@ -8,12 +8,13 @@ import pathlib
 from typing import (TYPE_CHECKING, Any, Iterator, List, Mapping, Optional, Sequence,
                     Union)
 
+from google.protobuf import wrappers_pb2
 from reprise_client import methods, names
 from reprise_client._sync import feeding, runtime
 from reprise_client._sync.connection import Connection, typed_errors
 from reprise_client._sync.generation import Generation
 from reprise_client._sync.session import Session
-from reprise_client.errors import AlreadyExists
+from reprise_client.errors import AlreadyExists, Unavailable
 from reprise_client.options import Retry, Tls, Token
 from reprise_client.progress import Progress
 from reprise_client.requests import (GenerateOptions, Prompt, SnapshotData, Ttl, build_request,
@@ -23,6 +24,12 @@ from reprise_client.v1 import generation_pb2, model_pb2, session_pb2
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+# Messages of one field, shaped as those of grpc.health.v1: `service` and `status`.
+_HEALTH = methods.Method("/grpc.health.v1.Health/Check", wrappers_pb2.StringValue,
+                         wrappers_pb2.Int32Value)
+_SERVING = 1
 
 
 class Client:
@@ -68,6 +75,21 @@ class Client:
 
     def close(self) -> None:
         self._connection.close()
+
+    def with_token(self, token: Token) -> Client:
+        """A client with this one's channels and another token, for servers that pass on who calls.
+        Needs no close()."""
+        other = Client.__new__(Client)
+        other._connection = self._connection.with_token(token)
+        return other
+
+    def serving(self) -> bool:
+        """Whether a server takes calls; False while it starts or drains. Needs no token."""
+        try:
+            answer = self._connection.call(_HEALTH, wrappers_pb2.StringValue())
+        except Unavailable:
+            return False
+        return answer.value == _SERVING
 
     # Generation.
 
