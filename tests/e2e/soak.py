@@ -31,7 +31,7 @@ from reprise_client.v1 import (generation_pb2, generation_pb2_grpc, session_pb2,
 
 VOCABULARY = 400  # ids that every model under test has; control tokens are below the first
 FIRST_TOKEN = 10
-GIVE_UP_SECONDS = 120  # for one turn with all its tries
+GIVE_UP_SECONDS = 300  # for one turn with all its tries
 
 
 class Violation(Exception):
@@ -81,7 +81,8 @@ class Settings:
 
 
 class Soak:
-    """`connect(i)` gives client i a channel to both servers and its metadata."""
+    """`connect(i)` gives client i a channel to both servers, its metadata, and its quota's reasons,
+    which nobody else may hear."""
 
     def __init__(self, settings, connect):
         self.settings = settings
@@ -110,13 +111,14 @@ class Soak:
     def connect(self, index):
         return self._connect(index)
 
-    def note(self, error):
+    def note(self, error, quota_reasons):
         """Counts an error, and raises if nothing that was done on purpose explains it."""
         reason, delay = details(error)
         self.errors[f"{error.code().name} {reason}".strip()] += 1
         if error.code() == grpc.StatusCode.CANCELLED and not reason:
             return reason, delay  # gRPC's own word for a server that was closing (docs/api.md)
-        if error.code() not in self.settings.expected:
+        if (error.code() not in self.settings.expected
+                or reason == "QUOTA_EXCEEDED" and reason not in quota_reasons):
             raise Violation(f"{error.code().name} {reason}: {error.details()}") from error
         return reason, delay
 
@@ -137,7 +139,7 @@ class _Client:
         self._soak = soak
         self._index = index
         self._random = random.Random(f"{soak.settings.seed}/{index}")
-        self._channel, self._metadata = soak.connect(index)
+        self._channel, self._metadata, self._quota_reasons = soak.connect(index)
         self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
         self._sessions = session_pb2_grpc.SessionServiceStub(self._channel)
 
@@ -172,7 +174,7 @@ class _Client:
                 reason, _ = details(error)
                 if reason in allowed:
                     return None, reason
-                _, delay = self._soak.note(error)
+                _, delay = self._soak.note(error, self._quota_reasons)
                 if time.monotonic() > give_up:
                     raise Violation(f"no answer for {GIVE_UP_SECONDS} s: {error.details()}") from error
                 await self._pause(delay)
@@ -241,7 +243,7 @@ class _Client:
                         raise Violation(f"{known.name}: {error.details()}, but not by us") from error
                     self._accept(known, request, commit, seen)
                     return
-                _, delay = self._soak.note(error)
+                _, delay = self._soak.note(error, self._quota_reasons)
                 if time.monotonic() > give_up:
                     raise Violation(f"{known.name}: no end of a turn for {GIVE_UP_SECONDS} s: "
                                     f"{error.details()}") from error
@@ -276,7 +278,7 @@ class _Client:
             seen, finished = await self._stream(
                 request, stop_after=self._random.randint(1, request.stop.max_tokens))
         except grpc.aio.AioRpcError as error:
-            self._soak.note(error)
+            self._soak.note(error, self._quota_reasons)
             finished = None
         if finished is not None:
             self._accept(known, request, finished.commit, seen)
@@ -299,7 +301,7 @@ class _Client:
                     # Then it was an earlier try of the second.
                     await self._complete(known, after)
                     return
-                _, delay = self._soak.note(error)
+                _, delay = self._soak.note(error, self._quota_reasons)
                 if time.monotonic() > give_up:
                     raise Violation(f"{known.name} stays busy: {error.details()}") from error
                 await self._pause(delay)
@@ -318,7 +320,7 @@ class _Client:
         try:
             await self._stream(request, stop_after, timeout)
         except grpc.aio.AioRpcError as error:
-            _, delay = self._soak.note(error)
+            _, delay = self._soak.note(error, self._quota_reasons)
             await self._pause(delay)
 
     async def _fork(self, _, known):
@@ -366,7 +368,7 @@ class _Client:
                 if len(seen) == count:
                     return seen
             except grpc.aio.AioRpcError as error:
-                _, delay = self._soak.note(error)
+                _, delay = self._soak.note(error, self._quota_reasons)
                 await self._pause(delay)
 
     async def check(self, known):

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Sets the scene for soak.py: two servers on one Redis, and what happens to them.
+"""Sets the scene for soak.py: two servers on one Redis, over TLS, with tokens and quotas, and what
+happens to them.
 
     soak_run.py [--clients 200] [--minutes 30] [--fault-seconds 30] [--seed 1]
 
@@ -13,6 +14,7 @@ import contextlib
 import json
 import pathlib
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,16 +23,20 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
 import grpc  # noqa: E402
+import grpc.aio  # noqa: E402
 import soak  # noqa: E402
 from local_redis import LocalRedis  # noqa: E402
 from redis_process import free_port  # noqa: E402
-from server_process import ServerProcess  # noqa: E402
+from server_process import BUILD, ServerProcess  # noqa: E402
 
 # To whichever server says that it is well.
 _CHANNEL = [("grpc.service_config", json.dumps({
     "loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}})),
             ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000),
-            ("grpc.use_local_subchannel_pool", 1)]
+            ("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", "soak.test")]
+
+
+_TENANTS = ["first", "second", "third", "limited"]
 
 
 class Scene:
@@ -44,7 +50,7 @@ class Scene:
         with contextlib.ExitStack() as stack:
             self.redis = stack.enter_context(LocalRedis(folder / "redis"))
             # Caches that are soon full, so that what grows on is a leak.
-            flags = ["--lease-seconds", 2, "--store-timeout-seconds", 5, "--io-threads", 16,
+            flags = [*self._secure(folder), "--lease-seconds", 2, "--store-timeout-seconds", 5, "--io-threads", 16,
                      "--prefix-cache-bytes", 32 << 20, "--host-cache-bytes", 32 << 20]
             self.steady = stack.enter_context(ServerProcess(
                 model_dir, folder / "steady", flags, self.redis.url, free_port()))
@@ -58,9 +64,32 @@ class Scene:
     def __exit__(self, *exc):
         self._stack.close()
 
-    def connect(self, _index):
+    def _secure(self, folder):
+        """Flags for a certificate of our own, and for a token per tenant. One has little to spend."""
+        certificate, key = folder / "server.pem", folder / "server.key"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj",
+                        "/CN=soak", "-addext", "subjectAltName=DNS:soak.test", "-keyout", key, "-out",
+                        certificate], check=True, capture_output=True)
+        self._credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
+        self._tokens = [subprocess.run(
+            [BUILD / "service" / "reprised", "token", "--id", tenant, "--tenant", tenant, "--file",
+             folder / "tokens"], check=True, capture_output=True, text=True).stdout.strip()
+                        for tenant in _TENANTS]
+        (folder / "tenants.json").write_text(json.dumps(
+            {"unlisted": "refuse", "tenants": {tenant: {} for tenant in _TENANTS} | {
+                "limited": {"requests_per_second": max(4, self._settings.clients / 10),
+                            "request_burst": 1}}}))
+        return ["--profile", "production", "--tls-cert", certificate, "--tls-key", key,
+                "--token-file", folder / "tokens", "--tenants-file", folder / "tenants.json"]
+
+    def connect(self, index):
+        """A client's channel, metadata, and the reasons that only its tenant may hear."""
+        tenant = index % len(_TENANTS)
         target = f"ipv4:{self.steady.address},{self.shaken.address}"
-        return grpc.aio.insecure_channel(target, options=_CHANNEL), ()
+        return (grpc.aio.secure_channel(target, self._credentials, options=_CHANNEL),
+                (("authorization", f"Bearer {self._tokens[tenant]}"),),
+                {"QUOTA_EXCEEDED"} if _TENANTS[tenant] == "limited" else set())
 
     async def shake(self, end):
         """Faults until `end`; all is up again when it returns."""

@@ -13,6 +13,7 @@ def test_no_turn_is_lost_or_doubled_and_every_state_is_where_its_tokens_are(mode
         report = asyncio.run(soak_run.run(scene, settings))
     assert report["actions"]["sessions checked"] > 0
     assert sum(report["faults"].values()) > 0
+    assert report["errors"].get("RESOURCE_EXHAUSTED QUOTA_EXCEEDED", 0) > 0
 
 
 def test_a_state_of_other_tokens_is_noticed(model_dir, tmp_path):
