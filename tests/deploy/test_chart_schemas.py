@@ -53,7 +53,7 @@ def refuse_unknown(schema):
 
 def validate(an_object):
     if an_object["apiVersion"].startswith("monitoring.coreos.com/"):
-        schema = refuse_unknown(json.loads((HERE / "crds" / f"{an_object['kind'].lower()}.json").read_text()))
+        schema = refuse_unknown(json.loads((HERE / "schemas" / f"{an_object['kind'].lower()}.json").read_text()))
         schema["properties"]["metadata"] = {"type": "object"}
         jsonschema.Draft202012Validator(schema).validate(an_object)
     else:
