@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +12,8 @@ import sys
 
 from document import output_matches
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 BUILD = pathlib.Path(os.environ.get("REPRISE_BUILD_DIR") or ROOT / "build" / "release").resolve()
 TIMEOUT_SECONDS = 300
 _PORT = re.compile(r"(?<=127\.0\.0\.1:)\d{4,5}\b|(?<=localhost:)\d{4,5}\b|(?<=--port )\d{4,5}\b|(?<=-p )\d{4,5}\b")
@@ -101,13 +103,13 @@ def _link_checkout(folder):
     programs.mkdir()
     (programs / "reprised").symlink_to(BUILD / "service" / "reprised")
     (programs / "reprise").symlink_to(BUILD / "clients" / "reprise")
-    gateway = programs / "reprise-gateway"
-    gateway.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m reprise_gateway.main "$@"\n')
-    gateway.chmod(0o755)
-    for name in ("python", "python3"):
-        # Not a link: Python finds its environment by the name under which it is called.
+    # Not a link: Python finds its environment by the name under which it is called.
+    wrappers = {"python": "", "python3": "", "reprise-gateway": "-m reprise_gateway.main"}
+    if shutil.which("grpcurl") is None:
+        wrappers["grpcurl"] = f'"{HERE / "grpcurl_stand_in.py"}"'
+    for name, arguments in wrappers.items():
         wrapper = programs / name
-        wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
         wrapper.chmod(0o755)
 
 
