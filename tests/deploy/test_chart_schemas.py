@@ -2,7 +2,6 @@
 
 import copy
 import json
-import pathlib
 import tarfile
 
 import jsonschema
@@ -12,8 +11,8 @@ import yaml
 
 from chart import EXAMPLES
 from helm import CHART
+from operator_schemas import SCHEMAS
 
-HERE = pathlib.Path(__file__).resolve().parent
 ALL_ON = {
     "metrics": {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True, "vllmAliases": True},
                 "dashboards": {"enabled": True}},
@@ -39,23 +38,9 @@ def objects(chart, request):
     return chart.render(example, **values)
 
 
-def refuse_unknown(schema):
-    """`schema` with objects that refuse properties that they do not name."""
-    if isinstance(schema, list):
-        return [refuse_unknown(s) for s in schema]
-    if not isinstance(schema, dict):
-        return schema
-    result = {key: refuse_unknown(value) for key, value in schema.items()}
-    if isinstance(result.get("properties"), dict) and "additionalProperties" not in result:
-        result["additionalProperties"] = False
-    return result
-
-
 def validate(an_object):
     if an_object["apiVersion"].startswith("monitoring.coreos.com/"):
-        schema = refuse_unknown(json.loads((HERE / "schemas" / f"{an_object['kind'].lower()}.json").read_text()))
-        schema["properties"]["metadata"] = {"type": "object"}
-        jsonschema.Draft202012Validator(schema).validate(an_object)
+        jsonschema.Draft202012Validator(SCHEMAS[an_object["kind"]]).validate(an_object)
     else:
         kubernetes_validate.validate(an_object, "1.37", strict=True)
 
