@@ -1,0 +1,88 @@
+"""Python client and gateway against a server with TLS, tenants' tokens and quotas."""
+
+import asyncio
+import json
+import subprocess
+
+import openai
+import pytest
+import reprise_client
+import requests
+from gateway_process import GatewayProcess
+from reprise_client import AsyncClient, Client, Retry, Tls
+from server_process import BUILD
+
+PROMPT = "The rain fell on the roof and"
+
+
+def openssl(folder, *arguments):
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def token(folder, tenant):
+    done = subprocess.run(
+        [str(BUILD / "service" / "reprised"), "token", "--id", f"{tenant}-1", "--tenant", tenant,
+         "--file", str(folder / "tokens")], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def secure(make_server, tmp_path):
+    """A server of two tenants, of whom "small" may ask twice a minute or so: (server, tls, tokens)."""
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    openssl(tmp_path, "req", "-x509", *key, "-days", "2", "-subj", "/CN=reprise", "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem")
+    tokens = {tenant: token(tmp_path, tenant) for tenant in ["acme", "small"]}
+    quota = {"acme": {}, "small": {"tokens_per_minute": 60}}
+    (tmp_path / "tenants.json").write_text(json.dumps({"unlisted": "refuse", "tenants": quota}))
+    server = make_server("secure", "--profile", "production", "--tls-cert", tmp_path / "cert.pem",
+                         "--tls-key", tmp_path / "key.pem", "--token-file", tmp_path / "tokens",
+                         "--tenants-file", tmp_path / "tenants.json")
+    return server, Tls(ca=str(tmp_path / "cert.pem")), tokens
+
+
+def test_both_clients(secure):
+    server, tls, tokens = secure
+    with Client(server.address, tls=tls, token=tokens["acme"]) as client:
+        client.create_session("s")
+        answer = client.generate(PROMPT, session="s", max_tokens=3, resumable=True).result()
+        assert answer.ids
+        with client.with_token(tokens["small"]) as other:
+            with pytest.raises(reprise_client.NotFound):
+                other.get_session("s")
+        assert client.get_session("s").token_count == answer.finished.commit.token_count
+    for wrong in ["", "nonsense"]:
+        with Client(server.address, tls=tls, token=wrong or None) as client:
+            with pytest.raises(reprise_client.Unauthenticated) as caught:
+                client.list_models()
+            assert caught.value.reason
+    with Client(server.address, retry=Retry(0)) as plain:
+        with pytest.raises(reprise_client.Unavailable):
+            plain.list_models()
+
+    async def work():
+        async with AsyncClient(server.address, tls=tls, token=lambda: tokens["acme"]) as client:
+            return await client.get_session("s")
+
+    assert asyncio.run(work()).name == "sessions/s"
+
+
+def test_the_gateway_passes_on_who_calls(secure, tmp_path):
+    server, tls, tokens = secure
+    with GatewayProcess(server.address, tmp_path / "gateway", "--server-ca", tls.ca) as gateway:
+        assert requests.get(f"{gateway.root}/health", timeout=10).status_code == 200
+        api = lambda key: openai.OpenAI(base_url=gateway.url, api_key=key, max_retries=0)
+        ask = lambda key, **extra: api(key).completions.create(
+            model="test", prompt=PROMPT, max_tokens=40, temperature=0,
+            extra_body={"ignore_eos": True, **extra})
+        assert ask(tokens["acme"], session="s").choices[0].session_version > 1
+        with pytest.raises(openai.NotFoundError):
+            ask(tokens["small"], fork="s")
+        with pytest.raises(openai.AuthenticationError):
+            ask("nonsense")
+        with pytest.raises(openai.RateLimitError) as caught:
+            for _ in range(3):
+                ask(tokens["small"])
+        assert int(caught.value.response.headers["Retry-After"]) >= 1
+        assert caught.value.code == "quota_exceeded"
+        assert ask(tokens["acme"]).choices[0].text
