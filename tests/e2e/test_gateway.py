@@ -13,6 +13,10 @@ import requests
 from gateway_process import SOURCES, GatewayProcess
 from server_process import ROOT
 
+sys.path[:0] = [str(path) for path in SOURCES]
+
+from reprise_gateway.sampling import seed_of_choice  # noqa: E402
+
 PROMPT = "The rain fell on the roof and"
 COLD = {"temperature": 0, "extra_body": {"ignore_eos": True}}
 
@@ -121,7 +125,7 @@ def test_several_prompts_and_choices(api, client):
                                     max_tokens=6, temperature=1.0)
     assert [c.index for c in answer.choices] == [0, 1, 2, 3]
     single = [client.generate(p, max_tokens=6, temperature=1.0, seed=s).result()
-              for p in (PROMPT, "Once upon") for s in (9, 10)]
+              for p in (PROMPT, "Once upon") for s in (9, seed_of_choice(9, 1))]
     assert [c.text for c in answer.choices] == [r.text for r in single]
     usages = [r.finished.usage for r in single]
     assert answer.usage.prompt_tokens == usages[0].prompt_tokens + usages[2].prompt_tokens
@@ -134,9 +138,14 @@ def test_several_prompts_and_choices(api, client):
     assert texts[:2] == [r.text for r in single[:2]]
 
 
+def test_seeds_of_choices():
+    # The first output of SplitMix64 that was seeded with 0, as its authors give it.
+    assert seed_of_choice(0, 0) == 0 and seed_of_choice(0, 1) == 0xE220A8397B1DCDAF
+
+
 def test_best_of(api, client):
-    runs = [client.generate(PROMPT, max_tokens=8, temperature=1.2, seed=s, logprobs=True).result()
-            for s in range(3, 9)]
+    runs = [client.generate(PROMPT, max_tokens=8, temperature=1.2, seed=seed_of_choice(3, i),
+                            logprobs=True).result() for i in range(6)]
     mean = lambda run: sum(t.logprob for t in run.logprobs) / len(run.logprobs)
     best = sorted(runs, key=mean, reverse=True)[:2]
     answer = api.completions.create(model="test", prompt=PROMPT, max_tokens=8, temperature=1.2,

@@ -82,8 +82,19 @@ def seeds_of(options: GenerateOptions, count: int) -> List[GenerateOptions]:
         own = options.copy()
         seed = options.get("seed")
         if seed is not None:
-            own["seed"] = (seed + i) % SEEDS
+            own["seed"] = seed_of_choice(seed, i)
         if i > 0 and own.get("request_id"):
             own["request_id"] = f"{own['request_id']}.{i}"
         several.append(own)
     return several
+
+
+def seed_of_choice(seed: int, choice: int) -> int:
+    """Choice 0 has the request's seed, the others ones that are far from it: the finalizer of
+    SplitMix64 (Steele et al. 2014), so that neighbouring seeds do not share answers."""
+    if choice == 0:
+        return seed
+    mixed = (seed + choice * 0x9E3779B97F4A7C15) % SEEDS
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 % SEEDS
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB % SEEDS
+    return mixed ^ mixed >> 31
