@@ -67,6 +67,30 @@ def test_both_clients(secure):
     assert asyncio.run(work()).name == "sessions/s"
 
 
+def test_certificates_of_clients(make_server, tmp_path):
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    for name in ["server", "ours", "strangers"]:
+        openssl(tmp_path, "req", "-x509", *key, "-subj", f"/CN={name}", "-addext",
+                "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", f"{name}.key", "-out",
+                f"{name}.pem")
+    file = lambda name: str(tmp_path / name)
+    server = make_server("mutual", "--tls-cert", file("server.pem"), "--tls-key",
+                         file("server.key"), "--tls-client-ca", file("ours.pem"),
+                         "--certificate-tenant", "acme")
+    shown = lambda name: Tls(ca=file("server.pem"), certificate=file(f"{name}.pem"),
+                             key=file(f"{name}.key"))
+    with Client(server.address, tls=shown("ours")) as client:
+        assert client.generate(PROMPT, max_tokens=2).result().ids
+    for wrong in [shown("strangers"), Tls(ca=file("server.pem"))]:
+        with Client(server.address, tls=wrong, retry=Retry(0)) as client:
+            with pytest.raises(reprise_client.Unavailable):
+                client.list_models()
+    with GatewayProcess(server.address, tmp_path / "gateway", "--server-ca", file("server.pem"),
+                        "--server-cert", file("ours.pem"), "--server-key",
+                        file("ours.key")) as gateway:
+        assert requests.get(f"{gateway.url}/models", timeout=30).json()["data"][0]["id"] == "test"
+
+
 def test_the_gateway_passes_on_who_calls(secure, tmp_path):
     server, tls, tokens = secure
     with GatewayProcess(server.address, tmp_path / "gateway", "--server-ca", tls.ca) as gateway:

@@ -106,7 +106,7 @@ def test_a_killed_server_that_comes_back(make_server, durability):
     server = make_server("killed")
     options = dict(temperature=0.9, seed=3, **LONG)
     if durability:
-        options.update(durability=durability, checkpoint_tokens=16)
+        options.update(durability=durability, checkpoint_tokens=48)
     with TcpProxy(server.address) as proxy, Client(proxy.address, retry=PATIENT) as client:
         whole = client.generate(PROMPT, **{**options, "durability": "", "checkpoint_tokens": 0})
         whole = whole.result()
