@@ -1,7 +1,10 @@
 #include "state_store/internal/local_store.h"
 
+#include <sys/random.h>
+
 #include <algorithm>
-#include <random>
+#include <array>
+#include <cerrno>
 #include <utility>
 
 #include "absl/base/internal/raw_logging.h"
@@ -38,9 +41,16 @@ absl::Status CheckPayloads(const Snapshot& snapshot) {
 }
 
 std::string MakeFreshId() {
-  std::random_device device;
+  // Not std::random_device: making one asks the processor what it can do, which costs a virtual
+  // machine tens of microseconds.
+  std::array<unsigned char, 16> bytes{};
+  for (size_t have = 0; have < bytes.size();) {
+    const ssize_t n = ::getrandom(bytes.data() + have, bytes.size() - have, 0);
+    if (n > 0) have += static_cast<size_t>(n);
+    ABSL_RAW_CHECK(n > 0 || errno == EINTR, "the system gives no random bytes");
+  }
   std::string id;
-  for (int i = 0; i < 4; ++i) absl::StrAppend(&id, absl::Hex(device(), absl::kZeroPad8));
+  for (const unsigned char byte : bytes) absl::StrAppend(&id, absl::Hex(byte, absl::kZeroPad2));
   return id;
 }
 

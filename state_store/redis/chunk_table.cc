@@ -240,10 +240,32 @@ absl::Status ChunkTable::Replace(const PinScope& scope, Piece& piece, Progress& 
   return CorruptChunk(piece.ref.digest, "is damaged and is described otherwise");
 }
 
+absl::Status ChunkTable::Prepare(const std::vector<Piece*>& puts, const std::vector<Piece*>& pins,
+                                 PreparedChunks& rest) const {
+  for (Piece* piece : puts) {
+    RETURN_IF_ERROR(Encode(*piece));
+    if (piece->encoded.codec != ChunkCodec::kRaw) {
+      rest.encoded.push_back(std::move(piece->encoded.stored));
+    }
+    const std::string_view stored =
+        piece->encoded.codec == ChunkCodec::kRaw ? piece->raw : rest.encoded.back();
+    rest.keys.push_back(piece->key);
+    rest.headers.push_back(piece->header);
+    rest.puts.push_back(
+        {.arguments = {"HSETNX", piece->key, "d"}, .tail = stored, .key = piece->key});
+  }
+  for (const Piece* piece : pins) {
+    rest.keys.push_back(piece->key);
+    rest.headers.push_back(HeaderOf(piece->key, piece->ref));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<uint64_t> ChunkTable::Store(const PinScope& scope,
                                            const std::vector<std::string_view>& payloads,
                                            std::vector<SnapshotPart>& parts,
-                                           Replication* replication) {
+                                           Replication* replication, const SnapshotManifest* there,
+                                           PreparedChunks* rest) {
   std::vector<std::string_view> chunks;
   std::vector<size_t> ends(parts.size());  // of each part's chunks in `chunks`
   for (size_t p = 0; p < parts.size(); ++p) {
@@ -262,6 +284,12 @@ absl::StatusOr<uint64_t> ChunkTable::Store(const PinScope& scope,
   std::map<Sha256Digest, size_t> index;
   std::vector<size_t> piece_of(count);
   Progress progress{replication};
+  std::map<Sha256Digest, const ChunkRef*> known;
+  if (there != nullptr) {
+    for (const SnapshotPart& part : there->parts) {
+      for (const ChunkRef& ref : part.chunks) known[ref.digest] = &ref;
+    }
+  }
   // While the bytes of one batch are on their way, the next one is named, and asked for.
   std::vector<Piece*> puts, pins, damaged;
   absl::Status stored = absl::OkStatus();
@@ -278,8 +306,14 @@ absl::StatusOr<uint64_t> ChunkTable::Store(const PinScope& scope,
       piece.ref.digest = name.digest;
       piece.ref.checksum = name.checksum;
       piece.raw = namer.chunks()[next];
-      pins.push_back(&piece);
       bytes += piece.raw.size();
+      const auto at = known.find(name.digest);
+      if (at != known.end()) piece.ref = *at->second;
+      (there == nullptr || at != known.end() ? pins : puts).push_back(&piece);
+    }
+    if (rest != nullptr && next == count) {
+      stored = Prepare(puts, pins, *rest);
+      break;
     }
     stored = Exchange(scope, puts, pins, progress);
     std::erase_if(puts, [](const Piece* piece) { return !piece->missing; });
@@ -365,6 +399,29 @@ void ChunkTable::Unpin(const PinScope& scope, const SnapshotManifest& manifest) 
   REPRISE_FAULT_POINT("redis.let_go.done");
 }
 
+std::vector<Command> ChunkTable::UnpinCommands(const PinScope& scope,
+                                               const SnapshotManifest& manifest,
+                                               const std::string& session_key,
+                                               const std::string& rev) const {
+  const std::string hold = keys_.Hold(scope.tenant, scope.pin);
+  std::vector<Command> commands;
+  commands.push_back(EvalKeys(kLeaveHold, {session_key, hold}, {rev, std::string(scope.user)}));
+  for (const ChunkRef& ref : DistinctChunks(manifest)) {
+    commands.push_back(EvalKeys(kUnpinLeft,
+                                {keys_.Chunk(scope.tenant, ref.digest), session_key, hold},
+                                {std::string(scope.pin), rev}));
+  }
+  return commands;
+}
+
+void ChunkTable::Discard(const PreparedChunks& prepared, Deadline deadline) {
+  std::vector<Command> commands;
+  for (const Command& put : prepared.puts) {
+    commands.push_back(Eval(kUnpinChunk, put.key, {"none", ""}));
+  }
+  for (const Answer& answer : client_.Run(commands, deadline)) answer.reply.status().IgnoreError();
+}
+
 void ChunkTable::UnpinPieces(const PinScope& scope, const std::vector<Piece>& pieces) {
   int64_t freed = 0;
   for (size_t begin = 0; begin < pieces.size(); begin += kBatchCommands) {
@@ -410,7 +467,7 @@ absl::StatusOr<std::vector<std::string>> ChunkTable::Read(std::string_view tenan
   std::vector<Place> places;
   std::vector<std::string> payloads(manifest.parts.size());
   for (size_t p = 0; p < manifest.parts.size(); ++p) {
-    payloads[p].reserve(manifest.parts[p].byte_length);
+    if (manifest.parts[p].chunks.size() > 1) payloads[p].reserve(manifest.parts[p].byte_length);
     for (const ChunkRef& ref : manifest.parts[p].chunks) places.push_back({&ref, p});
   }
   for (size_t begin = 0; begin < places.size();) {
@@ -440,7 +497,12 @@ absl::StatusOr<std::vector<std::string>> ChunkTable::Read(std::string_view tenan
       if (!raw.ok()) {
         return Prefixed(raw.status(), Cat("part \"", manifest.parts[places[i].part].name, "\""));
       }
-      payloads[places[i].part] += *raw;
+      std::string& payload = payloads[places[i].part];
+      if (manifest.parts[places[i].part].chunks.size() == 1) {
+        payload = *std::move(raw);
+      } else {
+        payload += *raw;
+      }
     }
     begin = end;
   }

@@ -11,6 +11,7 @@
 #define REPRISE_STATE_STORE_REDIS_CHUNK_TABLE_H_
 
 #include <cstdint>
+#include <deque>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,14 @@ struct PinScope {
   Deadline deadline;
 };
 
+// Chunks that are to be stored, pinned and named in one round trip.
+struct PreparedChunks {
+  std::vector<std::string> keys;
+  std::vector<std::string> headers;  // headers[i] belongs to keys[i]
+  std::vector<Command> puts;         // the bytes of those that may be missing; to be sent in front
+  std::deque<std::string> encoded;   // what `puts` borrow beside the payloads
+};
+
 // Thread-safe. Everything passed to the constructor is borrowed.
 class ChunkTable {
  public:
@@ -41,10 +50,14 @@ class ChunkTable {
       : client_(client), keys_(keys), options_(options), known_(known) {}
 
   // Stores what the tenant has not, pins all of it, and fills parts[i].chunks from payloads[i].
-  // Returns the oldest stamp of pins and hold, 0 without chunks. Lets go again on failure.
+  // Returns the oldest stamp of pins and hold, 0 without any. Lets go again on failure.
+  // With `rest` the last chunks are neither stored nor pinned, but prepared for kCommit, and
+  // `there` names what is taken to be in Redis already: of all others the bytes are sent unasked.
   absl::StatusOr<uint64_t> Store(const PinScope& scope,
                                  const std::vector<std::string_view>& payloads,
-                                 std::vector<SnapshotPart>& parts, Replication* replication);
+                                 std::vector<SnapshotPart>& parts, Replication* replication,
+                                 const SnapshotManifest* there = nullptr,
+                                 PreparedChunks* rest = nullptr);
   // Uses a pin that is there: its stamp, or 0 if there is no hold on it.
   absl::StatusOr<uint64_t> Share(const PinScope& scope);
   // Pins chunks that are there. DATA_LOSS (kCorruptChunk) if one is missing or damaged.
@@ -52,6 +65,12 @@ class ChunkTable {
   // Leaves the pin; if nobody uses it any more, unpins, and removes what has no pin then. Failures
   // leave work for CollectGarbage.
   void Unpin(const PinScope& scope, const SnapshotManifest& manifest);
+  // The same as commands that do nothing unless the session at `session_key` has the revision
+  // `rev`; the first answers -1 then. To be run in their order.
+  std::vector<Command> UnpinCommands(const PinScope& scope, const SnapshotManifest& manifest,
+                                     const std::string& session_key, const std::string& rev) const;
+  // Takes away bytes of `prepared` that came to be in Redis and that nobody pinned.
+  void Discard(const PreparedChunks& prepared, Deadline deadline);
 
   // The raw bytes of all parts, verified. DATA_LOSS (kCorruptChunk).
   absl::StatusOr<std::vector<std::string>> Read(std::string_view tenant,
@@ -75,6 +94,8 @@ class ChunkTable {
   // `pins`. What is there now is not `missing` any more.
   absl::Status Exchange(const PinScope& scope, const std::vector<Piece*>& puts,
                         const std::vector<Piece*>& pins, Progress& progress);
+  absl::Status Prepare(const std::vector<Piece*>& puts, const std::vector<Piece*>& pins,
+                       PreparedChunks& rest) const;
   // Puts that may replace bytes, through a script.
   absl::Status Replace(const PinScope& scope, Piece& piece, Progress& progress);
   // Whether it was the last one.

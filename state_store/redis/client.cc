@@ -52,6 +52,17 @@ Command Eval(const Script& script, std::string key, std::vector<std::string> arg
   return command;
 }
 
+Command EvalKeys(const Script& script, std::vector<std::string> keys,
+                 std::vector<std::string> arguments) {
+  Command command;
+  command.arguments = {"EVALSHA", script.sha1(), Cat(keys.size())};
+  command.key = keys.front();
+  std::move(keys.begin(), keys.end(), std::back_inserter(command.arguments));
+  std::move(arguments.begin(), arguments.end(), std::back_inserter(command.arguments));
+  command.script = &script;
+  return command;
+}
+
 // Between the tries of one Run.
 struct Client::Try {
   std::vector<Answer>& answers;

@@ -51,6 +51,9 @@ struct Command {
 
 Command Eval(const Script& script, std::string key, std::vector<std::string> arguments,
              std::string_view tail = {});
+// Of several keys, at least one; outside clusters only. The first one decides.
+Command EvalKeys(const Script& script, std::vector<std::string> keys,
+                 std::vector<std::string> arguments);
 
 struct Answer {
   absl::StatusOr<Reply> reply = absl::UnknownError("not run");

@@ -14,10 +14,12 @@ namespace reprise::state_store::redis {
 namespace {
 
 // Commands are encoded when no more than this waits to be sent.
-constexpr size_t kSendAhead = 256 << 10;
+constexpr size_t kSendAhead = 512 << 10;
 constexpr size_t kReadBytes = 64 << 10;
 // Arguments at least so long are not copied before they are sent.
 constexpr size_t kInPlaceBytes = 8 << 10;
+// Of one write.
+constexpr size_t kMostParts = 16;
 
 // `failure` of the transport, as it concerns one command: the mark that MakeRedisError puts on is
 // taken off and put on anew.
@@ -43,8 +45,9 @@ struct Connection::Progress {
   std::string out{};
   size_t out_sent = 0;
   std::deque<Segment> segments{};  // not wholly sent
-  size_t large_sent = 0;           // of the first segment, if it is a large one
-  uint64_t queued_bytes = 0;       // of all encoded commands
+  std::vector<std::string_view> parts{};
+  size_t large_sent = 0;      // of the first segment, if it is a large one
+  uint64_t queued_bytes = 0;  // of all encoded commands
   uint64_t sent_bytes = 0;
   std::deque<uint64_t> ends{};  // of the encoded commands not wholly sent, in queued_bytes
   size_t encoded = 0;           // commands
@@ -85,21 +88,36 @@ struct Connection::Progress {
     ++encoded;
   }
 
-  std::string_view NextBytes() const {
-    const Segment& first = segments.front();
-    if (first.large.data() != nullptr) return first.large.substr(large_sent);
-    return std::string_view(out).substr(out_sent, first.out_end - out_sent);
+  // What is to be sent next, in `parts`; how many bytes that is.
+  size_t NextParts(std::vector<std::string_view>& parts) const {
+    parts.clear();
+    size_t bytes = 0, from = out_sent;
+    for (const Segment& segment : segments) {
+      if (segment.large.data() != nullptr) {
+        parts.push_back(segment.large.substr(parts.empty() ? large_sent : 0));
+      } else {
+        parts.push_back(std::string_view(out).substr(from, segment.out_end - from));
+        from = segment.out_end;
+      }
+      bytes += parts.back().size();
+      if (parts.size() == kMostParts) break;
+    }
+    return bytes;
   }
 
   void Sent(size_t n) {
     sent_bytes += n;
-    const bool whole = n == NextBytes().size();
-    if (segments.front().large.data() != nullptr) {
-      large_sent = whole ? 0 : large_sent + n;
-    } else {
-      out_sent += n;
+    while (!segments.empty()) {
+      const Segment& first = segments.front();
+      const bool large = first.large.data() != nullptr;
+      const size_t left = large ? first.large.size() - large_sent : first.out_end - out_sent;
+      const size_t taken = std::min(n, left);
+      (large ? large_sent : out_sent) += taken;
+      n -= taken;
+      if (taken < left) break;
+      large_sent = 0;
+      segments.pop_front();
     }
-    if (whole) segments.pop_front();
     for (; !ends.empty() && ends.front() <= sent_bytes; ends.pop_front()) ++sent;
   }
 };
@@ -111,13 +129,13 @@ absl::StatusOr<bool> Connection::SendSome(const std::vector<Arguments>& commands
       p.Encode(commands[p.encoded]);
     }
     if (p.segments.empty()) return progress;
-    const std::string_view bytes = p.NextBytes();
-    ASSIGN_OR_RETURN(const size_t n, socket_->TryWrite(bytes));
+    const size_t bytes = p.NextParts(p.parts);
+    ASSIGN_OR_RETURN(const size_t n, socket_->TryWriteAll(p.parts));
     if (n > 0) p.Sent(n);
     REPRISE_FAULT_POINT("redis.connection.sent");
     progress = progress || n > 0;
     // What the server does not take now it may take after its answers have been read.
-    if (n < bytes.size()) return progress;
+    if (n < bytes) return progress;
   }
 }
 

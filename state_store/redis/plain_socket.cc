@@ -5,9 +5,11 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -19,6 +21,9 @@
 
 namespace reprise::state_store::redis {
 namespace {
+
+// Of one TryWriteAll.
+constexpr size_t kMostParts = 16;
 
 absl::Status Closed(std::string_view problem) {
   return MakeRedisError(RedisError::kClosed, Outcome::kUnknown, problem);
@@ -151,6 +156,23 @@ absl::StatusOr<size_t> PlainSocket::TryRead(absl::Span<char> buffer) {
 absl::StatusOr<size_t> PlainSocket::TryWrite(std::string_view bytes) {
   for (;;) {
     const ssize_t n = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (n >= 0) return static_cast<size_t>(n);
+    if (errno == EAGAIN || errno == EWOULDBLOCK) return 0;
+    if (errno != EINTR) return Closed(ErrnoText(errno));
+  }
+}
+
+absl::StatusOr<size_t> PlainSocket::TryWriteAll(absl::Span<const std::string_view> parts) {
+  std::array<iovec, kMostParts> vectors{};
+  const size_t count = std::min(parts.size(), vectors.size());
+  for (size_t i = 0; i < count; ++i) {
+    vectors[i] = {const_cast<char*>(parts[i].data()), parts[i].size()};
+  }
+  msghdr message{};
+  message.msg_iov = vectors.data();
+  message.msg_iovlen = count;
+  for (;;) {
+    const ssize_t n = ::sendmsg(fd_.get(), &message, MSG_NOSIGNAL);
     if (n >= 0) return static_cast<size_t>(n);
     if (errno == EAGAIN || errno == EWOULDBLOCK) return 0;
     if (errno != EINTR) return Closed(ErrnoText(errno));

@@ -22,6 +22,7 @@ class PlainSocket final : public Socket {
 
   absl::StatusOr<size_t> TryRead(absl::Span<char> buffer) override;
   absl::StatusOr<size_t> TryWrite(std::string_view bytes) override;
+  absl::StatusOr<size_t> TryWriteAll(absl::Span<const std::string_view> parts) override;
   absl::Status Wait(bool for_writing, Deadline deadline) override;
   bool HasUnsent() const override { return false; }
 

@@ -16,8 +16,9 @@
 namespace reprise::state_store::redis {
 namespace {
 
-constexpr int kPinAttempts = 3;
 constexpr int kMaxReplicas = 16;
+// Of record_cache.h.
+constexpr size_t kKnownRecords = 1024;
 
 absl::Status CheckOptions(const RedisStoreOptions& options) {
   const auto refuse = [](std::string_view what) {
@@ -38,6 +39,11 @@ absl::Status CheckOptions(const RedisStoreOptions& options) {
 
 std::string NewToken() { return MakeFreshId(); }
 
+absl::Status LostAnswer(std::string_view session_id) {
+  return MakeRedisError(RedisError::kClosed, Outcome::kUnknown,
+                        Cat("an answer about session ", session_id, " was lost"));
+}
+
 absl::StatusOr<std::unique_ptr<RedisStore>> RedisStore::Create(const RedisStoreOptions& options) {
   RETURN_IF_ERROR(CheckOptions(options));
   ASSIGN_OR_RETURN(const Address address, ParseAddress(options.client.url));
@@ -54,7 +60,9 @@ StoreImpl::StoreImpl(const RedisStoreOptions& options, std::unique_ptr<Client> c
       keys_(options.key_prefix),
       client_(std::move(client)),
       chunks_(*client_, keys_, options_.store, options_.known_chunks.get()),
-      release_delay_(is_cluster ? options.cluster_release_delay : absl::ZeroDuration()) {}
+      is_cluster_(is_cluster),
+      release_delay_(is_cluster ? options.cluster_release_delay : absl::ZeroDuration()),
+      records_(kKnownRecords) {}
 
 // What still waits to be let go of is found by CollectGarbage.
 StoreImpl::~StoreImpl() = default;
@@ -70,10 +78,7 @@ CommitRequest StoreImpl::MakeRequest(std::string_view tenant, std::string_view s
           Now()};
 }
 
-absl::StatusOr<ApplyResult> StoreImpl::Apply(std::string_view tenant, std::string_view session_id,
-                                             const Change& change, Deadline deadline,
-                                             Replication* replication) {
-  const std::string key = keys_.Session(tenant, session_id);
+std::vector<std::string> StoreImpl::ApplyArguments(const Change& change) const {
   const int64_t longest = absl::ToInt64Microseconds(options_.pin_grace / 4);
   std::vector<std::string> arguments = {change.expected_rev,
                                         change.new_rev,
@@ -87,10 +92,23 @@ absl::StatusOr<ApplyResult> StoreImpl::Apply(std::string_view tenant, std::strin
     arguments.push_back(field);
     arguments.push_back(value);
   }
+  return arguments;
+}
+
+absl::StatusOr<ApplyResult> StoreImpl::Apply(std::string_view tenant, std::string_view session_id,
+                                             const Change& change, Deadline deadline,
+                                             Replication* replication) {
+  const std::string key = keys_.Session(tenant, session_id);
   REPRISE_FAULT_POINT("redis.apply.ready");
   const Answer answer =
-      client_->Run(Eval(kApplySession, key, std::move(arguments)), deadline, replication);
+      client_->Run(Eval(kApplySession, key, ApplyArguments(change)), deadline, replication);
   REPRISE_FAULT_POINT("redis.apply.done");
+  return ReadApplied(key, session_id, answer);
+}
+
+absl::StatusOr<ApplyResult> StoreImpl::ReadApplied(const std::string& key,
+                                                   std::string_view session_id,
+                                                   const Answer& answer) const {
   RETURN_IF_ERROR(answer.reply.status());
   ASSIGN_OR_RETURN(const auto* reply, answer.reply->Array("apply_session", 1));
   ApplyResult result;
@@ -126,23 +144,24 @@ absl::StatusOr<Session> StoreImpl::Mutate(std::string_view tenant, std::string_v
                                           const Wanted& wanted, const Planner& planner,
                                           const PinUse& use, const Change& change,
                                           Deadline deadline, Replication* replication,
-                                          bool* stale_pins) {
+                                          bool* stale_pins, const Loaded* known) {
   ReleaseDue(/*all=*/false);
   const std::string key = keys_.Session(tenant, session_id);
   bool unsure = false;
   for (;;) {
-    ASSIGN_OR_RETURN(const Loaded loaded, Load(tenant, session_id, wanted, deadline));
+    Loaded loaded;
+    if (known != nullptr) {
+      loaded = *std::exchange(known, nullptr);
+    } else {
+      ASSIGN_OR_RETURN(loaded, Load(tenant, session_id, wanted, deadline));
+    }
     SessionIndex index;
     if (loaded.exists) {
       RETURN_IF_ERROR(AddToIndex(loaded.record, loaded.manifests, loaded.requests, index));
     }
     absl::StatusOr<Plan> plan = planner(index);
     if (plan.ok() && plan->mutation.ops.empty()) return std::move(plan->session);
-    if (unsure) {
-      // Our change may have been carried out, and then been followed by another's.
-      return MakeRedisError(RedisError::kClosed, Outcome::kUnknown,
-                            Cat("an answer about session ", session_id, " was lost"));
-    }
+    if (unsure) return LostAnswer(session_id);
     RETURN_IF_ERROR(plan.status());
 
     SessionRecord record = loaded.record;
@@ -163,6 +182,13 @@ absl::StatusOr<Session> StoreImpl::Mutate(std::string_view tenant, std::string_v
                      Apply(tenant, session_id, next, deadline, replication));
     if (result.what == Applied::kDone ||
         (erases && result.what == Applied::kConflict && result.gone && result.unsure)) {
+      if (!erases) {
+        for (const Op& op : plan->mutation.ops) {
+          const auto* put = std::get_if<PutSnapshot>(&op);
+          if (put != nullptr) loaded.manifests[put->manifest->snapshot_id] = put->manifest;
+        }
+        Remember(key, next.new_rev, record, loaded.manifests);
+      }
       if (replication == nullptr || CheckReplicas(*replication).ok()) {
         LetGo(tenant, session_id, dropped, result.let_go, deadline);
       }
@@ -178,6 +204,12 @@ absl::StatusOr<Session> StoreImpl::Mutate(std::string_view tenant, std::string_v
                             Cat("session ", session_id, " kept changing"));
     }
   }
+}
+
+void StoreImpl::Remember(const std::string& key, const std::string& rev,
+                         const SessionRecord& record, const Manifests& manifests) {
+  const auto head = manifests.find(record.session.head_snapshot_id);
+  records_.Put(key, {rev, record, head == manifests.end() ? nullptr : head->second});
 }
 
 void StoreImpl::LetGo(std::string_view tenant, std::string_view session_id,
@@ -210,111 +242,6 @@ void StoreImpl::ReleaseDue(bool all) {
     chunks_.Unpin(
         {release.tenant, release.session_id, release.use.pin, release.use.user, NewDeadline()},
         *release.manifest);
-  }
-}
-
-Replication StoreImpl::ReplicationFor(const CommitOptions& options) const {
-  const int asked = options.replicas < 0 ? options_.sync_replicas : options.replicas;
-  const int replicas = options.durability == Durability::kSync ? asked : 0;
-  return {replicas, options_.sync_timeout, replicas};
-}
-
-absl::Status StoreImpl::CheckReplicas(const Replication& replication) const {
-  if (replication.reached >= replication.replicas) return absl::OkStatus();
-  return MakeRedisError(RedisError::kUnready, Outcome::kUnknown,
-                        Cat("the master has it, but of ", replication.replicas, " replicas only ",
-                            replication.reached));
-}
-
-absl::Status StoreImpl::WaitForReplicas(std::string_view tenant, std::string_view session_id,
-                                        Replication replication, Deadline deadline) {
-  if (replication.replicas == 0) return absl::OkStatus();
-  // WAIT counts what its own connection wrote, so something has to be written.
-  const std::string key = keys_.Session(tenant, session_id);
-  const Answer answer =
-      client_->Run({.arguments = {"HINCRBY", key, "synced", "1"}, .tail = {}, .key = key}, deadline,
-                   &replication);
-  RETURN_IF_ERROR(answer.reply.status());
-  return CheckReplicas(replication);
-}
-
-absl::StatusOr<Session> StoreImpl::PutAndCommit(std::string_view tenant,
-                                                std::string_view session_id,
-                                                uint64_t expected_version, const Snapshot& snapshot,
-                                                const CommitOptions& options) {
-  RETURN_IF_ERROR(ValidateTenant(tenant));
-  RETURN_IF_ERROR(ValidateNewManifest(snapshot.manifest));
-  RETURN_IF_ERROR(CheckPayloads(snapshot));
-  if (options.replicas > kMaxReplicas) {
-    return MakeStoreError(StoreError::kInvalidArgument,
-                          Cat("replicas must be at most ", kMaxReplicas));
-  }
-  const Deadline deadline = NewDeadline();
-  CommitRequest request = MakeRequest(tenant, session_id, expected_version, options.request_id);
-  request.note = options.note;
-  request.now = std::min(request.now, options.accepted);
-  Wanted wanted;
-  if (!options.request_id.empty()) {
-    wanted.request = {RequestKind::kCommit, options.request_id};
-  }
-  auto manifest = std::make_shared<SnapshotManifest>(snapshot.manifest);
-  {
-    // Before any byte is written: the loser of a race, and a repeat, should cost nothing.
-    ASSIGN_OR_RETURN(const Loaded loaded, Load(tenant, session_id, wanted, deadline));
-    SessionIndex index;
-    if (loaded.exists) {
-      RETURN_IF_ERROR(AddToIndex(loaded.record, loaded.manifests, loaded.requests, index));
-    }
-    ASSIGN_OR_RETURN(Plan check,
-                     PlanCommit(index, request, manifest->model_id, nullptr, options.keep));
-    if (check.session.version != 0) {
-      RETURN_IF_ERROR(WaitForReplicas(tenant, session_id, ReplicationFor(options), deadline));
-      return std::move(check.session);
-    }
-    manifest->parent_snapshot_id = loaded.record.session.head_snapshot_id;
-  }
-  REPRISE_FAULT_POINT("redis.commit.checked");
-  manifest->format_version = kManifestVersion;
-  ASSIGN_OR_RETURN(manifest->snapshot_id, SnapshotIdOr(options.snapshot_id));
-  manifest->tenant = tenant;
-  manifest->created_at = request.now;
-
-  ASSIGN_OR_RETURN(const EncodedPayloads payloads,
-                   EncodeLossy(options_.store.lossy, snapshot.payloads, manifest->parts));
-  for (int attempt = 1;; ++attempt) {
-    const PinUse use{NewToken(), NewToken()};
-    const PinScope scope{tenant, session_id, use.pin, use.user, deadline};
-    Replication replication = ReplicationFor(options);
-    bool stale_pins = false;
-    absl::StatusOr<Session> result = [&]() -> absl::StatusOr<Session> {
-      Change change;
-      change.token = options.lease_token;
-      Replication chunk_replication = replication;
-      ASSIGN_OR_RETURN(change.oldest_pin,
-                       chunks_.Store(scope, payloads.views, manifest->parts, &chunk_replication));
-      REPRISE_FAULT_POINT("redis.commit.stored");
-      RETURN_IF_ERROR(CheckReplicas(chunk_replication));
-      // If the version still fits, so does parent_snapshot_id: the head moves with it only.
-      return Mutate(
-          tenant, session_id, wanted,
-          [&](const SessionIndex& index) {
-            request.now = std::min(Now(), options.accepted);
-            return PlanCommit(index, request, manifest->model_id, manifest, options.keep);
-          },
-          use, change, deadline, &replication, &stale_pins);
-    }();
-    if (result.ok()) {
-      RETURN_IF_ERROR(CheckReplicas(replication));
-      if (result->head_snapshot_id != manifest->snapshot_id) {
-        // A repeat whose first try was finished meanwhile by another call.
-        chunks_.Unpin(scope, *manifest);
-        RETURN_IF_ERROR(WaitForReplicas(tenant, session_id, ReplicationFor(options), deadline));
-      }
-      return result;
-    }
-    // In doubt the pins stay: a manifest that names the chunks may be there.
-    if (GetOutcome(result.status()) == Outcome::kNotDone) chunks_.Unpin(scope, *manifest);
-    if (!stale_pins || attempt == kPinAttempts) return result;
   }
 }
 

@@ -49,6 +49,10 @@ class Socket {
   // What is possible at once, maybe nothing: how many bytes were read or taken. kClosed.
   virtual absl::StatusOr<size_t> TryRead(absl::Span<char> buffer) = 0;
   virtual absl::StatusOr<size_t> TryWrite(std::string_view bytes) = 0;
+  // Several strings as one, if the transport can; else the first. Not empty.
+  virtual absl::StatusOr<size_t> TryWriteAll(absl::Span<const std::string_view> parts) {
+    return TryWrite(parts.front());
+  }
   // Returns when one of the two may get on, or the deadline has passed: kTimeout.
   virtual absl::Status Wait(bool for_writing, Deadline deadline) = 0;
   // Whether bytes that TryWrite took have not been handed to the system yet.

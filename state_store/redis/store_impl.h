@@ -1,4 +1,5 @@
-// RedisStore as it is. redis_store.cc has the changes, store_reads.cc the reads, store_create.cc
+// RedisStore as it is. redis_store.cc has the changes, store_commit.cc commits, store_reads.cc the
+// reads, store_create.cc
 // what makes sessions, store_sweep.cc lists and expiry, store_integrity.cc the check of everything,
 // store_garbage.cc what crashes leave.
 #ifndef REPRISE_STATE_STORE_REDIS_STORE_IMPL_H_
@@ -20,6 +21,7 @@
 #include "state_store/redis/chunk_table.h"
 #include "state_store/redis/keys.h"
 #include "state_store/redis/record.h"
+#include "state_store/redis/record_cache.h"
 #include "state_store/redis/redis_store.h"
 
 namespace reprise::state_store::redis {
@@ -121,6 +123,7 @@ class StoreImpl final : public RedisStore {
   using Planner = std::function<absl::StatusOr<Plan>(const SessionIndex&)>;
   struct Creation;
   struct Claim;
+  struct Commit;
   struct Walk;
   struct Garbage;
   // A chunk as it lies in Redis.
@@ -162,11 +165,24 @@ class StoreImpl final : public RedisStore {
   absl::StatusOr<ApplyResult> Apply(std::string_view tenant, std::string_view session_id,
                                     const Change& change, Deadline deadline,
                                     Replication* replication);
-  // Loads, plans and applies until the revision holds. `change` brings pins and token.
+  std::vector<std::string> ApplyArguments(const Change& change) const;
+  absl::StatusOr<ApplyResult> ReadApplied(const std::string& key, std::string_view session_id,
+                                          const Answer& answer) const;
+  // Loads, plans and applies until the revision holds. `change` brings pins and token. The first
+  // try goes by `known` instead, if it is not null.
   absl::StatusOr<Session> Mutate(std::string_view tenant, std::string_view session_id,
                                  const Wanted& wanted, const Planner& planner, const PinUse& use,
                                  const Change& change, Deadline deadline,
-                                 Replication* replication = nullptr, bool* stale_pins = nullptr);
+                                 Replication* replication = nullptr, bool* stale_pins = nullptr,
+                                 const Loaded* known = nullptr);
+  // Chunks, record and what is let go of in one round trip, going by the record as it was last
+  // seen. Nothing if that cannot be, or did not work out: then commit.unsure says whether it may
+  // have been carried out all the same.
+  absl::StatusOr<std::optional<Session>> CommitAtOnce(Commit& commit);
+  absl::Status Complete(Commit& commit, const Snapshot& snapshot) const;
+  absl::StatusOr<Session> CommitInSteps(Commit& commit);
+  void Remember(const std::string& key, const std::string& rev, const SessionRecord& record,
+                const Manifests& manifests);
   // For a repeated request with kSync: its answer counts only once the replicas have it too.
   absl::Status WaitForReplicas(std::string_view tenant, std::string_view session_id,
                                Replication replication, Deadline deadline);
@@ -228,13 +244,18 @@ class StoreImpl final : public RedisStore {
   const Keys keys_;
   const std::unique_ptr<Client> client_;
   ChunkTable chunks_;
+  const bool is_cluster_;
   const absl::Duration release_delay_;
+  RecordCache records_;
   absl::Mutex mu_;
   std::deque<Release> releases_ ABSL_GUARDED_BY(mu_);  // by due
 };
 
 // Why a script refused because of a lease; OK if that was not the reason.
 absl::Status LeaseRefusal(const std::vector<Reply>& reply, std::string_view session_id);
+
+// A change may have been carried out, and then been followed by another's.
+absl::Status LostAnswer(std::string_view session_id);
 
 // 32 hexadecimal digits nobody else has: revisions, pins, uids.
 std::string NewToken();

@@ -213,6 +213,7 @@ absl::StatusOr<Snapshot> StoreImpl::ReadStored(std::string_view tenant, std::str
                      LoadVisible(tenant, session_id, snapshot_id, deadline, &info));
     auto payloads = chunks_.Read(tenant, info.manifest, deadline);
     if (payloads.ok()) {
+      Remember(keys_.Session(tenant, session_id), loaded.rev, loaded.record, loaded.manifests);
       return Snapshot{std::move(info.manifest), *std::move(payloads)};
     }
     // The session may have let go of it while it was being read. If it has not, it is damaged.

@@ -1,5 +1,10 @@
 #include "state_store/redis/store_scripts.h"
 
+#include <string>
+#include <string_view>
+
+#include "state_store/internal/cat.h"
+
 namespace reprise::state_store::redis {
 
 const Script kReadSession("read_session", R"lua(
@@ -14,9 +19,12 @@ end
 return out
 )lua");
 
-const Script kApplySession("apply_session", R"lua(
-local expected, new, mode = ARGV[1], ARGV[2], ARGV[3]
-local oldest, longest, token = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+// Both scripts that change a session begin with this. apply(at, check, store) takes its arguments
+// after ARGV[at]; check() may refuse before anything is written, store(now) writes first.
+constexpr std::string_view kApply = R"lua(
+local function apply(at, check, store)
+local expected, new, mode = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+local oldest, longest, token = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), ARGV[at + 6]
 local rev = redis.call('HGET', KEYS[1], 'rev') or ''
 if rev == new and new ~= '' then return {'same'} end
 if rev ~= expected then return {'conflict', rev} end
@@ -31,6 +39,8 @@ if token ~= '*' then
     return {'leased', lease[3], string.format('%.0f', tonumber(lease[2]) - now)}
   end
 end
+local refused = check()
+if refused then return refused end
 local out = {'ok'}
 local function keep(field, value)
   out[#out + 1] = field
@@ -44,8 +54,9 @@ if new == '' or mode == 'replace' then
   redis.call('DEL', KEYS[1])
   if new == '' then return out end
 end
-local deletes = tonumber(ARGV[7])
-for i = 8, 7 + deletes do
+local deletes = tonumber(ARGV[at + 7])
+local first, last = at + 8, at + 7 + deletes
+for i = first, last do
   if string.sub(ARGV[i], 1, 2) == 'm:' then
     local value = redis.call('HGET', KEYS[1], ARGV[i])
     if value then keep(ARGV[i], value) end
@@ -54,12 +65,13 @@ end
 -- A script that has begun to write is not stopped by maxmemory, so letting go of a snapshot works in
 -- a full server, and a change that only adds fails before it has begun. This one deletes nothing.
 if deletes > 0 then redis.call('HDEL', KEYS[1], '-') end
+store(now)
 -- Then everything new at once, and only then what is gone. A crash may tear this transaction in
 -- Redis' log, and a second one has its beginning carried out with the next transaction that is
 -- there: the whole change then, or fields that no record names, but never a deletion alone. There
 -- is always a second command: a transaction's end also carries out what stands after a torn one.
 local sets = {}
-for i = 8 + deletes, #ARGV do
+for i = last + 1, #ARGV do
   sets[#sets + 1] = ARGV[i]
   if #sets == 2000 and i < #ARGV then
     redis.call('HSET', KEYS[1], unpack(sets))
@@ -69,10 +81,40 @@ end
 sets[#sets + 1] = 'rev'
 sets[#sets + 1] = new
 redis.call('HSET', KEYS[1], unpack(sets))
-for i = 8, 7 + deletes do redis.call('HDEL', KEYS[1], ARGV[i]) end
+for i = first, last do redis.call('HDEL', KEYS[1], ARGV[i]) end
 redis.call('HSET', KEYS[1], 'done', new)
 return out
+end
+)lua";
+
+const std::string kApplySource = Cat(kApply, R"lua(
+return apply(0, function() end, function() end)
 )lua");
+
+// KEYS: the session, the hold, the chunks. ARGV: how many chunks, pin, user, session, what their
+// headers must be, and what apply wants. In a torn log the chunks stand before what names them.
+const std::string kCommitSource = Cat(kApply, R"lua(
+local chunks, pin, user, session = tonumber(ARGV[1]), 'p:' .. ARGV[2], ARGV[3], ARGV[4]
+local function check()
+  for i = 1, chunks do
+    local header, chunk = ARGV[4 + i], redis.call('HMGET', KEYS[2 + i], 'h', 'bad')
+    local length = tonumber(string.match(header, '^1 %d+ %d+ (%d+) ') or -1)
+    if chunk[2] or (chunk[1] and chunk[1] ~= header) or
+       redis.call('HSTRLEN', KEYS[2 + i], 'd') ~= length then
+      return {'chunks'}
+    end
+  end
+end
+local function store(now)
+  local stamp = string.format('%.0f', now) .. ' ' .. session
+  redis.call('HSET', KEYS[2], user, stamp)
+  for i = 1, chunks do redis.call('HSET', KEYS[2 + i], 'h', ARGV[4 + i], pin, stamp) end
+end
+return apply(4 + chunks, check, store)
+)lua");
+
+const Script kApplySession("apply_session", kApplySource);
+const Script kCommit("commit", kCommitSource);
 
 // A token is above all that this session, or one of the same name before it, ever gave out.
 const Script kLease("lease", R"lua(
@@ -143,9 +185,8 @@ redis.call('HDEL', KEYS[1], 'bad')
 return {1, ARGV[3], stamp, #ARGV[5] - before}
 )lua");
 
-const Script kUnpinChunk("unpin_chunk", R"lua(
-local pin = 'p:' .. ARGV[1]
-if ARGV[2] ~= '' and redis.call('HGET', KEYS[1], pin) ~= ARGV[2] then return {0} end
+constexpr std::string_view kUnpin = R"lua(
+local function unpin(pin)
 redis.call('HDEL', KEYS[1], pin)
 local others = redis.call('HLEN', KEYS[1])
 for _, field in ipairs({'h', 'd', 'bad'}) do
@@ -155,7 +196,24 @@ if others > 0 then return {0} end
 local freed = redis.call('HSTRLEN', KEYS[1], 'd')
 redis.call('DEL', KEYS[1])
 return {freed}
+end
+)lua";
+
+const std::string kUnpinChunkSource = Cat(kUnpin, R"lua(
+local pin = 'p:' .. ARGV[1]
+if ARGV[2] ~= '' and redis.call('HGET', KEYS[1], pin) ~= ARGV[2] then return {0} end
+return unpin(pin)
 )lua");
+
+const std::string kUnpinLeftSource = Cat(kUnpin, R"lua(
+if redis.call('HGET', KEYS[2], 'rev') ~= ARGV[2] or redis.call('EXISTS', KEYS[3]) == 1 then
+  return {-1}
+end
+return unpin('p:' .. ARGV[1])
+)lua");
+
+const Script kUnpinChunk("unpin_chunk", kUnpinChunkSource);
+const Script kUnpinLeft("unpin_left", kUnpinLeftSource);
 
 const Script kCondemnChunk("condemn_chunk", R"lua(
 if redis.call('HGET', KEYS[1], 'h') == ARGV[1] then redis.call('HSET', KEYS[1], 'bad', '1') end
@@ -191,6 +249,12 @@ end
 if ARGV[1] == 'share' and redis.call('EXISTS', KEYS[1]) == 0 then return {0, stamp} end
 redis.call('HSET', KEYS[1], ARGV[2], stamp .. ' ' .. ARGV[3])
 return {1, stamp}
+)lua");
+
+const Script kLeaveHold("leave_hold", R"lua(
+if redis.call('HGET', KEYS[1], 'rev') ~= ARGV[1] then return {-1} end
+redis.call('HDEL', KEYS[2], ARGV[2])
+return {1 - redis.call('EXISTS', KEYS[2])}
 )lua");
 
 const Script kDropFields("drop_fields", R"lua(

@@ -20,6 +20,12 @@ extern const Script kReadSession;
 //   -> {"conflict", rev}, {"stale"} pins too old, {"leased", owner}, {"fenced"}
 extern const Script kApplySession;
 
+// The same behind a check of chunks, which it pins: a whole commit in one go, for servers that hold
+// all keys. Session, hold, chunks.
+//   ARGV: number of chunks, pin, user, session id, the chunks' headers, what kApplySession wants
+//   -> as kApplySession, or {"chunks"} if one is missing, damaged or there in another form
+extern const Script kCommit;
+
 // Session: a lease, on the server's clock.
 //   ARGV: "acquire", owner, length in microseconds -> {token, until} or {"leased", owner, until}
 //         "renew", token, length -> {token, until} or {"fenced"}
@@ -45,6 +51,14 @@ extern const Script kPutChunk;
 
 // Chunk: ARGV: pin, value that it must have or "" -> {bytes freed}
 extern const Script kUnpinChunk;
+
+// Session, hold: leaves the hold. ARGV: rev that the session must have, user
+//   -> {1 if nobody uses it now}, or {-1} if the session has another revision
+extern const Script kLeaveHold;
+
+// Chunk, session, hold: like kUnpinChunk, if the session has that revision and the hold is gone.
+//   ARGV: pin, rev -> {bytes freed} or {-1}
+extern const Script kUnpinLeft;
 
 // Chunk: marks the bytes as bad, so that the next writer brings them again. ARGV: header -> {}
 extern const Script kCondemnChunk;

@@ -143,7 +143,7 @@ TEST(Faults, ALogThatACrashHasTornInTheMiddleOfACommit) {
   torn = store->PutAndCommit("t", "torn", torn.version, MakeTestSnapshot(1), {}).value();
   Session other = store->CreateSession("t", {.id = "other"}).value();
   int at_new = 0, at_old = 0;
-  for (int part = 0; part < 16; ++part) {
+  for (int part = 0; part < 32; ++part) {
     SCOPED_TRACE(part);
     const auto before = std::filesystem::file_size(log);
     const uint64_t seed = 10 + static_cast<uint64_t>(part);
@@ -158,7 +158,7 @@ TEST(Faults, ALogThatACrashHasTornInTheMiddleOfACommit) {
     const size_t done = bytes.find("\r\ndone\r\n", before);
     const size_t begin = bytes.rfind("MULTI", done);
     ASSERT_LT(begin, done);
-    std::filesystem::resize_file(log, begin + 5 + (done - begin) * static_cast<size_t>(part) / 15);
+    std::filesystem::resize_file(log, begin + 5 + (done - begin) * static_cast<size_t>(part) / 31);
     server.Start();
     // What is acknowledged now has to last, whether it is of the torn session or not.
     absl::StatusOr<Session> moved = absl::UnknownError("");

@@ -130,7 +130,7 @@ TEST(Network, HalfOfAllAnswersAreResets) {
     ASSERT_TRUE(watcher->CreateSession("t", {.id = id}).ok());
     writers.emplace_back([&, id] {
       uint64_t version = 1, acknowledged = 1;
-      for (uint64_t i = 0; i < 8; ++i) {
+      for (uint64_t i = 0; i < 16; ++i) {
         const CommitOptions once{.request_id = std::to_string(i)};
         absl::StatusOr<Session> moved = absl::UnknownError("");
         for (int attempt = 0; attempt < 50 && !moved.ok(); ++attempt) {
