@@ -35,17 +35,18 @@ int FromEnvironment(const char* name, int otherwise) {
 }
 
 pid_t StartClients(const std::string& url, const std::string& name, uint64_t seed, int operations,
-                   const std::string& history) {
+                   const std::string& history, bool tiers) {
   const std::string tool =
       std::filesystem::read_symlink("/proc/self/exe").parent_path() / "store_history_tool";
-  const std::vector<std::string> arguments = {tool,
-                                              url,
-                                              name,
-                                              std::to_string(seed),
-                                              std::to_string(kThreads),
-                                              std::to_string(kRoots),
-                                              std::to_string(operations),
-                                              history};
+  std::vector<std::string> arguments = {tool,
+                                        url,
+                                        name,
+                                        std::to_string(seed),
+                                        std::to_string(kThreads),
+                                        std::to_string(kRoots),
+                                        std::to_string(operations),
+                                        history};
+  if (tiers) arguments.push_back("tiers");
   std::vector<char*> argv;
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
@@ -70,7 +71,7 @@ struct Tally {
   size_t events = 0, moves = 0, refused = 0, doubts = 0, faults = 0;
 };
 
-void RunHistory(uint64_t seed, int operations, Tally& tally) {
+void RunHistory(uint64_t seed, int operations, bool tiers, Tally& tally) {
   RedisServer server({.arguments = {"--appendonly", "yes", "--appendfsync", "always"}});
   TemporaryDirectory directory;
   const std::string path = directory.path() + "/history";
@@ -90,8 +91,8 @@ void RunHistory(uint64_t seed, int operations, Tally& tally) {
   FaultProxy one(server.port()), two(server.port());
   one.ResetPerMille(15);
   two.ResetPerMille(5);
-  pid_t clients[2] = {StartClients(one.url(), "a", seed * 2, operations / 2, path),
-                      StartClients(two.url(), "b", seed * 2 + 1, operations / 2, path)};
+  pid_t clients[2] = {StartClients(one.url(), "a", seed * 2, operations / 2, path, tiers),
+                      StartClients(two.url(), "b", seed * 2 + 1, operations / 2, path, tiers)};
   std::mt19937_64 random(seed);
   bool running[2] = {true, true};
   while (running[0] || running[1]) {
@@ -169,22 +170,26 @@ void RunHistory(uint64_t seed, int operations, Tally& tally) {
   }
 }
 
-TEST(History, OfManyClientsUnderFaults) {
+void RunHistories(bool tiers) {
   const int operations = FromEnvironment("REPRISE_HISTORY_OPERATIONS", 10'000);
   const int seeds = FromEnvironment("REPRISE_HISTORY_SEEDS", 1);
   const int first = FromEnvironment("REPRISE_HISTORY_FIRST_SEED", 1);
   for (int seed = first; seed < first + seeds; ++seed) {
     Tally tally;
-    RunHistory(static_cast<uint64_t>(seed), operations, tally);
+    RunHistory(static_cast<uint64_t>(seed), operations, tiers, tally);
     std::printf("seed %d: %zu events, %zu moves, %zu refused, %zu in doubt, %zu faults\n", seed,
                 tally.events, tally.moves, tally.refused, tally.doubts, tally.faults);
     std::fflush(stdout);
     // The run is worth something.
     EXPECT_GT(tally.moves, static_cast<size_t>(operations) / 10);
     EXPECT_GT(tally.refused, static_cast<size_t>(operations) / 100);
-    if (HasFailure()) return;
+    if (::testing::Test::HasFailure()) return;
   }
 }
+
+TEST(History, OfManyClientsUnderFaults) { RunHistories(/*tiers=*/false); }
+
+TEST(History, OfManyClientsUnderFaultsWithTiers) { RunHistories(/*tiers=*/true); }
 
 // A history with one thing wrong is found out.
 class WrongHistory : public ::testing::Test {

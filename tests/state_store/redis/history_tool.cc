@@ -1,22 +1,27 @@
 // A process of clients that move sessions at random and write down what they did and were told:
 //
-//   store_history_tool URL NAME SEED THREADS ROOTS OPERATIONS HISTORY
+//   store_history_tool URL NAME SEED THREADS ROOTS OPERATIONS HISTORY [tiers]
 //
-// The sessions root-0 ... are there already; NAME is of this process alone.
+// The sessions root-0 ... are there already; NAME is of this process alone. With tiers, the store
+// has a host cache, leases and a write-behind queue in front, and some commits are ASYNC. What only
+// this process sees until it is written is nobody's business here: such a commit lasts until then.
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <map>
 #include <mutex>
 #include <random>
+#include <shared_mutex>
 #include <thread>
 #include <utility>
 
 #include "state_store/redis/error.h"
 #include "state_store/redis/redis_store.h"
 #include "state_store/testing/builders.h"
+#include "state_store/tiers/tiered_store.h"
 #include "tests/state_store/redis/history.h"
 
 namespace reprise::state_store::redis {
@@ -45,6 +50,9 @@ Event::Outcome OutcomeOf(const absl::Status& status) {
     case StoreError::kSessionLeased:
     case StoreError::kLeaseLost:
       return Event::kLeased;
+    case StoreError::kCommitsLost:
+      // It speaks of an earlier commit; this call has done nothing.
+      return Event::kFailed;
     case StoreError::kSessionNotFound:
     case StoreError::kSnapshotNotFound:
       return Event::kNotFound;
@@ -65,8 +73,14 @@ struct Known {
 
 class Clients {
  public:
-  Clients(std::unique_ptr<RedisStore> store, std::string name, int history, int roots)
-      : store_(std::move(store)), name_(std::move(name)), history_(history) {
+  // `tiers` may be null: no tiers. Else it is `store` itself.
+  Clients(std::unique_ptr<SessionStore> store, LeaseTable& leases, const TieredStore* tiers,
+          std::string name, int history, int roots)
+      : store_(std::move(store)),
+        leases_(leases),
+        tiers_(tiers),
+        name_(std::move(name)),
+        history_(history) {
     for (int i = 0; i < roots; ++i) known_["root-" + std::to_string(i)];
   }
 
@@ -83,7 +97,12 @@ class Clients {
       } else if (dice < 40) {
         Look(id, Event::kRead);
       } else if (dice < 75) {
-        Commit(id, known, state, tag, random() % 4 == 0, random() % 6 == 0);
+        const bool keep = random() % 4 == 0;
+        if (tiers_ != nullptr && random() % 3 != 0) {
+          CommitBehind(id, known, state, tag, keep);
+        } else {
+          Commit(id, known, state, tag, keep, random() % 6 == 0);
+        }
       } else if (dice < 84) {
         Rewind(id, known, tag, random());
       } else if (dice < 94 || id.compare(0, 4, "root") == 0) {
@@ -122,6 +141,11 @@ class Clients {
     for (int i = 0; i < kRepeats; ++i) {
       const absl::StatusOr<Session> result = call();
       event.outcome = OutcomeOf(result.status());
+      // The tiers do not say which of the two it is.
+      if (tiers_ != nullptr && event.outcome == Event::kFailed &&
+          GetStoreError(result.status()) != StoreError::kCommitsLost) {
+        event.outcome = Event::kUnknown;
+      }
       if (result.ok()) {
         event.version = result->version;
         event.told_state = StateOf(*result);
@@ -149,11 +173,25 @@ class Clients {
     Event event;
     event.op = op;
     event.session = id;
-    if (op == Event::kGet) return Settle(event, [&] { return store_->GetSession("t", id); });
+    const std::shared_lock<std::shared_mutex> shared(LockOf(id));
+    const auto try_again = []() -> absl::Status {
+      return MakeRedisError(RedisError::kClosed, Outcome::kNotDone, "read without the backend");
+    };
+    if (op == Event::kGet) {
+      return Settle(event, [&]() -> absl::StatusOr<Session> {
+        const uint64_t before = DegradedReads();
+        auto session = store_->GetSession("t", id);
+        // It may be older than what is there: that is promised.
+        if (DegradedReads() != before) return try_again();
+        return session;
+      });
+    }
     Settle(event, [&]() -> absl::StatusOr<Session> {
       // Bytes and version of one moment: the head that the session has before and after.
       for (;;) {
+        const uint64_t degraded = DegradedReads();
         const auto before = store_->GetSession("t", id);
+        if (DegradedReads() != degraded) return try_again();
         if (!before.ok() || before->head_snapshot_id.empty()) return before;
         const auto read = store_->ReadSnapshot("t", id, before->head_snapshot_id);
         if (GetStoreError(read.status()) == StoreError::kSnapshotNotFound) continue;
@@ -169,8 +207,9 @@ class Clients {
   void Commit(const std::string& id, const Known& known, uint64_t state, const std::string& tag,
               bool keep, bool leased) {
     CommitOptions options{.durability = Durability::kSync, .keep = keep, .request_id = tag};
+    const std::shared_lock<std::shared_mutex> shared(LockOf(id));
     if (leased) {
-      const auto lease = store_->AcquireLease("t", id, tag, absl::Milliseconds(150));
+      const auto lease = leases_.AcquireLease("t", id, tag, absl::Milliseconds(150));
       if (!lease.ok()) return;
       options.lease_token = lease->token;
     }
@@ -194,6 +233,43 @@ class Clients {
     if (event.outcome == Event::kRefused) Look(id, Event::kGet);
   }
 
+  // ASYNC, and then waits until it is written or lost.
+  void CommitBehind(const std::string& id, const Known& known, uint64_t state,
+                    const std::string& tag, bool keep) {
+    std::string head;
+    Event event;
+    event.op = Event::kCommit;
+    event.session = id;
+    event.expected = known.version;
+    event.state = state;
+    {
+      const std::unique_lock<std::shared_mutex> alone(LockOf(id));
+      Settle(event, [&]() -> absl::StatusOr<Session> {
+        const auto snapshot =
+            std::make_shared<const Snapshot>(MakeTestSnapshot(state, kWindowBytes));
+        const auto moved = store_->CommitShared(
+            "t", id, known.version, snapshot,
+            {.durability = Durability::kAsync, .keep = keep, .request_id = tag});
+        if (!moved.ok()) return moved;
+        head = moved->head_snapshot_id;
+        for (int i = 0; i < kRepeats * 20; ++i) {
+          const auto found = store_->FindCommit("t", id, tag);
+          if (GetStoreError(found.status()) == StoreError::kCommitsLost) break;
+          if (found.ok() && !found->has_value()) break;
+          if (found.ok() && !(*found)->waits) return moved;
+          absl::SleepFor(absl::Milliseconds(5));
+        }
+        return MakeRedisError(RedisError::kClosed, Outcome::kUnknown, "acknowledged, maybe lost");
+      });
+    }
+    if (event.outcome == Event::kOk && keep) {
+      std::lock_guard<std::mutex> lock(mu_);
+      const auto it = known_.find(id);
+      if (it != known_.end()) it->second.kept.emplace_back(head, state);
+    }
+    if (event.outcome == Event::kRefused) Look(id, Event::kGet);
+  }
+
   void Rewind(const std::string& id, const Known& known, const std::string& tag, uint64_t random) {
     if (known.kept.empty()) return;
     const auto& [snapshot, state] = known.kept[random % known.kept.size()];
@@ -202,9 +278,12 @@ class Clients {
     event.session = id;
     event.expected = known.version;
     event.state = state;
-    Settle(event, [&, &snapshot = snapshot] {
-      return store_->Rewind("t", id, snapshot, known.version, tag);
-    });
+    {
+      const std::shared_lock<std::shared_mutex> shared(LockOf(id));
+      Settle(event, [&, &snapshot = snapshot] {
+        return store_->Rewind("t", id, snapshot, known.version, tag);
+      });
+    }
     if (event.outcome == Event::kRefused) Look(id, Event::kGet);
   }
 
@@ -217,6 +296,7 @@ class Clients {
       std::lock_guard<std::mutex> lock(mu_);
       if (known_.size() > 12) return;
     }
+    const std::shared_lock<std::shared_mutex> shared(LockOf(source));
     Settle(event, [&]() -> absl::StatusOr<Session> {
       auto made = store_->Fork("t", {source}, {.id = id, .request_id = id});
       // A source without a head is none.
@@ -234,6 +314,7 @@ class Clients {
     Event event;
     event.op = Event::kDelete;
     event.session = id;
+    const std::shared_lock<std::shared_mutex> shared(LockOf(id));
     Settle(event, [&]() -> absl::StatusOr<Session> {
       const absl::Status status = store_->DeleteSession("t", id);
       if (!status.ok()) return status;
@@ -242,11 +323,21 @@ class Clients {
     Forget(id);
   }
 
-  const std::unique_ptr<RedisStore> store_;
+  uint64_t DegradedReads() const { return tiers_ == nullptr ? 0 : tiers_->stats().degraded_reads; }
+
+  std::shared_mutex& LockOf(const std::string& id) {
+    std::lock_guard<std::mutex> lock(mu_);
+    return locks_[id];
+  }
+
+  const std::unique_ptr<SessionStore> store_;
+  LeaseTable& leases_;
+  const TieredStore* const tiers_;
   const std::string name_;
   const int history_;
   std::mutex mu_;
   std::map<std::string, Known> known_;
+  std::map<std::string, std::shared_mutex> locks_;
 };
 
 }  // namespace
@@ -254,7 +345,8 @@ class Clients {
 
 int main(int argc, char** argv) {
   using namespace reprise::state_store::redis;
-  if (argc != 8) return 2;
+  namespace state_store = reprise::state_store;
+  if (argc != 8 && argc != 9) return 2;
   RedisStoreOptions options;
   options.client.url = argv[1];
   options.client.call_timeout = absl::Seconds(2);
@@ -266,9 +358,24 @@ int main(int argc, char** argv) {
   const int threads = std::atoi(argv[4]);
   std::atomic<int> left = std::atoi(argv[6]);
   const int history = ::open(argv[7], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-  auto store = RedisStore::Create(options);
-  if (history < 0 || !store.ok()) return 2;
-  Clients clients(*std::move(store), argv[2], history, std::atoi(argv[5]));
+  auto cache = std::make_shared<state_store::HostCache>(20'000);
+  if (argc == 9) options.known_chunks = cache;
+  auto redis = RedisStore::Create(options);
+  if (history < 0 || !redis.ok()) return 2;
+  RedisStore& leases = **redis;
+  std::unique_ptr<state_store::SessionStore> store = *std::move(redis);
+  const state_store::TieredStore* tiers = nullptr;
+  if (argc == 9) {
+    state_store::TieredStoreOptions tiered;
+    tiered.lease = absl::Milliseconds(200);
+    tiered.flush_patience = absl::Seconds(4);
+    tiered.probe_interval = absl::Milliseconds(20);
+    auto made = state_store::TieredStore::Create(tiered, {std::move(store), &leases, cache});
+    if (!made.ok()) return 2;
+    tiers = made->get();
+    store = *std::move(made);
+  }
+  Clients clients(std::move(store), leases, tiers, argv[2], history, std::atoi(argv[5]));
   std::vector<std::thread> running;
   for (int i = 0; i < threads; ++i) {
     running.emplace_back([&, i] { clients.Run(i, seed * 64 + static_cast<uint64_t>(i), left); });
