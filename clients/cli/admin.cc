@@ -1,10 +1,9 @@
 // reprise admin: usage, verify, gc, migrate. On stores, not on a server.
-#include <unistd.h>
-
 #include <atomic>
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +14,8 @@
 #include "clients/cli/interrupt.h"
 #include "clients/cli/table.h"
 #include "state_store/leases.h"
+#include "state_store/store_error.h"
+#include "state_store/tiers/lease_keeper.h"
 
 namespace reprise::cli {
 namespace {
@@ -23,8 +24,11 @@ using state_store::CopyOutcome;
 using state_store::SessionCopy;
 using state_store::SnapshotInfo;
 
-// Of the source's sessions while they move; longer than any copy.
-constexpr absl::Duration kMoveLease = absl::Minutes(10);
+// Of the source's sessions while they move; renewed, so that one that was killed blocks nobody for
+// longer.
+constexpr absl::Duration kMoveLease = absl::Seconds(10);
+// How long a session is waited for that somebody else has, as a run that was killed just before.
+constexpr absl::Duration kLeasePatience = kMoveLease + absl::Seconds(5);
 
 struct AdminFlags {
   std::string store;
@@ -193,8 +197,24 @@ absl::Status RunGc(Env& env, const AdminFlags& flags) {
   return absl::OkStatus();
 }
 
-// Whether the source's session is deleted once its copy is whole.
+absl::StatusOr<state_store::LeaseRef> AcquireSoon(state_store::LeaseKeeper& leases,
+                                                  const std::string& tenant,
+                                                  const std::string& id) {
+  const absl::Time patience = absl::Now() + kLeasePatience;
+  for (;;) {
+    auto acquired = leases.Acquire(tenant, id);
+    if (state_store::GetStoreError(acquired.status()) != state_store::StoreError::kSessionLeased ||
+        absl::Now() > patience) {
+      return acquired;
+    }
+    absl::SleepFor(absl::Milliseconds(100));
+  }
+}
+
+// With `move` the source's session is deleted once its copy is whole; `leases` are the source's,
+// null where there are none.
 absl::StatusOr<const char*> MigrateSession(const AdminStore& from, const AdminStore& to,
+                                           state_store::LeaseKeeper* leases,
                                            const std::string& tenant, const std::string& id,
                                            bool move) {
   if (!move) {
@@ -203,17 +223,15 @@ absl::StatusOr<const char*> MigrateSession(const AdminStore& from, const AdminSt
     return outcome == CopyOutcome::kCopied ? "copied" : "there already";
   }
   // With a lease nobody commits to it meanwhile. A directory is ours alone anyway.
-  auto* leases = dynamic_cast<state_store::LeaseTable*>(from.store.get());
-  state_store::Lease lease;
+  state_store::LeaseRef lease;
   if (leases != nullptr) {
-    const auto acquired = leases->AcquireLease(
-        tenant, id, absl::StrCat("reprise admin, process ", ::getpid()), kMoveLease);
+    auto acquired = AcquireSoon(*leases, tenant, id);
     // Moved by a run that was broken off before it could say so.
     if (absl::IsNotFound(acquired.status()) && to.store->GetSession(tenant, id).ok()) {
       return "moved already";
     }
     RETURN_IF_ERROR(acquired.status());
-    lease = *acquired;
+    lease = *std::move(acquired);
   } else if (absl::IsNotFound(from.store->GetSession(tenant, id).status()) &&
              to.store->GetSession(tenant, id).ok()) {
     return "moved already";
@@ -227,9 +245,13 @@ absl::StatusOr<const char*> MigrateSession(const AdminStore& from, const AdminSt
       return state_store::MakeStoreError(state_store::StoreError::kVersionMismatch,
                                          "it was changed while it was copied");
     }
+    if (lease && !lease.Runs()) {
+      return state_store::MakeStoreError(state_store::StoreError::kLeaseLost,
+                                         "it could not be kept from others; it stays here too");
+    }
     return from.store->DeleteSession(tenant, id);
   }();
-  if (!moved.ok() && leases != nullptr) leases->ReleaseLease(tenant, id, lease).IgnoreError();
+  if (lease) lease.Release();
   RETURN_IF_ERROR(moved);
   return "moved";
 }
@@ -241,6 +263,12 @@ absl::Status RunMigrate(Env& env, const AdminFlags& flags) {
   ASSIGN_OR_RETURN(const AdminStore to,
                    OpenAdminStore(flags.target, flags.ca_file, env.options.timeout_seconds));
   ASSIGN_OR_RETURN(const std::vector<std::string> tenants, TenantsOf(from, flags));
+  std::unique_ptr<state_store::LeaseKeeper> keeper;
+  auto* const lease_table = dynamic_cast<state_store::LeaseTable*>(from.store.get());
+  if (flags.move && lease_table != nullptr) {
+    keeper = std::make_unique<state_store::LeaseKeeper>(
+        lease_table, absl::StrCat("reprise admin, ", state_store::MakeLeaseOwner()), kMoveLease);
+  }
   Table table({"TENANT", "SESSION", "RESULT"});
   const Interruptible interrupt;
   absl::Status failure = absl::OkStatus();
@@ -252,7 +280,8 @@ absl::Status RunMigrate(Env& env, const AdminFlags& flags) {
     ASSIGN_OR_RETURN(const std::vector<std::string> ids, SessionsOf(from, flags, tenant));
     for (const std::string& id : ids) {
       if (!interrupt.Check().ok()) return finish(interrupt.Check());
-      const absl::StatusOr<const char*> done = MigrateSession(from, to, tenant, id, flags.move);
+      const absl::StatusOr<const char*> done =
+          MigrateSession(from, to, keeper.get(), tenant, id, flags.move);
       // Deleted or expired since it was listed.
       if (absl::IsNotFound(done.status()) && flags.session.empty()) continue;
       const std::string result = done.ok() ? *done : std::string(done.status().message());
