@@ -131,6 +131,14 @@ absl::Status OpenStore(const StoreSettings& settings, std::shared_ptr<spdlog::lo
                        ServerParts* parts) {
   state_store::StoreOptions store;
   store.max_stored_bytes = settings.max_bytes;
+  if (settings.zstd_level != 0) {
+    store.codec = state_store::ChunkCodec::kZstd;
+    store.zstd_level = settings.zstd_level;
+  }
+  store.lossy = settings.lossy;
+  for (const state_store::LossyRule& rule : settings.lossy) {
+    log->warn("store: {} is kept with less precision, so what is resumed is not exact", rule.role);
+  }
   if (settings.kind == StoreSettings::Kind::kMemory) {
     log->info("store: memory, sessions end with this process");
     ASSIGN_OR_RETURN(auto memory, state_store::CreateMemoryStore(store));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "state_store/lossy.h"
 
 namespace reprise::service {
 
@@ -23,6 +24,8 @@ struct StoreSettings {
   std::string url;         // of kRedis, as state_store/redis/address.h reads it
   int sync_replicas = 0;   // of kRedis: replicas that a SYNC commit waits for
   uint64_t max_bytes = 0;  // 0 = no cap; of kRedis: for each tenant
+  int zstd_level = 0;      // of states written from now on, 1..19; 0: not compressed
+  std::vector<state_store::LossyRule> lossy;  // parts of states that may lose precision
   // Of kRedis.
   absl::Duration timeout = absl::Seconds(15);  // of one call of the store with all its tries
   std::string user, password_file;             // empty: they are in the URL, or there are none

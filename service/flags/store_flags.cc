@@ -1,12 +1,17 @@
 #include <limits>
+#include <set>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "service/flags/setters.h"
 #include "service/flags/tables.h"
+#include "state_store/lossy.h"
 #include "state_store/redis/address.h"
 
 namespace reprise::service {
@@ -30,6 +35,26 @@ absl::Status SetStore(const std::string& text, ServerOptions* options) {
   return absl::OkStatus();
 }
 
+// ROLE=ENCODING, with commas between; each role once.
+absl::Status SetLossy(const std::string& text, ServerOptions* options) {
+  static const std::set<std::string> roles = {"rg_lru", "conv_tail", "kv_window"};
+  std::vector<state_store::LossyRule> rules;
+  std::set<std::string> seen;
+  for (const std::string& item : std::vector<std::string>(absl::StrSplit(text, ','))) {
+    const std::pair<std::string, std::string> rule = absl::StrSplit(item, absl::MaxSplits('=', 1));
+    if (roles.count(rule.first) == 0 || !seen.insert(rule.first).second) return NotAllowed();
+    if (rule.second == "bf16") {
+      rules.push_back({rule.first, state_store::LossyEncoding::kBf16});
+    } else if (rule.second == "int8") {
+      rules.push_back({rule.first, state_store::LossyEncoding::kInt8Rows});
+    } else {
+      return NotAllowed();
+    }
+  }
+  options->store.lossy = std::move(rules);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::vector<FlagSpec> StoreFlags() {
@@ -46,6 +71,12 @@ std::vector<FlagSpec> StoreFlags() {
       {"store-max-bytes", "0", "an integer >= 0",
        "cap on the bytes of all states (in Redis: of each tenant); 0 = none", false,
        Integer(&O::store, &StoreSettings::max_bytes, 0, std::numeric_limits<int64_t>::max())},
+      {"store-zstd-level", "0", "an integer from 0 to 19",
+       "how hard states are compressed before they are stored; 0 = not at all", false,
+       Integer(&O::store, &StoreSettings::zstd_level, 0, 19)},
+      {"store-lossy", "", "ROLE=bf16 or ROLE=int8 for rg_lru, conv_tail, kv_window; commas between",
+       "parts of states, if they are f32, that are stored with less precision; not given: none",
+       false, SetLossy},
       {"store-timeout-seconds", "15", "a number from 0.1 to 600",
        "how long a call of Redis may take with all its tries before it is UNAVAILABLE", false,
        SecondsFrom(&O::store, &StoreSettings::timeout, 0.1, 600)},

@@ -110,6 +110,36 @@ TEST(ServerFlagsTest, TheStoreInRedis) {
   EXPECT_EQ(store.timeout, absl::Seconds(3));
 }
 
+TEST(ServerFlagsTest, HowStatesAreStored) {
+  const auto parsed = Parse({"--model", "m=/models/m", "--store-zstd-level", "3", "--store-lossy",
+                             "rg_lru=int8,kv_window=bf16"});
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  const StoreSettings& store = parsed->options.store;
+  EXPECT_EQ(store.zstd_level, 3);
+  ASSERT_EQ(store.lossy.size(), 2u);
+  EXPECT_EQ(store.lossy[0].role, "rg_lru");
+  EXPECT_EQ(store.lossy[0].encoding, state_store::LossyEncoding::kInt8Rows);
+  EXPECT_EQ(store.lossy[1].role, "kv_window");
+  EXPECT_EQ(store.lossy[1].encoding, state_store::LossyEncoding::kBf16);
+
+  const auto plain = Parse({"--model", "m=/models/m"});
+  ASSERT_TRUE(plain.ok());
+  EXPECT_EQ(plain->options.store.zstd_level, 0);
+  EXPECT_TRUE(plain->options.store.lossy.empty());
+
+  for (const char* wrong : {"ssm=bf16", "rg_lru", "rg_lru=", "rg_lru=fp8", "rg_lru=bf16,",
+                            "rg_lru=bf16,rg_lru=int8", "rg_lru=bf16=int8", "RG_LRU=bf16"}) {
+    const absl::Status status = Parse({"--model", "m=/models/m", "--store-lossy", wrong}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << wrong;
+    EXPECT_NE(status.message().find("store-lossy"), std::string::npos) << status;
+  }
+  for (const char* wrong : {"20", "-1", "fast", "1.5"}) {
+    const auto status = Parse({"--model", "m=/models/m", "--store-zstd-level", wrong}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << wrong;
+    EXPECT_NE(status.message().find("store-zstd-level"), std::string::npos) << status;
+  }
+}
+
 TEST(ServerFlagsTest, ErrorsAboutTheStoreNameTheFlag) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> wrong = {
       {{"--lease-seconds", "0.5"}, "--lease-seconds"},
