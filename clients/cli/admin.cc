@@ -28,7 +28,7 @@ using state_store::SnapshotInfo;
 // longer.
 constexpr absl::Duration kMoveLease = absl::Seconds(10);
 // How long a session is waited for that somebody else has, as a run that was killed just before.
-constexpr absl::Duration kLeasePatience = kMoveLease + absl::Seconds(5);
+constexpr absl::Duration kLeasePatience = absl::Seconds(15);
 
 struct AdminFlags {
   std::string store;
