@@ -117,12 +117,23 @@ bool ChunkTable::ParseHeader(std::string_view key, std::string_view header, Chun
   return true;
 }
 
+bool ChunkTable::ReadHeader(std::string_view header, Piece& piece) {
+  ChunkRef found = piece.ref;
+  // Other bytes under the same address would be a collision, or a forgery.
+  if (!ParseHeader(piece.key, header, found) || found.checksum != piece.ref.checksum ||
+      found.raw_length != piece.ref.raw_length) {
+    return false;
+  }
+  piece.ref = found;
+  return true;
+}
+
 absl::Status ChunkTable::ReadPinned(const Answer& answer, Piece& piece, Progress& progress) {
   RETURN_IF_ERROR(answer.reply.status());
   ASSIGN_OR_RETURN(const auto* fields, answer.reply->Array("pin_chunk", 3));
   RETURN_IF_ERROR(ReadStamp((*fields)[2], progress.oldest));
   const std::string& header = (*fields)[1].text;
-  piece.missing = (*fields)[0].integer != 1 || !ParseHeader(piece.key, header, piece.ref);
+  piece.missing = (*fields)[0].integer != 1 || !ReadHeader(header, piece);
   if (piece.missing) piece.old_header = header;
   return absl::OkStatus();
 }
@@ -137,8 +148,8 @@ absl::Status ChunkTable::ReadPut(const Answer& answer, Piece& piece, Progress& p
   }
   RETURN_IF_ERROR(ReadStamp((*fields)[2], progress.oldest));
   // Somebody else may have brought it meanwhile, in another form.
-  if (!ParseHeader(piece.key, header, piece.ref)) {
-    return CorruptChunk(piece.ref.digest, "has a damaged header");
+  if (!ReadHeader(header, piece)) {
+    return CorruptChunk(piece.ref.digest, "has a damaged header, or one of other bytes");
   }
   piece.missing = false;
   return absl::OkStatus();
@@ -306,10 +317,12 @@ absl::StatusOr<uint64_t> ChunkTable::Store(const PinScope& scope,
       piece.ref.digest = name.digest;
       piece.ref.checksum = name.checksum;
       piece.raw = namer.chunks()[next];
+      piece.ref.raw_length = static_cast<uint32_t>(piece.raw.size());
       bytes += piece.raw.size();
       const auto at = known.find(name.digest);
-      if (at != known.end()) piece.ref = *at->second;
-      (there == nullptr || at != known.end() ? pins : puts).push_back(&piece);
+      const bool same = at != known.end() && at->second->checksum == name.checksum;
+      if (same) piece.ref = *at->second;
+      (there == nullptr || same ? pins : puts).push_back(&piece);
     }
     if (rest != nullptr && next == count) {
       stored = Prepare(puts, pins, *rest);

@@ -86,6 +86,8 @@ class ChunkTable {
 
   // Fills everything but the digest.
   static bool ParseHeader(std::string_view key, std::string_view header, ChunkRef& ref);
+  // False if it cannot be read or is of other bytes than `piece` has.
+  static bool ReadHeader(std::string_view header, Piece& piece);
   static absl::Status ReadPinned(const Answer& answer, Piece& piece, Progress& progress);
   static absl::Status ReadPut(const Answer& answer, Piece& piece, Progress& progress);
   // What of `piece` is to be stored, and its header.

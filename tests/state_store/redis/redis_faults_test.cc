@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "state_store/chunking.h"
+#include "state_store/redis/chunk_table.h"
 #include "state_store/redis/error.h"
 #include "state_store/redis/keys.h"
 #include "tests/state_store/redis/store_test_util.h"
@@ -349,6 +351,55 @@ TEST(Faults, ADamagedSessionIsSteppedOverAndCanBeDeleted) {
   EXPECT_TRUE(WaitUntil([&] { return CollectAll(options).chunks_seen == 0; }));
   EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
   EXPECT_TRUE(store->CreateSession("t", {.id = "b"}).ok());
+}
+
+TEST(Faults, OtherBytesUnderTheSameAddressAreNeverTakenForOurs) {
+  // As if two chunks had one digest: under the address of one lies the other, with a sound header.
+  RedisServer server;
+  const auto store = OpenStore(server.url());
+  const Snapshot ours = MakeTestSnapshot(1, 400), theirs = MakeTestSnapshot(2, 400);
+  const Keys keys("reprise:1:");
+  const std::string key = keys.Chunk("t", ChunkDigest("t", ours.payloads[1]));
+  ChunkRef ref;
+  ref.raw_length = ref.stored_length = 400;
+  ref.checksum = Checksum64(theirs.payloads[1]);
+  const auto plant = [&] {
+    server.Do({"HSET", key, "d", theirs.payloads[1], "h", ChunkTable::HeaderOf(key, ref)});
+  };
+  plant();
+  const Session session = store->CreateSession("t", {.id = "s"}).value();
+  const auto refused = store->PutAndCommit("t", "s", session.version, ours, {});
+  EXPECT_EQ(GetStoreError(refused.status()), StoreError::kCorruptChunk) << refused.status();
+  EXPECT_EQ(store->GetSession("t", "s").value(), session);
+  // Nor where the session was moved from here before, nor by a fork of a state that was there.
+  server.Do({"DEL", key});
+  const Session moved = store->PutAndCommit("t", "s", session.version, ours, {}).value();
+  plant();
+  const auto again = store->PutAndCommit("t", "s", moved.version, ours, {});
+  EXPECT_EQ(GetStoreError(again.status()), StoreError::kCorruptChunk) << again.status();
+  EXPECT_EQ(GetStoreError(store->ReadSnapshot("t", "s", "").status()), StoreError::kCorruptChunk);
+}
+
+TEST(Faults, AHerdOfReadersOfOneSnapshot) {
+  RedisServer server;
+  RedisStoreOptions options = OptionsFor(server.url());
+  options.client.pool.max_connections = 4;
+  const auto store = OpenStore(options);
+  const Session session = store->CreateSession("t", {.id = "s"}).value();
+  const Snapshot state = MakeTestSnapshot(1, 200'000);
+  ASSERT_TRUE(store->PutAndCommit("t", "s", session.version, state, {}).ok());
+  std::vector<std::thread> readers;
+  std::atomic<int> sound = 0;
+  for (int t = 0; t < 48; ++t) {
+    readers.emplace_back([&] {
+      const auto read = store->ReadSnapshot("t", "s", "");
+      EXPECT_TRUE(read.ok()) << read.status();
+      sound += read.ok() && SameState(state, *read);
+    });
+  }
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(sound, 48);
+  EXPECT_LE(store->ConnectionCounts().first, 4);
 }
 
 TEST(Faults, ADamagedChunkIsWrittenAgainByWhoeverHasIt) {
