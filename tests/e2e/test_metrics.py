@@ -191,6 +191,8 @@ def test_every_alert_is_unit_tested_and_names_its_runbook():
     alerts = re.findall(r"- alert: (\w+)", text)
     runbooks = re.findall(r"runbook_url: docs/operations\.md#(\w+)", text)
     assert [alert.lower() for alert in alerts] == runbooks
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert set(re.findall(r"^#+ (Reprise\w+)$", page, re.MULTILINE)) == set(alerts)
     tests = (ROOT / "deploy" / "prometheus" / "tests" / "rules_test.yaml").read_text()
     for alert in alerts:
         fires = re.findall(r"alertname: " + alert + r"\n\s+eval_time: \w+\n\s+exp_alerts:\n\s+- exp",
