@@ -23,6 +23,7 @@ import generate_stubs  # noqa: E402
 generate_stubs.generate()
 
 from local_redis import LocalRedis  # noqa: E402
+from reprise_client import Client  # noqa: E402
 from reprise_client.v1 import generation_pb2, generation_pb2_grpc, session_pb2, session_pb2_grpc  # noqa: E402
 from server_process import ServerProcess  # noqa: E402
 
@@ -142,6 +143,17 @@ def test_calls_of_a_session_go_to_one_server_and_sessions_to_both(replicas):
         assert sorted(came) == [0, 5]
         homes.add(came.index(5))
     assert homes == {0, 1}
+
+
+def test_the_python_client_names_its_session(replicas):
+    with Client(f"127.0.0.1:{replicas.port}") as client:
+        for i in range(12):
+            before = replicas.calls("Generate")
+            with client.session(f"c-{i}") as session:
+                for _ in range(2):
+                    session.generate("Once", max_tokens=1).result()
+            came = [after - b for after, b in zip(replicas.calls("Generate", sum(before) + 2), before)]
+            assert sorted(came) == [0, 2]
 
 
 def test_without_the_header_both_servers_answer(replicas):

@@ -94,7 +94,7 @@ class AsyncConnection:
             remaining = start + self.timeout - time.monotonic()
             try:
                 response: Response = await call(request, timeout=max(0.0, remaining),
-                                                metadata=self.metadata())
+                                                metadata=self.metadata(key))
                 self._chooser.answered(address)
                 return response
             except grpc.RpcError as rpc_error:
@@ -119,7 +119,7 @@ class AsyncConnection:
         """A started call with many answers, and the address that it went to."""
         address = self._chooser.order(key)[0]
         call = self._multicallable(address, method, "unary_stream")
-        return address, call(request, timeout=timeout, metadata=self.metadata())
+        return address, call(request, timeout=timeout, metadata=self.metadata(key))
 
     def avoid(self, address: str) -> None:
         """That address did not answer."""
@@ -131,14 +131,18 @@ class AsyncConnection:
         call = self._multicallable(self._chooser.order(key)[0], method, "stream_unary")
         async with typed_errors():
             response: Response = await call(iter(requests), timeout=timeout,
-                                            metadata=self.metadata())
+                                            metadata=self.metadata(key))
         return response
 
-    def metadata(self) -> Sequence[Tuple[str, str]]:
-        if self._token is None:
-            return ()
-        token = self._token if isinstance(self._token, str) else self._token()
-        return (("authorization", f"Bearer {token}"),)
+    def metadata(self, key: str = "") -> Sequence[Tuple[str, str]]:
+        """Of a call that concerns the session `key`: a proxy may choose its replica by that header."""
+        found: List[Tuple[str, str]] = []
+        if key and key.isascii() and key.isprintable():  # others are the server's to refuse
+            found.append(("reprise-session", key))
+        if self._token is not None:
+            token = self._token if isinstance(self._token, str) else self._token()
+            found.append(("authorization", f"Bearer {token}"))
+        return found
 
     def _multicallable(self, address: str, method: Method[Any, Any], kind: str) -> Any:
         found = self._multicallables.get((address, method.path))
