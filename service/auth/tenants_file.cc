@@ -48,8 +48,6 @@ absl::StatusOr<bool> ReadLimit(const std::string& key, const json& value, const 
     read = ReadNumber(value, path, 0, 1e6, &quota->requests_per_second);
   } else if (key == "request_burst") {
     read = ReadNumber(value, path, 1, 1e6, &quota->request_burst);
-  } else if (key == "weight") {
-    read = ReadNumber(value, path, 0.001, 1000, &quota->weight);
   } else if (key == "tokens_per_minute") {
     read = ReadInteger(value, path, &quota->tokens_per_minute);
   } else if (key == "concurrent_requests") {

@@ -2,7 +2,7 @@
 //
 //   {"defaults": {"requests_per_second": 20, "concurrent_requests": 64},
 //    "unlisted": "allow",
-//    "tenants": {"acme": {"tokens_per_minute": 600000, "sessions": 1000, "weight": 2,
+//    "tenants": {"acme": {"tokens_per_minute": 600000, "sessions": 1000,
 //                         "certificates": ["dns:gateway.acme.example"]},
 //                "gone": {"disabled": true}}}
 //
@@ -28,7 +28,6 @@ struct TenantQuota {
   int64_t concurrent_requests = 0;  // calls in progress
   int64_t sessions = 0;
   int64_t stored_bytes = 0;  // of the states of its sessions and snapshots
-  double weight = 1;         // share of the device beside other tenants, 0.001 to 1000
 
   friend bool operator==(const TenantQuota&, const TenantQuota&) = default;
 };

@@ -14,10 +14,10 @@ using ::testing::HasSubstr;
 
 TEST(TenantsFileTest, WhatATenantDoesNotSayIsTheDefault) {
   const auto file = TenantsFile::Parse(R"({
-    "defaults": {"requests_per_second": 2.5, "sessions": 10, "weight": 0.5},
+    "defaults": {"requests_per_second": 2.5, "sessions": 10},
     "tenants": {
       "acme": {"requests_per_second": 0, "request_burst": 7, "tokens_per_minute": 600,
-               "concurrent_requests": 3, "stored_bytes": 9007199254740992, "weight": 4},
+               "concurrent_requests": 3, "stored_bytes": 9007199254740992},
       "small": {}}})");
   ASSERT_TRUE(file.ok()) << file.status();
   const TenantQuota& acme = file->QuotaOf("acme");
@@ -27,7 +27,6 @@ TEST(TenantsFileTest, WhatATenantDoesNotSayIsTheDefault) {
   EXPECT_EQ(acme.concurrent_requests, 3);
   EXPECT_EQ(acme.sessions, 10);
   EXPECT_EQ(acme.stored_bytes, int64_t{1} << 53);
-  EXPECT_EQ(acme.weight, 4);
   for (const char* other : {"small", "somebody"}) {
     EXPECT_EQ(file->QuotaOf(other), file->defaults()) << other;
     EXPECT_EQ(file->QuotaOf(other).requests_per_second, 2.5);
@@ -76,8 +75,7 @@ TEST(TenantsFileTest, ErrorsNameTheKey) {
       {R"({"defaults": {"sessions": 1.5}})", "defaults.sessions: must be"},
       {R"({"defaults": {"sessions": "5"}})", "defaults.sessions: must be"},
       {R"({"defaults": {"sessions": 9007199254740993}})", "defaults.sessions: must be"},
-      {R"({"defaults": {"weight": 0}})", "defaults.weight: must be"},
-      {R"({"defaults": {"weight": 1e9}})", "defaults.weight: must be"},
+      {R"({"defaults": {"weight": 1}})", "defaults.weight: no such key"},
       {R"({"defaults": {"request_burst": 0.5}})", "defaults.request_burst: must be"},
       {R"({"defaults": {"requests_per_second": -1}})", "defaults.requests_per_second: must be"},
       {R"({"defaults": {"requests_per_second": 1e999}})", ""},
