@@ -1,0 +1,128 @@
+// Quotas of tenants, as their calls feel them. What the limits mean over time is in
+// auth/quota_book_test.cc, on a clock that stands still.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "service/auth/token_file.h"
+#include "tests/service/testing/tenant_server.h"
+
+namespace reprise::service {
+namespace {
+
+using testing::Answer;
+using testing::HasRetryInfo;
+using ::testing::HasSubstr;
+using testing::ReasonIn;
+using testing::TenantServer;
+using testing::TokenRequest;
+
+void ExpectExceeded(const grpc::Status& status, const std::string& limit) {
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << status.error_message();
+  EXPECT_EQ(ReasonIn(status), "QUOTA_EXCEEDED");
+  EXPECT_THAT(status.error_message(), HasSubstr(limit));
+  EXPECT_EQ(testing::ErrorInfoIn(status).metadata().at("quota"), limit);
+}
+
+v1::GenerateRequest TurnOf(const std::string& session, int tokens) {
+  v1::GenerateRequest request = TokenRequest({1, 2, 3}, tokens);
+  request.set_session("sessions/" + session);
+  return request;
+}
+
+TEST(QuotaCallsTest, RequestsAreLimitedPerTenant) {
+  // One more comes after 1000 seconds.
+  TenantServer server({"a", "b"},
+                      R"({"defaults": {"requests_per_second": 0.001, "request_burst": 3}})");
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(server.Create("a", "s" + std::to_string(i)).ok());
+  const grpc::Status refused = server.Create("a", "s3");
+  ExpectExceeded(refused, "requests_per_second");
+  EXPECT_TRUE(HasRetryInfo(refused));
+  ExpectExceeded(server.Generate("a", TokenRequest({1}, 1)).status, "requests_per_second");
+  EXPECT_TRUE(server.Create("b", "s0").ok());
+}
+
+TEST(QuotaCallsTest, ARunningAnswerIsACallInProgress) {
+  TenantServer server({"a", "b"}, R"({"tenants": {"a": {"concurrent_requests": 1}}})");
+  server->gate().Hold();
+  const auto context = server.Context("a");
+  const auto reader = server->generation().Generate(context.get(), TokenRequest({1}, 2));
+  ASSERT_TRUE(server->gate().AwaitHeld());
+  ExpectExceeded(server.Create("a", "s"), "concurrent_requests");
+  ExpectExceeded(server.Generate("a", TokenRequest({1}, 1)).status, "concurrent_requests");
+  EXPECT_TRUE(server.Create("b", "s").ok());
+  server->gate().Open();
+  EXPECT_TRUE(testing::ReadAll(reader.get()).status.ok());
+  // The place is free once the server is done with the call, a moment after the client is.
+  grpc::Status created = server.Create("a", "s");
+  const absl::Time limit = absl::Now() + testing::kPatience;
+  while (!created.ok() && absl::Now() < limit) created = server.Create("a", "s");
+  EXPECT_TRUE(created.ok()) << created.error_message();
+}
+
+TEST(QuotaCallsTest, TokensOfPromptsAndAnswersCount) {
+  // Far more than what comes back while the test runs.
+  TenantServer server({"a"}, R"({"tenants": {"a": {"tokens_per_minute": 100}}})");
+  const Answer first = server.Generate("a", TokenRequest({1, 2, 3}, 2000));
+  ASSERT_TRUE(first.status.ok()) << "an answer is not cut";
+  EXPECT_EQ(first.ids.size(), 2000u);
+  const grpc::Status refused = server.Generate("a", TokenRequest({1}, 1)).status;
+  ExpectExceeded(refused, "tokens_per_minute");
+  EXPECT_TRUE(HasRetryInfo(refused));
+  EXPECT_TRUE(server.Create("a", "s").ok()) << "other calls need no tokens";
+}
+
+TEST(QuotaCallsTest, SessionsAreCountedWhereverTheyComeFrom) {
+  TenantServer server({"a"}, R"({"tenants": {"a": {"sessions": 2}}})");
+  ASSERT_TRUE(server.Create("a", "one").ok());
+  ASSERT_TRUE(server.Generate("a", TurnOf("one", 2)).status.ok());
+  ASSERT_TRUE(server.Create("a", "two").ok());
+  const grpc::Status refused = server.Create("a", "three");
+  ExpectExceeded(refused, "sessions");
+  EXPECT_FALSE(HasRetryInfo(refused)) << "waiting does not help";
+  const auto fork = [&] {
+    const auto context = server.Context("a");
+    v1::ForkSessionRequest request;
+    request.set_source("sessions/one");
+    v1::Session session;
+    return server->sessions().ForkSession(context.get(), request, &session);
+  };
+  ExpectExceeded(fork(), "sessions");
+  EXPECT_TRUE(server.Generate("a", TurnOf("one", 2)).status.ok()) << "what is there goes on";
+  ASSERT_TRUE(server.Delete("a", "two").ok());
+  EXPECT_TRUE(fork().ok());
+}
+
+TEST(QuotaCallsTest, ATurnNeedsRoomForAState) {
+  TenantServer server({"a", "b"}, R"({"tenants": {"a": {"stored_bytes": 1}}})");
+  ASSERT_TRUE(server.Create("a", "one").ok());
+  ASSERT_TRUE(server.Create("b", "one").ok());
+  ExpectExceeded(server.Generate("a", TurnOf("one", 2)).status, "stored_bytes");
+  EXPECT_TRUE(server.Generate("a", TokenRequest({1}, 2)).status.ok()) << "this stores nothing";
+  EXPECT_TRUE(server.Generate("b", TurnOf("one", 2)).status.ok());
+}
+
+TEST(QuotaCallsTest, ANewFileHoldsWithoutEndingACall) {
+  TenantServer server({"a"}, R"({"tenants": {"a": {}}})");
+  server->gate().Hold();
+  const auto context = server.Context("a");
+  const auto reader = server->generation().Generate(context.get(), TokenRequest({1}, 5));
+  ASSERT_TRUE(server->gate().AwaitHeld());
+  server.WriteTenants(R"({"tenants": {"a": {"disabled": true}}})");
+  server->server().Reload();
+  const grpc::Status refused = server.Create("a", "s");
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  EXPECT_EQ(ReasonIn(refused), "PERMISSION_DENIED");
+  server.WriteTenants(R"({"tenants": {"a": {"concurrent_requests": 1}}})");
+  server->server().Reload();
+  ExpectExceeded(server.Create("a", "s"), "concurrent_requests");
+  server.WriteTenants("broken");
+  server->server().Reload();
+  ExpectExceeded(server.Create("a", "s"), "concurrent_requests");
+  server->gate().Open();
+  EXPECT_TRUE(testing::ReadAll(reader.get()).status.ok());
+}
+
+}  // namespace
+}  // namespace reprise::service
