@@ -27,6 +27,7 @@ absl::StatusOr<Activations> Activations::Create(const RecurrentGemmaConfig& conf
     int64_t row_bytes;
   } sizes[] = {
       {&out.residual, wide * config.hidden_size},
+      {&out.residual_next, cuda ? wide * config.hidden_size : 0},
       {&out.normed, fed * config.hidden_size},
       {&out.delta, wide * config.hidden_size},
       {&out.mlp, fed * config.mlp_width * (cuda ? 1 : 2)},

@@ -17,9 +17,10 @@ struct Operand {
 // Rows of a step outermost, float32 unless it feeds a product. A layer's values are dead when the
 // next layer begins.
 struct Activations {
-  kernels::Buffer residual;  // [max_rows, hidden]
-  kernels::Buffer normed;    // [max_rows, hidden], feeds products
-  kernels::Buffer delta;     // [max_rows, hidden], what a mixer or MLP adds to the residual
+  kernels::Buffer residual;       // [max_rows, hidden]
+  kernels::Buffer residual_next;  // CUDA: the same, which decode steps write in turn
+  kernels::Buffer normed;         // [max_rows, hidden], feeds products
+  kernels::Buffer delta;          // [max_rows, hidden], what a mixer or MLP adds to the residual
 
   // What the MLP's last product reads. CPU: [max_rows, 2, mlp_width], gate (then the product of
   // both) and up; CUDA: [max_rows, mlp_width], the gate is part of the product before.

@@ -205,6 +205,43 @@ absl::Status Griffin::Head(const StepView& view, float* logits) const {
   return kernels::Softcap(cap, context_);
 }
 
+std::vector<kernels::DecodeOp> Griffin::DecodeOps(const MixerStep& step, float* logits) const {
+  float* const delta = scratch_.delta.as<float>();
+  float* residual = scratch_.residual.as<float>();
+  float* next = scratch_.residual_next.as<float>();
+  bool add = false;
+  // A product of the normed residual, to which delta is added first.
+  const auto normed = [&](const kernels::Buffer& weight) {
+    kernels::DecodeProduct op;
+    op.matmul.num_rows = op.norm.num_rows = step.rows.num_rows;
+    op.matmul.x_stride = op.norm.dim = config_.hidden_size;
+    op.matmul.x_bf16 = scratch_.Feed(scratch_.normed).bf16;
+    op.norm.eps = config_.rms_norm_eps;
+    op.norm.weight_offset = 1.0f;
+    op.norm.weight = weight.as<float>();
+    op.norm.x = residual;
+    if (add) {
+      op.norm.delta = delta;
+      op.residual = next;
+      std::swap(residual, next);
+    }
+    add = true;
+    return op;
+  };
+  std::vector<kernels::DecodeOp> ops;
+  for (const Layer& layer : layers_) {
+    layer.mixer->AppendDecode(step, normed(layer.temporal_norm), delta, ops);
+    layer.mlp.AppendDecode(normed(layer.channel_norm), delta, scratch_, ops);
+  }
+  kernels::DecodeProduct head = normed(final_norm_);
+  head.matmul.out_stride = config_.vocab_size;
+  head.matmul.weight = &lm_head_;
+  head.matmul.out = logits;
+  head.softcap = config_.logits_soft_cap;
+  ops.push_back(head);
+  return ops;
+}
+
 absl::Status Griffin::Run(const StepView& view, StateSlots& slots, float* logits) const {
   const int rows = view.rows.num_rows;
   const MixerStep step = {view.rows, &scratch_, &slots, context_};
@@ -219,6 +256,11 @@ absl::Status Griffin::Run(const StepView& view, StateSlots& slots, float* logits
   }
 
   RETURN_IF_ERROR(Embed(view));
+  const bool decode = view.rows.max_seq_rows == 1 && view.num_logit_rows == rows;
+  if (context_.device == kernels::Device::kCuda && decode && rows <= kernels::kMostDecodeRows) {
+    const std::vector<kernels::DecodeOp> ops = DecodeOps(step, logits);
+    if (kernels::CanDecode(ops, context_)) return kernels::Decode(ops, context_);
+  }
   const Operand normed = scratch_.Feed(scratch_.normed);
   float* delta = scratch_.delta.as<float>();
   bool add = false;

@@ -56,6 +56,8 @@ class Griffin final : public HybridModel {
   absl::Status Run(const StepView& view, StateSlots& slots, float* logits) const;
   // A decode step: padded to a common size and replayed from a recorded graph.
   absl::Status RunRecorded(const RaggedBatch& batch, StateSlots& slots);
+  // The layers and the head as operations of a decode step of few rows.
+  std::vector<kernels::DecodeOp> DecodeOps(const MixerStep& step, float* logits) const;
   absl::Status Embed(const StepView& view) const;
   // residual += delta (when `add`); normed = norm(residual).
   absl::Status Norm(int num_rows, const kernels::Buffer& weight, bool add,

@@ -24,12 +24,23 @@ kernels::MatMulParams Linear::Params(int num_rows, const Operand& x, int64_t x_s
   kernels::MatMulParams params;
   params.num_rows = num_rows;
   params.x_stride = x_stride == 0 ? inputs() : x_stride;
-  params.out_stride = outputs();
   params.x = x.f32;
   params.x_bf16 = x.bf16;
+  SetWeights(params);
+  return params;
+}
+
+void Linear::SetWeights(kernels::MatMulParams& params) const {
+  params.out_stride = outputs();
   params.weight = &weight_;
   params.bias = bias_.size() == 0 ? nullptr : bias_.as<float>();
-  return params;
+}
+
+kernels::DecodeProduct Linear::DecodeProduct(int num_rows, const Operand& x, float* out) const {
+  kernels::DecodeProduct op;
+  op.matmul = Params(num_rows, x, 0);
+  op.matmul.out = out;
+  return op;
 }
 
 absl::Status Linear::Run(int num_rows, const Operand& x, float* out,

@@ -5,6 +5,7 @@
 #include <initializer_list>
 
 #include "absl/status/statusor.h"
+#include "kernels/decode_step.h"
 #include "kernels/matmul.h"
 #include "models/activations.h"
 #include "models/weights.h"
@@ -40,6 +41,11 @@ class Linear {
   // CUDA, gated weights: out = act(gate) * up.
   absl::Status RunGated(int num_rows, const Operand& x, kernels::Activation activation,
                         const Operand& out, const kernels::Context& context) const;
+
+  // CUDA: Run, as an operation of a decode step.
+  kernels::DecodeProduct DecodeProduct(int num_rows, const Operand& x, float* out) const;
+  // Weights, bias and output stride of a product.
+  void SetWeights(kernels::MatMulParams& params) const;
 
  private:
   kernels::MatMulParams Params(int num_rows, const Operand& x, int64_t x_stride) const;

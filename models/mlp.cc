@@ -38,4 +38,14 @@ absl::Status GatedMlp::Run(int num_rows, const Operand& x, float* out, const Act
   return down_.Run(num_rows, inner, out, context, 2 * width);
 }
 
+void GatedMlp::AppendDecode(kernels::DecodeProduct first, float* out, const Activations& scratch,
+                            std::vector<kernels::DecodeOp>& ops) const {
+  const Operand inner = scratch.Feed(scratch.mlp);
+  gate_up_.SetWeights(first.matmul);
+  first.matmul.activation = activation_;
+  first.matmul.out_bf16 = inner.bf16;
+  ops.push_back(first);
+  ops.push_back(down_.DecodeProduct(first.matmul.num_rows, inner, out));
+}
+
 }  // namespace reprise::models

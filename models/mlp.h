@@ -2,7 +2,10 @@
 #ifndef REPRISE_MODELS_MLP_H_
 #define REPRISE_MODELS_MLP_H_
 
+#include <vector>
+
 #include "absl/status/statusor.h"
+#include "kernels/decode_step.h"
 #include "kernels/elementwise.h"
 #include "models/activations.h"
 #include "models/linear.h"
@@ -21,6 +24,10 @@ class GatedMlp {
   // x, out: [num_rows, hidden].
   absl::Status Run(int num_rows, const Operand& x, float* out, const Activations& scratch,
                    const kernels::Context& context) const;
+
+  // CUDA: the same for few rows, as operations of a decode step. `first` says what x is.
+  void AppendDecode(kernels::DecodeProduct first, float* out, const Activations& scratch,
+                    std::vector<kernels::DecodeOp>& ops) const;
 
  private:
   kernels::Activation activation_ = kernels::Activation::kGeluTanh;

@@ -1,6 +1,6 @@
 // Rotary positions. Window attention: attention_window.cu.
+#include "kernels/cuda/attention_rope.cuh"
 #include "kernels/cuda/cuda.h"
-#include "kernels/cuda/vector.cuh"
 
 namespace reprise::kernels::cuda {
 namespace {
@@ -36,25 +36,7 @@ __global__ void __launch_bounds__(kThreads) RopeKernel(RopeParams p, int64_t cou
   LetNextStart();
   WaitForPrevious();
   const int64_t number = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (number >= count) return;
-  const int per_row = (p.heads + p.plain_heads) * p.head_dim / kSize;
-  const int64_t row = number / per_row;
-  const int element = static_cast<int>(number % per_row) * kSize;
-  const int head = element / p.head_dim, dim = element % p.head_dim;
-  const float* const x = p.x + row * p.x_stride + element;
-  Floats<kSize> out = LoadFloats<kSize>(x);
-  if (head < p.heads && dim < p.rotary_dims) {
-    const int half = p.rotary_dims / 2, i = dim % half;
-    const bool lower = dim < half;
-    const Floats<kSize> other = LoadFloats<kSize>(lower ? x + half : x - half);
-    const Floats<kSize> c = LoadFloats<kSize>(p.cos + row * half + i);
-    const Floats<kSize> s = LoadFloats<kSize>(p.sin + row * half + i);
-#pragma unroll
-    for (int j = 0; j < kSize; ++j) {
-      out.v[j] = fmaf(lower ? -other.v[j] : other.v[j], s.v[j], out.v[j] * c.v[j]);
-    }
-  }
-  StoreRounded<kSize>(p.out_bf16 + row * p.out_stride + element, out);
+  if (number < count) RotatePiece<kSize>(p, number);
 }
 
 unsigned Blocks(int64_t threads) {
@@ -71,10 +53,7 @@ absl::Status RopeTable(const RopeTableParams& p, DeviceQueue& queue) {
 
 absl::Status Rope(const RopeParams& p, DeviceQueue& queue) {
   const int64_t count = int64_t{p.num_rows} * (p.heads + p.plain_heads) * p.head_dim;
-  const int half = p.rotary_dims / 2;
-  const bool vector = p.head_dim % 4 == 0 && half % 4 == 0 && Aligned(p.x, p.x_stride) &&
-                      Aligned(p.cos, half) && Aligned(p.sin, half) &&
-                      Aligned(p.out_bf16, p.out_stride);
+  const bool vector = RotatesByFour(p);
   return Check(vector ? Launch(RopeKernel<4>, Blocks(count / 4), kThreads, 0, queue, p, count / 4)
                       : Launch(RopeKernel<1>, Blocks(count), kThreads, 0, queue, p, count),
                "Rope[rows ", p.num_rows, ", heads ", p.heads + p.plain_heads, " of ", p.head_dim,

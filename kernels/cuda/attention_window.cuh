@@ -7,8 +7,9 @@
 
 #include <cstdint>
 
+#include "absl/status/statusor.h"
 #include "kernels/attention.h"
-#include "kernels/cuda/attention_mma.cuh"
+#include "kernels/device_queue.h"
 
 namespace reprise::kernels::cuda::window {
 
@@ -40,6 +41,10 @@ struct Partials {
   float* sums = nullptr;     // [num_rows, heads, groups, head_dim]
   float2* scales = nullptr;  // [num_rows, heads, groups]: maximum and sum of exponentials
 };
+
+// The first of two kernels: the products with queries, keys and values. attention_finish.cuh has
+// the rest, which is to be done with what this returns before the queue's scratch is used again.
+absl::StatusOr<Partials> SumGroups(const WindowAttentionParams& p, DeviceQueue& queue);
 
 struct Tiling {
   int per_sequence = 0;  // tiles of the longest sequence and one kv head

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/attention.h"
+#include "kernels/decode_step.h"
 #include "kernels/elementwise.h"
 #include "kernels/kernels.h"
 #include "kernels/matmul.h"
@@ -39,6 +40,9 @@ absl::Status RgLru(const RgLruParams& params, DeviceQueue& queue);
 absl::Status RopeTable(const RopeTableParams& params, DeviceQueue& queue);
 absl::Status Rope(const RopeParams& params, DeviceQueue& queue);
 absl::Status WindowAttention(const WindowAttentionParams& params, DeviceQueue& queue);
+
+bool CanDecode(absl::Span<const DecodeOp> ops, const DeviceQueue& queue);
+absl::Status Decode(absl::Span<const DecodeOp> ops, DeviceQueue& queue);
 
 absl::Status CopySlots(const SlotCopyParams& params, DeviceQueue& queue);
 

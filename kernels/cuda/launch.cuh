@@ -26,22 +26,31 @@ __device__ __forceinline__ void LetNextStart() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
-// Returns the launch's error; the kernel's own shows at the next synchronization. `shared_bytes`
-// above 48 KiB need cudaFuncSetAttribute first, see AllowSharedBytes.
+// `together`: all blocks are on the device at the same time, as they wait for each other.
 template <typename... Params, typename... Args>
-cudaError_t Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
-                   const DeviceQueue& queue, Args&&... args) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
+cudaError_t LaunchAs(bool together, void (*kernel)(Params...), dim3 grid, dim3 block,
+                     size_t shared_bytes, const DeviceQueue& queue, Args&&... args) {
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeCooperative;
+  attributes[1].val.cooperative = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = static_cast<cudaStream_t>(queue.stream());
-  config.attrs = &attribute;
-  config.numAttrs = 1;
+  config.attrs = attributes;
+  config.numAttrs = together ? 2 : 1;
   return cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
+}
+
+// Returns the launch's error; the kernel's own shows at the next synchronization. `shared_bytes`
+// above 48 KiB need cudaFuncSetAttribute first, see AllowSharedBytes.
+template <typename... Params, typename... Args>
+cudaError_t Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
+                   const DeviceQueue& queue, Args&&... args) {
+  return LaunchAs(false, kernel, grid, block, shared_bytes, queue, std::forward<Args>(args)...);
 }
 
 template <typename Kernel>

@@ -101,7 +101,7 @@ inline FewCut CutFew(const MatMulProblem& p, int rows, int grid, int panel, int 
 inline MatMulPlan PlanFew(const MatMulProblem& p, int rows, int64_t most_bytes = kFewSharedBytes) {
   const PackedLayout layout = PackedLayout::Of(p.n, p.k);
   MatMulPlan plan;
-  plan.next_start = NextStart::kTurns;
+  plan.next_start = NextStart::kLate;
   plan.row_tile = rows;
   plan.grid =
       static_cast<int>(std::min<int64_t>(p.multiprocessors, int64_t{p.blocks} * layout.tiles));
@@ -142,6 +142,8 @@ inline MatMulPlan PlanMany(const MatMulProblem& p, int row_tile, int output_tile
   const int64_t most = p.multiprocessors / cluster * cluster;
   plan.grid =
       static_cast<int>(std::min<int64_t>(most, plan.split ? tiles * layout.segments : tiles));
+  // In a step of few rows the small kernels between two products come first.
+  plan.next_start = p.rows <= 256 ? NextStart::kLate : NextStart::kEarly;
   plan.kernel = MatMulPlan::Kernel::kMany;
   return plan;
 }
@@ -180,8 +182,9 @@ inline MatMulPlan PlanWholeTiles(const MatMulProblem& p) {
 inline MatMulPlan PlanMatMul(const MatMulProblem& p) {
   const PackedLayout layout = PackedLayout::Of(p.n, p.k);
   // So few tiles that they had better be cut.
+  const int64_t narrow_tiles = int64_t{p.multiprocessors} * (p.rows <= 64 ? 5 : 4) / 8;
   const bool narrow = p.x_aligned && p.blocks == 1 && layout.segments > 1 && p.rows <= 128 &&
-                      ManyTiles(p, 128, 64) * 2 <= p.multiprocessors;
+                      ManyTiles(p, 128, 64) <= narrow_tiles;
   const int64_t tiles = ManyTiles(p, 128, 128);
   if (p.rows <= kMostFewRows) {
     // Rows of x in shared memory leave less for the weights, which many segments of few tiles

@@ -34,6 +34,8 @@ absl::Status RgLru(const RgLruParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status RopeTable(const RopeTableParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status Rope(const RopeParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status WindowAttention(const WindowAttentionParams&, DeviceQueue&) { return Unavailable(); }
+bool CanDecode(absl::Span<const DecodeOp>, const DeviceQueue&) { return false; }
+absl::Status Decode(absl::Span<const DecodeOp>, DeviceQueue&) { return Unavailable(); }
 absl::Status CopySlots(const SlotCopyParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status SampleRows(const SampleRowsParams&, DeviceQueue&) { return Unavailable(); }
 

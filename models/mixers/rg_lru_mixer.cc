@@ -72,7 +72,7 @@ size_t RgLruMixer::bytes() const {
          conv_bias_.size() + log_a_scale_.size();
 }
 
-absl::Status RgLruMixer::Convolve(const MixerStep& step) const {
+kernels::CausalConv1dParams RgLruMixer::Convolution(const MixerStep& step) const {
   kernels::CausalConv1dParams params;
   params.rows = step.rows;
   params.channels = width_;
@@ -89,10 +89,10 @@ absl::Status RgLruMixer::Convolve(const MixerStep& step) const {
   }
   params.out = step.scratch->lru_conv.as<float>();
   params.out_bf16 = step.scratch->Feed(step.scratch->lru_conv_in).bf16;
-  return kernels::CausalConv1d(params, step.context);
+  return params;
 }
 
-absl::Status RgLruMixer::Recur(const MixerStep& step) const {
+kernels::RgLruParams RgLruMixer::Recurrence(const MixerStep& step) const {
   kernels::RgLruParams params;
   params.rows = step.rows;
   params.width = width_;
@@ -110,19 +110,34 @@ absl::Status RgLruMixer::Recur(const MixerStep& step) const {
   const Operand out = step.scratch->Feed(step.scratch->lru_out);
   params.out = out.f32;
   params.out_bf16 = out.bf16;
-  return kernels::RgLru(params, step.context);
+  return params;
 }
 
 absl::Status RgLruMixer::Run(const MixerStep& step, const Operand& x, float* out) const {
   const int rows = step.rows.num_rows;
   const Activations& scratch = *step.scratch;
   RETURN_IF_ERROR(linear_in_.Run(rows, x, scratch.lru_in.as<float>(), step.context));
-  RETURN_IF_ERROR(Convolve(step));
+  RETURN_IF_ERROR(kernels::CausalConv1d(Convolution(step), step.context));
   const bool cuda = step.context.device == kernels::Device::kCuda;
   const Operand u = scratch.Feed(cuda ? scratch.lru_conv_in : scratch.lru_conv);
   RETURN_IF_ERROR(gates_.Run(rows, u, scratch.gates.as<float>(), step.context));
-  RETURN_IF_ERROR(Recur(step));
+  RETURN_IF_ERROR(kernels::RgLru(Recurrence(step), step.context));
   return linear_out_.Run(rows, scratch.Feed(scratch.lru_out), out, step.context);
+}
+
+void RgLruMixer::AppendDecode(const MixerStep& step, kernels::DecodeProduct first, float* out,
+                              std::vector<kernels::DecodeOp>& ops) const {
+  const int rows = step.rows.num_rows;
+  linear_in_.SetWeights(first.matmul);
+  first.matmul.out = step.scratch->lru_in.as<float>();
+  ops.push_back(first);
+  kernels::DecodeRecurrence recurrence;
+  recurrence.conv = Convolution(step);
+  recurrence.gates.num_rows = rows;
+  gates_.SetWeights(recurrence.gates);
+  recurrence.lru = Recurrence(step);
+  ops.push_back(recurrence);
+  ops.push_back(linear_out_.DecodeProduct(rows, step.scratch->Feed(step.scratch->lru_out), out));
 }
 
 }  // namespace reprise::models

@@ -4,6 +4,7 @@
 #define REPRISE_MODELS_MIXERS_RG_LRU_MIXER_H_
 
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "models/linear.h"
@@ -21,12 +22,14 @@ class RgLruMixer final : public Mixer {
 
   void DeclareState(int layer, StateLayout& layout) override;
   absl::Status Run(const MixerStep& step, const Operand& x, float* out) const override;
+  void AppendDecode(const MixerStep& step, kernels::DecodeProduct first, float* out,
+                    std::vector<kernels::DecodeOp>& ops) const override;
   size_t bytes() const override;
 
  private:
   explicit RgLruMixer(const RecurrentGemmaConfig& config);
-  absl::Status Convolve(const MixerStep& step) const;
-  absl::Status Recur(const MixerStep& step) const;
+  kernels::CausalConv1dParams Convolution(const MixerStep& step) const;
+  kernels::RgLruParams Recurrence(const MixerStep& step) const;
 
   int width_;
   int conv_width_;

@@ -44,9 +44,7 @@ void WindowAttentionMixer::DeclareState(int layer, StateLayout& layout) {
 
 size_t WindowAttentionMixer::bytes() const { return qkv_.bytes() + out_.bytes(); }
 
-absl::Status WindowAttentionMixer::Rotate(const MixerStep& step) const {
-  const bool cuda = step.context.device == kernels::Device::kCuda;
-  if (rotary_dims_ == 0 && !cuda) return absl::OkStatus();
+kernels::RopeParams WindowAttentionMixer::Rotation(const MixerStep& step) const {
   kernels::RopeParams params;
   params.num_rows = step.rows.num_rows;
   params.heads = heads_ + kv_heads_;
@@ -57,11 +55,13 @@ absl::Status WindowAttentionMixer::Rotate(const MixerStep& step) const {
   params.cos = step.scratch->rope_cos.as<float>();
   params.sin = step.scratch->rope_sin.as<float>();
   params.x = step.scratch->qkv.as<float>();
-  if (cuda) params.out_bf16 = step.scratch->rotated.as<kernels::BF16>();
-  return kernels::Rope(params, step.context);
+  if (step.context.device == kernels::Device::kCuda) {
+    params.out_bf16 = step.scratch->rotated.as<kernels::BF16>();
+  }
+  return params;
 }
 
-absl::Status WindowAttentionMixer::Attend(const MixerStep& step) const {
+kernels::WindowAttentionParams WindowAttentionMixer::Attention(const MixerStep& step) const {
   kernels::WindowAttentionParams params;
   params.rows = step.rows;
   params.heads = heads_;
@@ -97,15 +97,27 @@ absl::Status WindowAttentionMixer::Attend(const MixerStep& step) const {
     params.v_ring = static_cast<float*>(v_ring);
     params.out = out.f32;
   }
-  return kernels::WindowAttention(params, step.context);
+  return params;
 }
 
 absl::Status WindowAttentionMixer::Run(const MixerStep& step, const Operand& x, float* out) const {
   const int rows = step.rows.num_rows;
   RETURN_IF_ERROR(qkv_.Run(rows, x, step.scratch->qkv.as<float>(), step.context));
-  RETURN_IF_ERROR(Rotate(step));
-  RETURN_IF_ERROR(Attend(step));
+  if (rotary_dims_ != 0 || step.context.device == kernels::Device::kCuda) {
+    RETURN_IF_ERROR(kernels::Rope(Rotation(step), step.context));
+  }
+  RETURN_IF_ERROR(kernels::WindowAttention(Attention(step), step.context));
   return out_.Run(rows, step.scratch->Feed(step.scratch->attended), out, step.context);
+}
+
+void WindowAttentionMixer::AppendDecode(const MixerStep& step, kernels::DecodeProduct first,
+                                        float* out, std::vector<kernels::DecodeOp>& ops) const {
+  qkv_.SetWeights(first.matmul);
+  first.matmul.out = step.scratch->qkv.as<float>();
+  ops.push_back(first);
+  ops.push_back(kernels::DecodeAttention{Rotation(step), Attention(step)});
+  ops.push_back(
+      out_.DecodeProduct(step.rows.num_rows, step.scratch->Feed(step.scratch->attended), out));
 }
 
 }  // namespace reprise::models

@@ -5,6 +5,7 @@
 #define REPRISE_MODELS_MIXERS_WINDOW_ATTENTION_MIXER_H_
 
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "models/linear.h"
@@ -24,12 +25,14 @@ class WindowAttentionMixer final : public Mixer {
 
   void DeclareState(int layer, StateLayout& layout) override;
   absl::Status Run(const MixerStep& step, const Operand& x, float* out) const override;
+  void AppendDecode(const MixerStep& step, kernels::DecodeProduct first, float* out,
+                    std::vector<kernels::DecodeOp>& ops) const override;
   size_t bytes() const override;
 
  private:
   explicit WindowAttentionMixer(const RecurrentGemmaConfig& config);
-  absl::Status Rotate(const MixerStep& step) const;
-  absl::Status Attend(const MixerStep& step) const;
+  kernels::RopeParams Rotation(const MixerStep& step) const;
+  kernels::WindowAttentionParams Attention(const MixerStep& step) const;
 
   int heads_, kv_heads_, head_dim_, rotary_dims_, window_, ring_blocks_;
   Linear qkv_, out_;

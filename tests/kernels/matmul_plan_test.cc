@@ -83,13 +83,14 @@ TEST(MatMulCudaPlan, ChoosesByShapeAndRows) {
     return cuda::PlanMatMul({rows, 1, n, k, false, true, 132, 64 << 20, 60000});
   };
   EXPECT_EQ(plan(1, 2560, 2560).kernel, MatMulPlan::Kernel::kFew);
-  EXPECT_EQ(plan(8, 5120, 2560).kernel, MatMulPlan::Kernel::kFew);
+  EXPECT_EQ(plan(1, 5120, 2560).kernel, MatMulPlan::Kernel::kFew);
+  EXPECT_TRUE(plan(8, 5120, 2560).split);
   EXPECT_EQ(plan(8, 384, 384).kernel, MatMulPlan::Kernel::kFew);
   EXPECT_TRUE(plan(8, 2560, 2560).split);
   EXPECT_TRUE(plan(100, 2560, 7680).split);
   EXPECT_FALSE(plan(100, 15360, 2560).split);
   EXPECT_FALSE(plan(256, 2560, 2560).split);
-  EXPECT_EQ(plan(20, 5120, 2560).output_tile, 64);
+  EXPECT_TRUE(plan(20, 5120, 2560).split);
   EXPECT_EQ(plan(512, 2560, 7680).row_tile, 128);
   EXPECT_EQ(plan(1024, 2560, 7680).cluster, 2);
   EXPECT_EQ(plan(1024, 2560, 7680).row_tile, 192);

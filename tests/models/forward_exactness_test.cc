@@ -50,6 +50,14 @@ std::vector<Case> Cases() {
     cuda.changes["lru_width"] = 48;
     cuda.changes["intermediate_size"] = 112;
     cases.push_back(cuda);
+    // Sizes that decode steps of few rows take in few kernels.
+    Case few = cuda;
+    few.name += "_few_kernels";
+    few.changes["hidden_size"] = 192;
+    few.changes["lru_width"] = 192;
+    few.changes["intermediate_size"] = 1280;
+    if (!few.changes.contains("head_dim")) few.changes["head_dim"] = 32;
+    cases.push_back(few);
   }
   // Inputs beyond one segment of a product's sum, and heads as large as they come.
   cases.push_back({"wide_cuda",
@@ -158,6 +166,37 @@ TEST_P(ForwardExactness, InACrowd) {
   }
   EXPECT_EQ(BitDifference(logits, logits_), "");
   EXPECT_EQ(BitDifference(runner_->Export(mine.slot()), state_), "");
+}
+
+// Decode steps of 1 to 9 sequences at different positions; some steps are padded.
+TEST_P(ForwardExactness, AmongFewDecoding) {
+  for (const int strangers : {0, 1, 2, 4, 7, 8}) {
+    std::vector<SlotHandle> handles;
+    std::vector<int64_t> positions;
+    for (int i = 0; i < strangers; ++i) {
+      handles.push_back(runner_->Acquire());
+      positions.push_back(i % 3 == 0 ? 0 : 20 * i + i % 3);
+      const int count = static_cast<int>(positions.back());
+      if (count > 0) {
+        runner_->Feed(handles.back().slot(), 0, RandomTokens(count, vocab(), 100 + i), {count});
+      }
+    }
+    const SlotHandle mine = runner_->Acquire();
+    Logits logits;
+    for (int64_t at = 0; at < kText; ++at) {
+      const int place = static_cast<int>(at % (strangers + 1));
+      std::vector<Piece> pieces;
+      for (int i = 0; i < strangers; ++i) {
+        pieces.push_back({handles[i].slot(), positions[i]++, RandomTokens(1, vocab(), at)});
+      }
+      pieces.insert(pieces.begin() + place, {mine.slot(), at, {text_[at]}});
+      const Logits all = runner_->Step(pieces);
+      const Logits own = Slice(all, place * vocab(), (place + 1) * vocab());
+      logits.insert(logits.end(), own.begin(), own.end());
+    }
+    EXPECT_EQ(BitDifference(logits, logits_), "") << strangers << " others";
+    EXPECT_EQ(BitDifference(runner_->Export(mine.slot()), state_), "") << strangers << " others";
+  }
 }
 
 TEST_P(ForwardExactness, OthersAreUntouched) {
