@@ -89,6 +89,7 @@ class RequestObserver {
 struct Fork {
   kernels::SamplingParams sampling;
   std::shared_ptr<RequestObserver> observer;
+  bool export_state = true;  // if the request wants it
 };
 inline constexpr int kMostForks = 127;
 inline constexpr int kMostCacheMarks = 32;
@@ -111,7 +112,7 @@ struct Request {
   bool use_prefix_cache = true;
   // Keep the state after so many tokens of `prompt`, each 1..prompt.size().
   std::vector<int64_t> cache_marks;
-  // Each is a request of its own, equal to this one but for sampling and observer; they share one
+  // Each is a request of its own, equal to this one but for what a Fork says; they share one
   // prefill and one state until they differ. Fork i has the id of this request + 1 + i. Want
   // max_tokens >= 1.
   std::vector<Fork> forks;

@@ -57,9 +57,9 @@ void LogFailure(const Environment& environment, const CallReport& report, absl::
 
 void CallReport::NoteResult(const scheduler::RequestResult& result) {
   timeline = result.timeline;
-  computed_tokens = result.computed_tokens;
-  cached_tokens = result.reuse.cached_tokens;
-  generated_tokens = static_cast<int64_t>(result.generated.size());
+  computed_tokens += result.computed_tokens;
+  cached_tokens += result.reuse.cached_tokens;
+  generated_tokens += static_cast<int64_t>(result.generated.size());
 }
 
 std::string SpanLine(const CallReport& report, absl::Time ended, const absl::Status& status,

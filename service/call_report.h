@@ -23,9 +23,9 @@ struct CallReport {
   absl::Time submitted = absl::InfiniteFuture();  // when the scheduler got it
   int64_t prompt_tokens = 0;
   int64_t restored_tokens = 0;  // that its session held
-  // Of its sequence, once that has ended.
+  // Of its sequence, once that has ended; of several, the one that ended last.
   std::optional<scheduler::Timeline> timeline;
-  int64_t computed_tokens = 0, cached_tokens = 0, generated_tokens = 0;
+  int64_t computed_tokens = 0, cached_tokens = 0, generated_tokens = 0;  // of all together
   absl::Duration commit;  // at the end of a session's turn
 
   void NoteResult(const scheduler::RequestResult& result);

@@ -26,6 +26,9 @@ constexpr float kMaxBias = 1000.0f;
 constexpr int kMaxTopLogprobs = 20;
 constexpr int64_t kMaxPromptLogprobEntries = 65536;
 constexpr int kMaxCacheMarks = 8;
+constexpr int kMaxChoices = scheduler::kMostForks + 1;
+// Tokens, and alternatives to tokens, of answers that wait to be ranked.
+constexpr int64_t kMaxHeldEntries = 262144;
 
 // NaN is in no range.
 void CheckRange(const char* field, float value, float min, float max, FieldViolations* violations) {
@@ -81,6 +84,50 @@ void CheckDurability(const v1::GenerateRequest& request, const RequestLimits& li
   if (request.stop().max_tokens() > kMaxCheckpointedTokens) {
     violations->Add("stop.max_tokens", absl::StrCat("must be at most ", kMaxCheckpointedTokens,
                                                     " with durability EVERY_N_TOKENS"));
+  }
+}
+
+void CheckChoices(const v1::GenerateRequest& request, const RequestLimits& limits,
+                  FieldViolations* violations) {
+  const int n = std::max(request.n(), 1);
+  if (request.n() < 0 || request.n() > kMaxChoices) {
+    violations->Add("n", absl::StrCat("must be between 0 and ", kMaxChoices, ", is ", request.n()));
+    return;
+  }
+  if (request.best_of() != 0 && (request.best_of() < n || request.best_of() > kMaxChoices)) {
+    violations->Add("best_of", absl::StrCat("must be 0, or between n (", n, ") and ", kMaxChoices,
+                                            ", is ", request.best_of()));
+    return;
+  }
+  const char* field = request.best_of() > n ? "best_of" : "n";
+  const int choices = std::max(n, request.best_of());
+  if (choices == 1) return;
+  const v1::StopConditions& stop = request.stop();
+  const int64_t tokens = stop.has_max_tokens() ? stop.max_tokens() : limits.default_max_tokens;
+  if (tokens == 0) {
+    violations->Add(field, "must not be above 1 when max_tokens is 0: there is nothing to choose");
+  }
+  if (request.durability() == v1::DURABILITY_EVERY_N_TOKENS) {
+    violations->Add(field,
+                    "must not be above 1 with durability EVERY_N_TOKENS: a checkpoint is of one "
+                    "answer");
+  }
+  const int64_t entries = tokens * (1 + request.output().top_logprobs()) * request.best_of();
+  if (entries > kMaxHeldEntries) {
+    violations->Add("best_of",
+                    absl::StrCat("best_of * max_tokens * (1 + top_logprobs) must be at most ",
+                                 kMaxHeldEntries, ", is ", entries));
+  }
+}
+
+void CheckKeepPartial(const v1::GenerateRequest& request, FieldViolations* violations) {
+  if (!request.keep_partial()) return;
+  if (request.session().empty()) violations->Add("keep_partial", "needs a session");
+  if (request.request_id().empty()) {
+    violations->Add("keep_partial", "needs a request_id: a repeat is known by it");
+  }
+  if (request.output().prompt_logprobs()) {
+    violations->Add("keep_partial", "must not be set with output.prompt_logprobs");
   }
 }
 
@@ -172,7 +219,12 @@ absl::Status CheckFields(const v1::GenerateRequest& request, const RequestLimits
   if (!v1::Durability_IsValid(request.durability())) {
     violations.Add("durability", absl::StrCat("has no value ", request.durability()));
   }
+  if (!v1::Priority_IsValid(request.priority())) {
+    violations.Add("priority", absl::StrCat("has no value ", request.priority()));
+  }
   CheckDurability(request, limits, &violations);
+  CheckChoices(request, limits, &violations);
+  CheckKeepPartial(request, &violations);
   CheckSampling(request.sampling(), &violations);
   CheckStop(request.stop(), limits, &violations);
   CheckOutput(request.output(), &violations);
@@ -284,6 +336,17 @@ kernels::SamplingParams ToSampling(const v1::SamplingParams& sampling, uint64_t 
   std::sort(params.logit_bias.begin(), params.logit_bias.end());
   params.seed = seed;
   return params;
+}
+
+scheduler::Priority ToPriority(v1::Priority priority) {
+  switch (priority) {
+    case v1::PRIORITY_LOW:
+      return scheduler::Priority::kLow;
+    case v1::PRIORITY_HIGH:
+      return scheduler::Priority::kHigh;
+    default:
+      return scheduler::Priority::kNormal;
+  }
 }
 
 std::vector<int32_t> StopTokens(const v1::StopConditions& stop, const ServedModel& model) {

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/sampling.h"
 #include "reprise/v1/generation.pb.h"
+#include "scheduler/request.h"
 #include "service/served_model.h"
 #include "service/server_options.h"
 
@@ -35,6 +36,7 @@ absl::StatusOr<std::vector<int64_t>> CacheMarks(const v1::GenerateRequest& reque
 
 // Of a checked request.
 kernels::SamplingParams ToSampling(const v1::SamplingParams& sampling, uint64_t seed);
+scheduler::Priority ToPriority(v1::Priority priority);
 std::vector<int32_t> StopTokens(const v1::StopConditions& stop, const ServedModel& model);
 
 }  // namespace reprise::service

@@ -41,15 +41,29 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
     ASSIGN_OR_RETURN(const int fit, DefaultSlots(context.device, model->state_layout().bytes()));
     options.num_slots = std::min(fit, options.step_tokens);
   }
-  options.step_logit_rows = std::max(options.num_slots, kLogitRows);
+  const int logit_rows = settings.step_logit_rows > 0 ? settings.step_logit_rows
+                                                      : std::max(options.num_slots, kLogitRows);
+  options.step_logit_rows = std::min(logit_rows, options.step_tokens);
   options.max_queued = settings.max_queued;
+  options.max_queued_per_tenant =
+      settings.max_queued_per_tenant > 0 ? settings.max_queued_per_tenant : settings.max_queued;
+  options.max_wait = settings.max_wait;
+  options.time_slice = settings.time_slice;
+  options.max_request_bytes = settings.max_request_bytes;
+  options.max_parked_bytes = settings.max_parked_bytes;
+  options.tenant_weight = [weights = settings.tenant_weights](const std::string& tenant) {
+    const auto named = weights.find(tenant);
+    return named == weights.end() ? 1.0 : named->second;
+  };
   options.metrics = metrics;
-  // One tenant so far: its share is the whole queue.
-  options.max_queued_per_tenant = settings.max_queued;
 
   if (settings.prefix_cache_bytes > 0) {
     scheduler::PrefixCacheOptions cache;
     cache.max_bytes = settings.prefix_cache_bytes;
+    cache.ttl = settings.prefix_cache_ttl;
+    if (const auto bytes = settings.prefix_cache_tenant_bytes; bytes.has_value()) {
+      cache.tenant_bytes = [bytes = *bytes](const std::string&) { return bytes; };
+    }
     ASSIGN_OR_RETURN(options.prefix_cache, scheduler::PrefixCache::Create(clock, cache));
   }
 

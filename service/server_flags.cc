@@ -19,8 +19,8 @@ namespace {
 
 std::vector<FlagSpec> AllFlags() {
   std::vector<FlagSpec> all;
-  for (auto table :
-       {WireFlags, SecurityFlags, ComputeFlags, StoreFlags, LimitFlags, TelemetryFlags}) {
+  for (auto table : {WireFlags, SecurityFlags, ComputeFlags, SchedulingFlags, StoreFlags,
+                     LimitFlags, TelemetryFlags}) {
     std::vector<FlagSpec> rows = table();
     std::move(rows.begin(), rows.end(), std::back_inserter(all));
   }

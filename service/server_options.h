@@ -4,6 +4,8 @@
 #define REPRISE_SERVICE_SERVER_OPTIONS_H_
 
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,8 +45,19 @@ struct ComputeSettings {
   int slots = 0;                 // of each model; 0 = DefaultSlots
   int step_tokens = 0;           // 0 = 256 on the CPU, 4096 on CUDA, and at least the slots
   int prefill_chunk_tokens = 0;  // 0 = half of step_tokens
+
+  // Of each model.
   int max_queued = 1024;
-  int64_t prefix_cache_bytes = 256 << 20;  // of each model; 0 = none
+  int max_queued_per_tenant = 0;                 // 0 = max_queued
+  std::map<std::string, double> tenant_weights;  // 0.001 to 1000; 1 for those that are not here
+  absl::Duration max_wait = absl::Seconds(10);
+  absl::Duration time_slice = absl::Seconds(1);
+  int64_t max_request_bytes = int64_t{4} << 30;
+  int64_t max_parked_bytes = int64_t{1} << 30;
+  int step_logit_rows = 0;                           // 0 = the slots, at least 64
+  int64_t prefix_cache_bytes = 256 << 20;            // 0 = none
+  std::optional<int64_t> prefix_cache_tenant_bytes;  // 0 = tenants have none; unset = all
+  absl::Duration prefix_cache_ttl = absl::Hours(1);
 };
 
 // What one request may ask for.

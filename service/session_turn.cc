@@ -294,8 +294,39 @@ absl::StatusOr<scheduler::SequenceState> LoadState(state_store::SessionStore* st
   auto image = scheduler::ReadImage(model.layout(), *snapshot->manifest, *snapshot->payloads);
   if (!image.ok()) return WithResource(image.status(), "snapshot", name);
   legs.image = *std::move(image);
+  // A snapshot's id stands for its bytes for ever; forks and rewinds keep it.
+  legs.name = origin.snapshot_id;
   return legs;
 }
+
+namespace {
+
+// The turn that the session stands in the middle of, if it is that one. A head that moves while it
+// is looked at is looked at again.
+absl::StatusOr<std::optional<v1::TurnCommit>> FindUnfinished(state_store::SessionStore* store,
+                                                             const std::string& tenant,
+                                                             const std::string& id,
+                                                             const std::string& request_id) {
+  for (int attempt = 1;; ++attempt) {
+    const auto session = store->GetSession(tenant, id);
+    if (!session.ok()) return OfSession(session.status(), id);
+    if (session->head_snapshot_id.empty()) return std::nullopt;
+    const auto head = store->GetSnapshot(tenant, id, session->head_snapshot_id);
+    if (absl::IsNotFound(head.status()) && attempt < kReadAttempts) continue;
+    if (!head.ok()) return OfSession(head.status(), id);
+    const auto leg = head->manifest.legs.find(kProgressLeg);
+    if (leg == head->manifest.legs.end()) return std::nullopt;
+    ASSIGN_OR_RETURN(const TurnProgress progress, DecodeProgress(leg->second));
+    if (progress.session_id != id || progress.request_id != request_id) return std::nullopt;
+    v1::TurnCommit turn = DescribeCommit(
+        *session, static_cast<int64_t>(session->token_count) - progress.start_tokens);
+    turn.set_unfinished(true);
+    turn.set_prompt_tokens_done(progress.prompt_done);
+    return turn;
+  }
+}
+
+}  // namespace
 
 absl::StatusOr<v1::TurnCommit> FindTurn(state_store::SessionStore* store, const std::string& tenant,
                                         const v1::GetCommitRequest& request) {
@@ -304,6 +335,9 @@ absl::StatusOr<v1::TurnCommit> FindTurn(state_store::SessionStore* store, const 
   const auto found = store->FindCommit(tenant, id, request.request_id());
   if (!found.ok()) return OfSession(found.status(), id);
   if (!found->has_value()) {
+    ASSIGN_OR_RETURN(const auto unfinished,
+                     FindUnfinished(store, tenant, id, request.request_id()));
+    if (unfinished.has_value()) return *unfinished;
     return OfSession(MakeError(v1::ERROR_REASON_COMMIT_NOT_FOUND,
                                "no turn was committed under the request id, or it is forgotten"),
                      id);

@@ -35,6 +35,10 @@ void Sweeper::Loop(absl::Duration interval) {
       }
       next_collection = environment_->clock->Now() + kCollectionInterval;
     }
+    for (const auto& model : environment_->models->models()) {
+      const auto& cache = model->scheduler->options().prefix_cache;
+      if (cache != nullptr) cache->Sweep();
+    }
     const auto removed = environment_->store->SweepExpired(environment_->clock->Now());
     if (!removed.ok()) {
       environment_->log->error("sweep failed: {}", ForLog(removed.status().ToString()));

@@ -1,4 +1,5 @@
-// Removes expired sessions from time to time, and, more rarely, what crashes left in the store.
+// Removes expired sessions and prefixes from time to time, and, more rarely, what crashes left in
+// the store.
 #ifndef REPRISE_SERVICE_SWEEPER_H_
 #define REPRISE_SERVICE_SWEEPER_H_
 

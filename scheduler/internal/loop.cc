@@ -33,6 +33,7 @@ std::vector<std::unique_ptr<Sequence>> MakeSequences(RequestId id, Request&& req
       fork.cache_marks.clear();
       fork.sampling = forks[i - 1].sampling;
       fork.observer = forks[i - 1].observer;
+      fork.export_state = request.export_state && forks[i - 1].export_state;
       sequences[i] = std::make_unique<Sequence>(id + i, std::move(fork), std::move(tickets[i]), now,
                                                 /*is_fork=*/true);
     }

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cctype>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -58,14 +57,6 @@ std::vector<FlagSpec> ComputeFlags() {
       {"prefill-chunk-tokens", "auto", "auto or an integer from 1 to 65536",
        "prompt tokens of one sequence in one step while others wait; auto is half of a step", false,
        IntegerOrAuto(&O::compute, &ComputeSettings::prefill_chunk_tokens, 65536)},
-      {"max-queued", "1024", "an integer from 1 to 1000000",
-       "requests that may wait for a slot, per model; more are refused", false,
-       Integer(&O::compute, &ComputeSettings::max_queued, 1, 1000000)},
-      {"prefix-cache-bytes", "268435456", "an integer >= 0",
-       "states of prompts that are kept for later ones that begin alike, per model; 0 = none",
-       false,
-       Integer(&O::compute, &ComputeSettings::prefix_cache_bytes, 0,
-               std::numeric_limits<int64_t>::max())},
   };
 }
 
@@ -80,6 +71,12 @@ absl::Status CheckCompute(const ComputeSettings& compute) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--prefill-chunk-tokens: ", compute.prefill_chunk_tokens,
         " is not allowed; allowed: at most --step-tokens (", compute.step_tokens, ")"));
+  }
+  if (step_known && compute.step_logit_rows > compute.step_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("--step-logit-rows: ", compute.step_logit_rows,
+                                                   " is not allowed; allowed: at most "
+                                                   "--step-tokens (",
+                                                   compute.step_tokens, ")"));
   }
   return absl::OkStatus();
 }

@@ -113,7 +113,7 @@ std::vector<FlagSpec> StoreFlags() {
        "ends",
        false, Integer(&O::store, &StoreSettings::write_behind_commits, 0, 1000000)},
       {"sweep-seconds", "60", "a number from 0.01 to 86400",
-       "time between two removals of expired sessions", false,
+       "time between two removals of expired sessions and prefixes", false,
        [](const std::string& text, O* o) {
          double value;
          if (!absl::SimpleAtod(text, &value) || !(value >= 0.01 && value <= 86400)) {

@@ -12,6 +12,7 @@ namespace reprise::service {
 std::vector<FlagSpec> WireFlags();
 std::vector<FlagSpec> StoreFlags();
 std::vector<FlagSpec> ComputeFlags();  // the models too
+std::vector<FlagSpec> SchedulingFlags();
 std::vector<FlagSpec> LimitFlags();
 std::vector<FlagSpec> TelemetryFlags();
 std::vector<FlagSpec> SecurityFlags();

@@ -71,5 +71,113 @@ TEST(CachedPromptsTest, AMarkWithinACharacterIsRefused) {
   EXPECT_THAT(answer.status.error_message(), HasSubstr("cache_marks[0]"));
 }
 
+// The second question of a conversation that begins with kSystem.
+constexpr char kQuestion[] = "Where is the parcel that I sent to my aunt in the spring? ";
+
+v1::Session Fork(TestServer& server, const std::string& source, const std::string& id) {
+  grpc::ClientContext context;
+  v1::ForkSessionRequest request;
+  request.set_source(source);
+  request.set_session_id(id);
+  v1::Session session;
+  const grpc::Status status = server.sessions().ForkSession(&context, request, &session);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  return session;
+}
+
+TEST(CachedPromptsTest, LaterTurnsOfForkedSessionsReuseWhatOneOfThemComputed) {
+  TestServer server;
+  const std::string parent = server.NewSession("parent").name();
+  const Answer begin = server.Turn(parent, Bytes(kSystem), 4);
+  const auto turn = [&](const std::string& session, const std::string& end, bool cache) {
+    v1::GenerateRequest request = TokenRequest(Bytes(kQuestion + end), 9);
+    request.set_session(session);
+    request.set_no_prefix_cache(!cache);
+    request.mutable_output()->set_top_logprobs(3);
+    Answer answer = server.Generate(request);
+    EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
+    return answer;
+  };
+  const auto name = [&](const char* id) { return Fork(server, parent, id).name(); };
+  const Answer first = turn(name("one"), "", true);
+  EXPECT_EQ(first.finished.usage().cached_tokens(), 0);
+  EXPECT_EQ(first.finished.usage().reuse_miss_reason(), "no_entry");
+  const Answer second = turn(name("two"), "Please", true);
+  const Answer cold = turn(name("three"), "Please", false);
+  const v1::Usage &warm = second.finished.usage(), &all = cold.finished.usage();
+  EXPECT_EQ(warm.cached_tokens(), 1 + static_cast<int>(sizeof(kQuestion)) - 1);  // and the pending
+  EXPECT_EQ(warm.reuse_miss_reason(), "");
+  EXPECT_EQ(all.cached_tokens(), 0);
+  EXPECT_EQ(warm.restored_tokens(), all.restored_tokens());
+  EXPECT_EQ(warm.cached_tokens() + warm.computed_tokens(), all.computed_tokens());
+  // To the bit.
+  std::vector<int32_t> tokens = Bytes(kSystem);
+  tokens.insert(tokens.end(), begin.ids.begin(), begin.ids.end());
+  for (int32_t id : Bytes(kQuestion + std::string("Please"))) tokens.push_back(id);
+  EXPECT_EQ(second.ids, server.Expected(tokens, 9));
+  ASSERT_EQ(second.logprobs.size(), cold.logprobs.size());
+  for (size_t i = 0; i < cold.logprobs.size(); ++i) {
+    EXPECT_EQ(second.logprobs[i].SerializeAsString(), cold.logprobs[i].SerializeAsString());
+  }
+  // And so are the states that they leave.
+  EXPECT_EQ(server.Turn("sessions/two", {}, 7).ids, server.Turn("sessions/three", {}, 7).ids);
+
+  // A session whose state is another hits none of it, though the question is the same.
+  const std::string stranger = server.NewSession("stranger").name();
+  server.Turn(stranger, Bytes("Something quite different from what the clerk was told."), 4);
+  EXPECT_EQ(turn(stranger, "Please", true).finished.usage().cached_tokens(), 0);
+}
+
+TEST(CachedPromptsTest, ARewoundSessionReusesItsOwnTurn) {
+  TestServer server;
+  const std::string session = server.NewSession("chat").name();
+  const Answer begin = server.Turn(session, Bytes(kSystem), 4);
+  grpc::ClientContext keep_context, rewind_context;
+  v1::CreateSnapshotRequest keep;
+  keep.set_session(session);
+  v1::Snapshot snapshot;
+  ASSERT_TRUE(server.sessions().CreateSnapshot(&keep_context, keep, &snapshot).ok());
+  server.Turn(session, Bytes(kQuestion), 5);
+  v1::RewindSessionRequest rewind;
+  rewind.set_name(session);
+  rewind.set_snapshot(snapshot.name());
+  v1::Session rewound;
+  ASSERT_TRUE(server.sessions().RewindSession(&rewind_context, rewind, &rewound).ok());
+  const Answer again = server.Turn(session, Bytes(kQuestion + std::string("Please")), 5);
+  std::vector<int32_t> tokens = Bytes(kSystem);
+  tokens.insert(tokens.end(), begin.ids.begin(), begin.ids.end());
+  for (int32_t id : Bytes(kQuestion + std::string("Please"))) tokens.push_back(id);
+  EXPECT_EQ(again.ids, server.Expected(tokens, 5));
+  EXPECT_GT(again.finished.usage().cached_tokens(), 32);
+}
+
+TEST(CachedPromptsTest, ATenantWithoutACache) {
+  auto options = TestServer::SmallOptions();
+  options.server.compute.prefix_cache_tenant_bytes = 0;
+  TestServer server(options);
+  for (int i = 0; i < 2; ++i) {
+    const Answer answer = server.Generate(TokenRequest(Bytes(kSystem), 5));
+    EXPECT_EQ(answer.finished.usage().reuse_miss_reason(), "tenant");
+    EXPECT_EQ(answer.finished.usage().cached_tokens(), 0);
+  }
+}
+
+TEST(CachedPromptsTest, WhatNobodyUsesExpiresAndTheSweeperTakesItAway) {
+  auto options = TestServer::SmallOptions();
+  options.server.compute.prefix_cache_ttl = absl::Milliseconds(1);
+  options.server.store.sweep_interval = absl::Milliseconds(5);
+  TestServer server(options);
+  ASSERT_TRUE(server.Generate(TokenRequest(Bytes(kSystem), 5)).status.ok());
+  const auto& cache = *server.served().scheduler->options().prefix_cache;
+  ASSERT_GT(cache.TotalStats().inserts, 0);
+  const absl::Time limit = absl::Now() + testing::kPatience;
+  while (cache.TotalStats().entries > 0 && absl::Now() < limit) {
+    absl::SleepFor(absl::Milliseconds(2));
+  }
+  EXPECT_EQ(cache.TotalStats().entries, 0);
+  const Answer answer = server.Generate(TokenRequest(Bytes(kSystem + std::string("Well?")), 5));
+  EXPECT_EQ(answer.finished.usage().reuse_miss_reason(), "expired");
+}
+
 }  // namespace
 }  // namespace reprise::service

@@ -265,6 +265,39 @@ TEST(ServerFlagsTest, APasswordFromAFileMayHaveAnyCharacter) {
   EXPECT_TRUE(absl::IsInvalidArgument(WithCredentials("redis://:a@h", "", "b").status()));
 }
 
+TEST(ServerFlagsTest, WeightsOfTenants) {
+  const auto parsed =
+      Parse({"--model", "m=/models/m", "--tenant-weight", "gold=4", "--tenant-weight", "a=b=0.5"});
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  const std::map<std::string, double> expected = {{"gold", 4}, {"a=b", 0.5}};
+  EXPECT_EQ(parsed->options.compute.tenant_weights, expected);
+  for (const char* bad : {"gold", "=1", "gold=", "gold=0", "gold=1001", "gold=nan", "go ld=1"}) {
+    EXPECT_FALSE(Parse({"--model", "m=/models/m", "--tenant-weight", bad}).ok()) << bad;
+  }
+  EXPECT_FALSE(
+      Parse({"--model", "m=/models/m", "--tenant-weight", "a=1", "--tenant-weight", "a=2"}).ok());
+}
+
+TEST(ServerFlagsTest, SchedulingIsWhatTheFlagsSay) {
+  const auto parsed =
+      Parse({"--model", "m=/models/m", "--max-queued-per-tenant", "7", "--max-wait-seconds", "2.5",
+             "--time-slice-seconds", "0.25", "--max-request-bytes", "1000", "--max-parked-bytes",
+             "0", "--step-logit-rows", "32", "--prefix-cache-tenant-bytes", "0",
+             "--prefix-cache-ttl-seconds", "60"});
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  const ComputeSettings& compute = parsed->options.compute;
+  EXPECT_EQ(compute.max_queued_per_tenant, 7);
+  EXPECT_EQ(compute.max_wait, absl::Milliseconds(2500));
+  EXPECT_EQ(compute.time_slice, absl::Milliseconds(250));
+  EXPECT_EQ(compute.max_request_bytes, 1000);
+  EXPECT_EQ(compute.max_parked_bytes, 0);
+  EXPECT_EQ(compute.step_logit_rows, 32);
+  EXPECT_EQ(compute.prefix_cache_tenant_bytes, 0);
+  EXPECT_EQ(compute.prefix_cache_ttl, absl::Minutes(1));
+  EXPECT_FALSE(
+      Parse({"--model", "m=/models/m", "--step-tokens", "64", "--step-logit-rows", "65"}).ok());
+}
+
 // docs/configuration.md has a row for each flag, with its default.
 TEST(ServerFlagsTest, EveryFlagIsDocumented) {
   std::ifstream file(REPRISE_SOURCE_DIR "/docs/configuration.md");
@@ -302,6 +335,15 @@ TEST(ServerFlagsTest, TheStructsDefaultsAreTheTables) {
   EXPECT_EQ(options.telemetry.max_tenants, defaults.telemetry.max_tenants);
   EXPECT_EQ(options.telemetry.spans, defaults.telemetry.spans);
   EXPECT_EQ(options.store.kind, defaults.store.kind);
+  EXPECT_EQ(options.compute.max_queued_per_tenant, defaults.compute.max_queued_per_tenant);
+  EXPECT_EQ(options.compute.tenant_weights, defaults.compute.tenant_weights);
+  EXPECT_EQ(options.compute.max_wait, defaults.compute.max_wait);
+  EXPECT_EQ(options.compute.time_slice, defaults.compute.time_slice);
+  EXPECT_EQ(options.compute.max_request_bytes, defaults.compute.max_request_bytes);
+  EXPECT_EQ(options.compute.max_parked_bytes, defaults.compute.max_parked_bytes);
+  EXPECT_EQ(options.compute.step_logit_rows, defaults.compute.step_logit_rows);
+  EXPECT_EQ(options.compute.prefix_cache_tenant_bytes, defaults.compute.prefix_cache_tenant_bytes);
+  EXPECT_EQ(options.compute.prefix_cache_ttl, defaults.compute.prefix_cache_ttl);
   EXPECT_EQ(options.store.max_bytes, defaults.store.max_bytes);
   EXPECT_EQ(options.store.sweep_interval, defaults.store.sweep_interval);
   EXPECT_EQ(options.compute.threads, defaults.compute.threads);

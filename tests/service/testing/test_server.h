@@ -19,6 +19,7 @@
 #include "reprise/v1/session.grpc.pb.h"
 #include "scheduler/testing/puppet_model.h"
 #include "service/metrics/metrics.h"
+#include "service/served_model.h"
 #include "service/server.h"
 #include "service/server_options.h"
 #include "tests/service/testing/byte_tokenizer.h"
@@ -107,6 +108,9 @@ class TestServer {
   Answer Turn(const std::string& session, const std::vector<int32_t>& prompt, int count);
   v1::Session NewSession(const std::string& id);
   v1::Session GetSession(const std::string& name);
+  ServedModel& served() { return *served_.front(); }
+  // Requests that have not started, as of the last step.
+  int Waiting() const { return served_.front()->scheduler->stats().waiting; }
   // No sequence runs or waits, and no slot is held.
   bool Idle() const;
   // Until that is so; false after kPatience.
