@@ -1,6 +1,7 @@
 // reprise generate: one prompt, one streamed answer, or the score of a text.
 #include <unistd.h>
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,6 +32,11 @@ struct GenerateFlags {
   int top_logprobs = 0;
   bool score = false;
   bool usage = false;
+  int n = 0;
+  int best_of = 0;
+  bool keep_partial = false;
+
+  bool several() const { return n > 1 || best_of > 1; }
 };
 
 absl::Status FillPrompt(const GenerateFlags& flags, v1::GenerateRequest& request) {
@@ -107,6 +113,35 @@ void PrintScore(const Env& env, const v1::Finished& finished, bool each_token) {
   env.Print(ScoreText(score));
 }
 
+// Several answers: each under its number, when all are there.
+absl::Status RunSeveral(Env& env, const GenerateFlags& flags, const v1::GenerateRequest& request) {
+  std::map<int, std::string> texts;
+  const auto on_tokens = [&](const v1::Tokens& tokens) {
+    if (env.options.json) {
+      PrintTokens(env, tokens);
+      return;
+    }
+    std::string& text = texts[tokens.choice()];
+    for (const v1::TokenLogprob& token : tokens.logprobs()) text += LogprobLine(token);
+    if (tokens.logprobs_size() == 0) text += tokens.text();
+  };
+  ASSIGN_OR_RETURN(const std::vector<v1::Finished> all, RunChoices(env, request, on_tokens));
+  for (const v1::Finished& finished : all) {
+    if (env.options.json) {
+      PrintFinished(env, finished, false);
+    } else {
+      const bool lines = flags.logprobs || flags.top_logprobs > 0;
+      std::string text = texts[finished.choice()] + (lines ? "" : finished.text());
+      if (text.empty() || text.back() != '\n') text += '\n';
+      env.Print(absl::StrCat("--- choice ", finished.choice(), "\n", text));
+    }
+    if (flags.usage) {
+      env.Note(absl::StrCat("choice ", finished.choice(), ": ", UsageLine(finished)));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status RunGenerate(Env& env, const GenerateFlags& flags) {
   v1::GenerateRequest request;
   RETURN_IF_ERROR(flags.request.Fill(request));
@@ -116,11 +151,16 @@ absl::Status RunGenerate(Env& env, const GenerateFlags& flags) {
   request.set_request_id(flags.request_id);
   request.mutable_output()->set_logprobs(flags.logprobs);
   request.mutable_output()->set_top_logprobs(flags.top_logprobs);
+  request.set_n(flags.n);
+  request.set_best_of(flags.best_of);
+  request.set_keep_partial(flags.keep_partial);
+  if (flags.score && flags.several()) return UsageError("--score goes with one answer only");
   if (flags.score) {
     request.mutable_output()->set_prompt_logprobs(true);
     if (!flags.request.max_tokens.has_value()) request.mutable_stop()->set_max_tokens(0);
   }
   RETURN_IF_ERROR(env.Connect());
+  if (flags.several()) return RunSeveral(env, flags, request);
 
   bool open_line = false;  // text without a newline is on the terminal
   const auto on_tokens = [&](const v1::Tokens& tokens) {
@@ -162,6 +202,13 @@ void AddGenerateCommand(CLI::App& app, Env& env) {
   command->add_flag("--score", flags->score,
                     "Print the prompt's bits per token and per byte; generates nothing unless "
                     "--max-tokens is given");
+  command->add_option("--n", flags->n,
+                      "Answers to the one prompt, which is computed once; at most 128");
+  command->add_option("--best-of", flags->best_of,
+                      "Generate so many answers and print the n most probable ones, best first");
+  command->add_flag("--keep-partial", flags->keep_partial,
+                    "Interrupted within the prompt, the session keeps what was computed; the same "
+                    "--request-id goes on from there");
   command->add_flag("--usage", flags->usage, "Say on stderr what the answer cost");
   command->callback(
       [flags, &env] { env.run = [flags, &env] { return RunGenerate(env, *flags); }; });

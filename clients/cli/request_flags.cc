@@ -42,6 +42,9 @@ void RequestFlags::AddTo(CLI::App& app) {
                  "Tokens between two checkpoints (default: 256)");
   app.add_option("--sync-replicas", sync_replicas,
                  "Replicas of the store that must have the turn (default: the server's number)");
+  app.add_option("--priority", priority,
+                 "Who goes first when the server is busy: low, normal or high (default: normal)")
+      ->check(CLI::IsMember({"low", "normal", "high"}));
   app.add_flag("--no-bos", no_bos, "Do not put the beginning-of-sequence token first");
 }
 
@@ -76,6 +79,9 @@ absl::Status RequestFlags::Fill(v1::GenerateRequest& request) const {
   if (durability == "async") request.set_durability(v1::DURABILITY_ASYNC);
   if (durability == "every-n-tokens") request.set_durability(v1::DURABILITY_EVERY_N_TOKENS);
   request.set_checkpoint_tokens(checkpoint_tokens);
+  if (priority == "low") request.set_priority(v1::PRIORITY_LOW);
+  if (priority == "normal") request.set_priority(v1::PRIORITY_NORMAL);
+  if (priority == "high") request.set_priority(v1::PRIORITY_HIGH);
   if (sync_replicas.has_value()) request.set_sync_replicas(*sync_replicas);
   return absl::OkStatus();
 }

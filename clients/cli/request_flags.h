@@ -31,6 +31,7 @@ struct RequestFlags {
   std::string durability;
   int checkpoint_tokens = 0;
   std::optional<int> sync_replicas;
+  std::string priority;
   bool no_bos = false;
 
   void AddTo(CLI::App& app);

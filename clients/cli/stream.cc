@@ -1,7 +1,9 @@
 #include "clients/cli/stream.h"
 
+#include <algorithm>
 #include <atomic>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -24,9 +26,23 @@ std::optional<v1::Session> LookAt(Env& env, const std::string& name) {
   return session;
 }
 
+// Tokens of the request's prompt in its session, if it stands in the middle of that turn.
+int64_t TokensKept(Env& env, const v1::GenerateRequest& request) {
+  if (request.request_id().empty()) return 0;
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(1));
+  v1::GetCommitRequest get;
+  get.set_session(request.session());
+  get.set_request_id(request.request_id());
+  v1::TurnCommit turn;
+  const bool known = env.sessions().GetCommit(&context, get, &turn).ok();
+  return known && turn.unfinished() ? turn.prompt_tokens_done() : 0;
+}
+
 // The cancelled turn commits within about one step; until then the session has its old version.
-absl::Status AfterCancel(Env& env, const std::string& session,
+absl::Status AfterCancel(Env& env, const v1::GenerateRequest& request,
                          const std::optional<v1::Session>& before) {
+  const std::string& session = request.session();
   if (session.empty()) return Interrupted("interrupted");
   const absl::Time give_up = absl::Now() + absl::Seconds(kLookSeconds);
   std::optional<v1::Session> now = LookAt(env, session);
@@ -36,20 +52,32 @@ absl::Status AfterCancel(Env& env, const std::string& session,
     now = LookAt(env, session);
   }
   if (!now.has_value()) return Interrupted("interrupted; the session's state could not be read");
-  return Interrupted(absl::StrCat("interrupted; session ", ShortName(session), " has ",
-                                  now->token_count(), " tokens now (version ", now->version(),
-                                  ")"));
+  std::string text = absl::StrCat("interrupted; session ", ShortName(session), " has ",
+                                  now->token_count(), " tokens now (version ", now->version(), ")");
+  if (const int64_t kept = TokensKept(env, request); kept > 0) {
+    absl::StrAppend(&text, ", ", kept, " of them of this prompt, and stands in the middle of it: ",
+                    "repeat the command with --request-id ", request.request_id(), " to go on");
+  }
+  return Interrupted(text);
 }
 
 }  // namespace
 
 absl::StatusOr<v1::Finished> RunStream(Env& env, const v1::GenerateRequest& request,
                                        const std::function<void(const v1::Tokens&)>& on_tokens) {
+  auto finished = RunChoices(env, request, on_tokens);
+  if (!finished.ok()) return finished.status();
+  return std::move(finished->front());
+}
+
+absl::StatusOr<std::vector<v1::Finished>> RunChoices(
+    Env& env, const v1::GenerateRequest& request,
+    const std::function<void(const v1::Tokens&)>& on_tokens) {
   grpc::ClientContext context;
   env.SetDeadline(context, 0);
   std::atomic<bool> interrupted = false;
   std::optional<v1::Session> before;
-  std::optional<v1::Finished> finished;
+  std::vector<v1::Finished> finished;
   grpc::Status status;
   const absl::Time start = absl::Now();
   std::optional<absl::Duration> first_token;
@@ -66,15 +94,18 @@ absl::StatusOr<v1::Finished> RunStream(Env& env, const v1::GenerateRequest& requ
         if (!first_token.has_value()) first_token = absl::Now() - start;
         on_tokens(response.tokens());
       }
-      if (response.has_finished()) finished = std::move(*response.mutable_finished());
+      if (response.has_finished()) finished.push_back(std::move(*response.mutable_finished()));
     }
     status = reader->Finish();
   }
   env.EndCall(absl::Now() - start, first_token);
-  if (interrupted && !finished.has_value()) return AfterCancel(env, request.session(), before);
-  if (!status.ok()) return FromRpc(status);
-  if (!finished.has_value()) return absl::InternalError("the stream ended without its last event");
-  return *std::move(finished);
+  if (!status.ok()) {
+    return interrupted ? AfterCancel(env, request, before) : FromRpc(status);
+  }
+  if (finished.empty()) return absl::InternalError("the stream ended without its last event");
+  std::sort(finished.begin(), finished.end(),
+            [](const auto& a, const auto& b) { return a.choice() < b.choice(); });
+  return finished;
 }
 
 std::string UsageLine(const v1::Finished& finished) {

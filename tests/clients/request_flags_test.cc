@@ -61,6 +61,8 @@ TEST(RequestFlags, Everything) {
                                               "--ignore-eos",
                                               "--durability",
                                               "sync",
+                                              "--priority",
+                                              "high",
                                               "--no-bos"});
   EXPECT_EQ(request.model(), "m");
   EXPECT_TRUE(request.stop().has_max_tokens());
@@ -76,6 +78,7 @@ TEST(RequestFlags, Everything) {
   EXPECT_EQ(request.stop().stop_tokens(0), 9);
   EXPECT_TRUE(request.stop().ignore_eos());
   EXPECT_EQ(request.durability(), v1::DURABILITY_SYNC);
+  EXPECT_EQ(request.priority(), v1::PRIORITY_HIGH);
   EXPECT_FALSE(request.add_bos());
   EXPECT_TRUE(request.has_add_bos());
 }

@@ -308,3 +308,54 @@ def test_a_reader_that_leaves_ends_the_call(cli):
     process.wait(timeout=30)
     process.stderr.close()
     assert process.returncode != 0
+
+
+def test_several_answers(cli):
+    ask = ["generate", PROMPT, "-n", 12, "-t", 0.9, "-s", 5, "--ignore-eos"]
+    events = cli.json(*ask, "--n", 3)
+    finished = [e for e in events if e["event"] == "finished"]
+    assert [f["choice"] for f in finished] == [0, 1, 2] and events[-3:] == finished
+    texts = []
+    for end in finished:
+        alone = cli("generate", PROMPT, "-n", 12, "-t", 0.9, "-s", end["seed"], "--ignore-eos")
+        mine = [e for e in events if e["event"] == "tokens" and e["choice"] == end["choice"]]
+        texts.append("".join(e["text"] for e in mine) + end["text"])
+        assert texts[-1] == alone
+    assert len(set(texts)) == 3
+    said = cli(*ask, "--n", 3)
+    for i, text in enumerate(texts):
+        assert f"--- choice {i}\n{text}" in said
+    # The most probable of them.
+    (best,) = [e for e in cli.json(*ask, "--best-of", 3) if e["event"] == "finished"]
+    means = [f["mean_logprob"] for f in cli.json(*ask, "--n", 3, "--logprobs")
+             if f["event"] == "finished"]
+    assert best["mean_logprob"] == max(means)
+    assert best["seed"] == finished[means.index(max(means))]["seed"]
+
+
+def test_priority_is_checked_by_name(cli):
+    assert cli("generate", PROMPT, "-n", 2, "--priority", "low")
+    assert cli.run("generate", PROMPT, "--priority", "urgent").returncode == 2
+
+
+def test_ctrl_c_within_a_long_prompt_keeps_what_was_computed(cli):
+    cli("sessions", "create", "partial")
+    ids = ",".join(str(7 + i % 300) for i in range(30000))
+    ask = ["generate", "--tokens", ids, "--session", "partial", "-n", 4, "--ignore-eos",
+           "--keep-partial", "--request-id", "r1", "--durability", "every-n-tokens",
+           "--checkpoint-tokens", 512]
+    process = subprocess.Popen(cli.command(*ask), text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    give_up = time.monotonic() + 60
+    while True:  # until its first checkpoint is there
+        (session,) = cli.json("sessions", "show", "partial")
+        if session["token_count"] > 0:
+            break
+        assert time.monotonic() < give_up
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stands in the middle of it" in said and "--request-id r1" in said
+    events = cli.json(*ask)
+    assert events[-1]["commit"]["token_count"] == 30004
+    assert events[-1]["usage"]["restored_tokens"] > 0
