@@ -57,6 +57,14 @@ std::string Keys::Hold(std::string_view tenant, std::string_view pin) const {
   return Cat(prefix_, "h:{", EscapeTenant(tenant), ":", pin, "}");
 }
 
+std::string Keys::Blob(std::string_view tenant, std::string_view hex) const {
+  return Cat(prefix_, "p:{", EscapeTenant(tenant), ":", hex, "}");
+}
+
+std::string Keys::BlobNotes(std::string_view tenant, std::string_view hex) const {
+  return Cat(prefix_, "a:{", EscapeTenant(tenant), ":", hex, "}");
+}
+
 std::string Keys::OfTenant(std::string_view kind, std::string_view tenant) const {
   return Cat(prefix_, kind, EscapeTenant(tenant), "}");
 }

@@ -8,10 +8,13 @@
 //   (microseconds) <prefix>q:{T}      hash    request ids of creations, forks and imports
 //   <prefix>b:{T}      string  bytes of the tenant's chunks, where a cap is set
 //   <prefix>tenants    set     T
+//   <prefix>p:{T:D}    string  a blob (redis_blobs.h), D its digest
+//   <prefix>a:{T:D}    set     notes under a digest
+//   <prefix>v:{T}      zset    the tenant's blobs, by the time at which they go
 //
 // The part in braces alone decides the slot in a cluster, and every script touches one key, so
-// slots may be moved at any time. No key carries a Redis expiry: under a volatile-* policy nothing
-// of ours can be evicted.
+// slots may be moved at any time. No key of sessions carries a Redis expiry: under a volatile-*
+// policy none of them can be evicted. Those of blobs do, and are the first to go.
 #ifndef REPRISE_STATE_STORE_REDIS_KEYS_H_
 #define REPRISE_STATE_STORE_REDIS_KEYS_H_
 
@@ -41,6 +44,10 @@ class Keys {
   std::string Expiry(std::string_view tenant) const { return OfTenant("x:{", tenant); }
   std::string Creations(std::string_view tenant) const { return OfTenant("q:{", tenant); }
   std::string Bytes(std::string_view tenant) const { return OfTenant("b:{", tenant); }
+  // `hex`: a digest in hexadecimal.
+  std::string Blob(std::string_view tenant, std::string_view hex) const;
+  std::string BlobNotes(std::string_view tenant, std::string_view hex) const;
+  std::string BlobIndex(std::string_view tenant) const { return OfTenant("v:{", tenant); }
   std::string Tenants() const { return prefix_ + "tenants"; }
 
   // For SCAN.
