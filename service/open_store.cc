@@ -15,6 +15,7 @@
 #include "state_store/disk_store.h"
 #include "state_store/memory_store.h"
 #include "state_store/redis/address.h"
+#include "state_store/redis/redis_blobs.h"
 #include "state_store/redis/redis_store.h"
 #include "state_store/tiers/tiered_store.h"
 
@@ -54,21 +55,27 @@ void LogTiers(const state_store::TierStats& stats, spdlog::logger& log) {
       stats.leases.lost, stats.backend_losses, stats.degraded_reads, stats.degraded_commits);
 }
 
-absl::Status OpenRedis(const StoreSettings& settings, const state_store::StoreOptions& store,
-                       std::shared_ptr<spdlog::logger> log, ServerParts* parts) {
-  auto cache = std::make_shared<state_store::HostCache>(settings.host_cache_bytes);
-  redis::RedisStoreOptions options;
-  options.client.url = settings.url;
+absl::StatusOr<redis::ClientOptions> RedisClient(const StoreSettings& settings,
+                                                 absl::Duration timeout) {
+  redis::ClientOptions client;
+  client.url = settings.url;
   if (!settings.password_file.empty()) {
     ASSIGN_OR_RETURN(const std::string password, ReadPassword(settings.password_file));
     auto url = WithCredentials(settings.url, settings.user, password);
     if (!url.ok()) return Prefixed(url.status(), "--store-password-file");
-    options.client.url = *std::move(url);
+    client.url = *std::move(url);
   }
-  options.client.tls = {settings.tls_ca, settings.tls_cert, settings.tls_key,
-                        settings.tls_server_name};
-  options.client.call_timeout = std::min(options.client.call_timeout, settings.timeout);
-  options.client.connect_timeout = std::min(options.client.connect_timeout, settings.timeout);
+  client.tls = {settings.tls_ca, settings.tls_cert, settings.tls_key, settings.tls_server_name};
+  client.call_timeout = std::min(client.call_timeout, timeout);
+  client.connect_timeout = std::min(client.connect_timeout, timeout);
+  return client;
+}
+
+absl::Status OpenRedis(const StoreSettings& settings, const state_store::StoreOptions& store,
+                       std::shared_ptr<spdlog::logger> log, ServerParts* parts) {
+  auto cache = std::make_shared<state_store::HostCache>(settings.host_cache_bytes);
+  redis::RedisStoreOptions options;
+  ASSIGN_OR_RETURN(options.client, RedisClient(settings, settings.timeout));
   options.store = store;
   options.sync_replicas = settings.sync_replicas;
   options.operation_timeout = settings.timeout;
@@ -125,6 +132,33 @@ absl::StatusOr<std::string> WithCredentials(const std::string& url, const std::s
   const size_t begin = url.find("://") + 3;
   return absl::StrCat(url.substr(0, begin), PercentEncoded(user), ":", PercentEncoded(password),
                       "@", url.substr(begin));
+}
+
+absl::StatusOr<std::shared_ptr<scheduler::TieredSpill>> OpenPrefixSpill(
+    const StoreSettings& settings, const Clock* clock, std::shared_ptr<spdlog::logger> log) {
+  std::unique_ptr<state_store::BlobStore> blobs;
+  scheduler::TieredSpillOptions options;
+  options.max_host_bytes = settings.prefix_spill_bytes;
+  options.timeout = settings.prefix_share_timeout;
+  if (settings.prefix_share) {
+    redis::RedisBlobOptions redis;
+    ASSIGN_OR_RETURN(redis.client, RedisClient(settings, settings.prefix_share_timeout));
+    redis.timeout = settings.prefix_share_timeout;
+    redis.ttl = settings.prefix_share_ttl;
+    redis.max_tenant_bytes = settings.prefix_share_bytes;
+    ASSIGN_OR_RETURN(blobs, redis::MakeRedisBlobs(redis));
+    options.on_store = [log = std::move(log)](const absl::Status& status) {
+      if (status.ok()) {
+        log->warn("prefix cache: Redis answers again");
+      } else {
+        log->error("prefix cache: Redis does not answer, prompts are computed: {}",
+                   ForLog(std::string(status.message())));
+      }
+    };
+  } else if (settings.prefix_spill_bytes == 0) {
+    return nullptr;
+  }
+  return scheduler::TieredSpill::Create(clock, options, std::move(blobs));
 }
 
 absl::Status OpenStore(const StoreSettings& settings, std::shared_ptr<spdlog::logger> log,

@@ -22,7 +22,8 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
     std::string name, std::unique_ptr<models::HybridModel> model,
     std::unique_ptr<models::Tokenizer> tokenizer, const kernels::Context& context,
     std::unique_ptr<kernels::DeviceQueue> queue, const Clock* clock,
-    const ComputeSettings& settings, scheduler::SchedulerMetrics* metrics) {
+    const ComputeSettings& settings, scheduler::SchedulerMetrics* metrics,
+    std::shared_ptr<scheduler::PrefixSpill> spill) {
   // Token ids must mean the same on both sides; a model may have padding rows behind the
   // tokenizer's.
   if (tokenizer != nullptr && tokenizer->vocab_size() > model->info().vocab_size) {
@@ -64,6 +65,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
     if (const auto bytes = settings.prefix_cache_tenant_bytes; bytes.has_value()) {
       cache.tenant_bytes = [bytes = *bytes](const std::string&) { return bytes; };
     }
+    cache.spill = std::move(spill);
     ASSIGN_OR_RETURN(options.prefix_cache, scheduler::PrefixCache::Create(clock, cache));
   }
 

@@ -35,12 +35,13 @@ struct ServedModel {
 };
 
 // Wraps a model and starts its scheduler thread. `clock`, `metrics` (may be null) and the context's
-// pool are borrowed; `queue` is the context's, or null.
+// pool are borrowed; `queue` is the context's, or null. `spill` may be null.
 absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
     std::string name, std::unique_ptr<models::HybridModel> model,
     std::unique_ptr<models::Tokenizer> tokenizer, const kernels::Context& context,
     std::unique_ptr<kernels::DeviceQueue> queue, const Clock* clock,
-    const ComputeSettings& settings, scheduler::SchedulerMetrics* metrics = nullptr);
+    const ComputeSettings& settings, scheduler::SchedulerMetrics* metrics = nullptr,
+    std::shared_ptr<scheduler::PrefixSpill> spill = nullptr);
 
 // Rows of one step, where nobody said.
 int StepTokens(const ComputeSettings& settings, kernels::Device device);

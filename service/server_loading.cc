@@ -44,6 +44,7 @@ absl::StatusOr<ServerParts> LoadParts(const ServerOptions& options, const Clock*
   ASSIGN_OR_RETURN(context.device, ChooseDevice(options.compute.device, log.get()));
   // First: a locked or damaged store shows before minutes of loading.
   RETURN_IF_ERROR(OpenStore(options.store, log, &parts));
+  ASSIGN_OR_RETURN(const auto spill, OpenPrefixSpill(options.store, clock, log));
   for (const ModelSource& source : options.models) {
     const absl::Time start = clock->Now();
     std::unique_ptr<kernels::DeviceQueue> queue;
@@ -59,10 +60,10 @@ absl::StatusOr<ServerParts> LoadParts(const ServerOptions& options, const Clock*
       return Prefixed(loaded.status(),
                       absl::StrCat("--model ", source.name, "=", source.directory));
     }
-    ASSIGN_OR_RETURN(
-        auto served,
-        ServeModel(source.name, std::move(loaded->model), std::move(loaded->tokenizer), context,
-                   std::move(queue), clock, options.compute, parts.metrics->AddModel(source.name)));
+    ASSIGN_OR_RETURN(auto served,
+                     ServeModel(source.name, std::move(loaded->model), std::move(loaded->tokenizer),
+                                context, std::move(queue), clock, options.compute,
+                                parts.metrics->AddModel(source.name), spill));
     const models::ModelInfo& info = served->model->info();
     log->info(
         "model {}: {} with {} parameters in {}, {} bytes of weights, {} bytes of state per "

@@ -37,6 +37,12 @@ struct StoreSettings {
   uint64_t write_behind_bytes = 128 << 20;
   int write_behind_commits = 1024;  // 0: ASYNC commits are written before they are acknowledged
   absl::Duration sweep_interval = absl::Seconds(60);
+  // Of the prefix caches of all models.
+  int64_t prefix_spill_bytes = 256 << 20;         // in host memory; 0 = none
+  bool prefix_share = false;                      // of kRedis: through the store
+  int64_t prefix_share_bytes = int64_t{1} << 30;  // of each tenant
+  absl::Duration prefix_share_ttl = absl::Hours(1);
+  absl::Duration prefix_share_timeout = absl::Milliseconds(250);
 };
 
 struct ComputeSettings {

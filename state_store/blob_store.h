@@ -13,10 +13,10 @@
 
 namespace reprise::state_store {
 
-// Blobs, each under a digest within its tenant, and notes: a few short texts under a digest. Both go
-// by themselves after a while, and when the tenant's cap is reached the oldest blobs go first.
-// Nothing here vouches for the bytes: whoever reads a blob checks it. Thread-safe; calls block, each
-// no longer than the implementation's bound.
+// Blobs, each under a digest within its tenant, and notes: a few short texts under a digest. Both
+// go by themselves after a while, and when the tenant's cap is reached the oldest blobs go first.
+// Nothing here vouches for the bytes: whoever reads a blob checks it. Thread-safe; calls block,
+// each no longer than the implementation's bound.
 class BlobStore {
  public:
   // Under one digest; another one more takes the place of any.

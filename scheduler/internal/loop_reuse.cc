@@ -29,22 +29,23 @@ bool Loop::FetchPrefix(Sequence& sequence) {
   sequence.fetching = true;  // once
   const PrefixScope scope = ScopeOf(sequence);
   const int64_t most = MostReused(sequence);
-  int64_t tokens = cache_->FindSpilled(scope, sequence.feed(), most);
-  if (tokens == 0) {
-    // Another replica may have spilled at a mark: callers set the same ones everywhere.
-    for (int64_t mark : sequence.request.cache_marks) {
-      const int64_t length = sequence.prompt_begin() + mark;
-      if (length <= most) tokens = std::max(tokens, length);
-    }
-    if (tokens == 0 || cache_->Touch(scope, sequence.feed().first(tokens))) return false;
+  const auto image_bytes = static_cast<int64_t>(model_->state_layout().bytes());
+  const auto arrived = [id = sequence.id, arrivals = arrivals_] { arrivals->Add(id); };
+  const Phase before = std::exchange(sequence.phase, Phase::kLoading);
+  if (cache_->FetchLongest(scope, sequence.feed(), most, image_bytes, arrived)) return true;
+  sequence.phase = before;
+  if (cache_->shares()) return false;
+  // Another replica may have spilled at a mark: callers set the same ones everywhere.
+  int64_t tokens = 0;
+  for (int64_t mark : sequence.request.cache_marks) {
+    const int64_t length = sequence.prompt_begin() + mark;
+    if (length <= most) tokens = std::max(tokens, length);
   }
-  sequence.phase = Phase::kLoading;
   const absl::Span<const int32_t> path = sequence.feed().first(tokens);
-  cache_->Fetch(scope, {path.begin(), path.end()},
-                static_cast<int64_t>(model_->state_layout().bytes()),
-                [id = sequence.id, arrivals = arrivals_](const absl::StatusOr<StateImage>&) {
-                  arrivals->Add(id);
-                });
+  if (tokens == 0 || cache_->Touch(scope, path)) return false;
+  sequence.phase = Phase::kLoading;
+  cache_->Fetch(scope, {path.begin(), path.end()}, image_bytes,
+                [arrived](const absl::StatusOr<StateImage>&) { arrived(); });
   return true;
 }
 

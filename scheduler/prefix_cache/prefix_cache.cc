@@ -20,24 +20,6 @@ absl::Status Positive(const char* name, bool positive) {
   return absl::InvalidArgumentError(absl::StrCat("prefix cache: ", name, ": expected more than 0"));
 }
 
-std::string LittleEndian(uint64_t value, int bytes) {
-  std::string out(bytes, '\0');
-  for (int i = 0; i < bytes; ++i) out[i] = static_cast<char>(value >> (8 * i));
-  return out;
-}
-
-// Frozen: replicas find each other's states by it.
-SpillKey MakeSpillKey(const std::string& tenant, const std::string& root,
-                      absl::Span<const int32_t> tokens) {
-  std::string text = absl::StrCat("reprise prefix 1", LittleEndian(tenant.size(), 8), tenant,
-                                  LittleEndian(root.size(), 8), root);
-  text.reserve(text.size() + 4 * tokens.size());
-  for (int32_t token : tokens) {
-    for (int i = 0; i < 4; ++i) text.push_back(static_cast<char>(token >> (8 * i)));
-  }
-  return {tenant, Sha256(text)};
-}
-
 }  // namespace
 
 struct PrefixCache::Tenant {
@@ -61,14 +43,16 @@ class PrefixCache::Change {
   ~Change() {
     const int64_t bytes = cache_->bytes();
     owner_->bytes_.fetch_add(bytes - tenant_.bytes.exchange(bytes));
-    const std::vector<TenantCache::Spilled> spilled = cache_->TakeSpilled();
+    std::vector<TenantCache::Spilled> spilled = cache_->TakeSpilled();
     tenant_.mutex.Unlock();
-    for (const TenantCache::Spilled& state : spilled) {
-      const SpillKey key = MakeSpillKey(tenant_.name, state.root, state.tokens);
+    for (TenantCache::Spilled& state : spilled) {
+      SpillPath path{tenant_.name, std::move(state.root), std::move(state.tokens)};
       if (state.image == nullptr) {
-        owner_->options_.spill->Erase(key);
+        owner_->options_.spill->Erase(std::move(path));
+      } else if (state.kept_here) {
+        owner_->options_.spill->Share(std::move(path), std::move(state.image));
       } else {
-        owner_->options_.spill->Put(key, state.image);
+        owner_->options_.spill->Put(std::move(path), std::move(state.image));
       }
     }
   }
@@ -183,7 +167,7 @@ int64_t PrefixCache::FindSpilled(const PrefixScope& scope, absl::Span<const int3
 }
 
 bool PrefixCache::Grow(Tenant& tenant, const PrefixScope& scope, absl::Span<const int32_t> tokens,
-                       StateImage image) {
+                       StateImage image, bool from_spill) {
   if (tokens.empty()) return false;
   const int64_t cap = TenantCap(tenant.name);
   const auto path_cap = static_cast<int64_t>(options_.path_share * static_cast<double>(cap));
@@ -204,7 +188,7 @@ bool PrefixCache::Grow(Tenant& tenant, const PrefixScope& scope, absl::Span<cons
       if (change->Cost(scope, tokens, image_bytes) != cost) continue;
       // What others add meanwhile waits for grow_mutex_; what they drop only helps.
       if (bytes_ - tenant.bytes + change->bytes() + cost <= options_.max_bytes) {
-        change->Add(scope, tokens, std::move(image), now);
+        change->Add(scope, tokens, std::move(image), from_spill, now);
         return true;
       }
     }
@@ -252,28 +236,69 @@ void PrefixCache::Fetch(const PrefixScope& scope, std::vector<int32_t> tokens, i
     done(absl::NotFoundError("the prefix cache spills nowhere"));
     return;
   }
-  const SpillKey key = MakeSpillKey(scope.tenant, TenantCache::RootName(scope), tokens);
-  options_.spill->Get(
-      key, [self = shared_from_this(), scope, tokens = std::move(tokens), image_bytes, key,
-            done = std::move(done)](absl::StatusOr<StateImage> image) {
-        if (image.ok() &&
-            (*image == nullptr || static_cast<int64_t>((*image)->size()) != image_bytes)) {
-          self->options_.spill->Erase(key);
-          image = absl::DataLossError("the spilled state has not the size of a state");
+  SpillPath path{scope.tenant, TenantCache::RootName(scope), std::move(tokens)};
+  options_.spill->Get(path, [self = shared_from_this(), scope, path, image_bytes,
+                             done = std::move(done)](absl::StatusOr<StateImage> image) {
+    done(self->TakeFetched(scope, path, path.tokens.size(), image_bytes, std::move(image)));
+  });
+}
+
+bool PrefixCache::FetchLongest(const PrefixScope& scope, absl::Span<const int32_t> tokens,
+                               int64_t most, int64_t image_bytes, std::function<void()> done) {
+  if (options_.spill == nullptr || TenantCap(scope.tenant) <= 0) return false;
+  int64_t here = 0, spilled = 0;
+  if (const std::shared_ptr<Tenant> tenant = FindTenant(scope.tenant)) {
+    const absl::Time now = clock_->Now();
+    absl::MutexLock lock(&tenant->mutex);
+    here = tenant->cache.FindLongest(scope, tokens, most, now);
+    spilled = tenant->cache.FindSpilled(scope, tokens, most, now);
+  }
+  if (!options_.spill->shares() || most - here < options_.spill_min_tokens) {
+    if (spilled == 0) return false;
+    Fetch(scope, {tokens.begin(), tokens.begin() + spilled}, image_bytes,
+          [done = std::move(done)](const absl::StatusOr<StateImage>&) { done(); });
+    return true;
+  }
+  SpillPath path{
+      scope.tenant, TenantCache::RootName(scope), {tokens.begin(), tokens.begin() + most}};
+  const int64_t beyond = here + std::max<int64_t>(options_.spill_min_tokens, 1) - 1;
+  options_.spill->Find(
+      path, beyond, spilled,
+      [self = shared_from_this(), scope, path, spilled, image_bytes,
+       done = std::move(done)](absl::StatusOr<PrefixSpill::Found> found) {
+        if (found.ok()) {
+          (void)self->TakeFetched(scope, path, found->tokens, image_bytes, std::move(found->image));
+        } else {
+          (void)self->TakeFetched(scope, path, spilled, image_bytes, found.status());
         }
-        {
-          const std::shared_ptr<Tenant> tenant = self->FindOrAddTenant(scope.tenant);
-          Change change(self.get(), *tenant);
-          if (image.ok()) {
-            ++change->counters().spill_hits;
-          } else {
-            ++change->counters().spill_misses;
-            change->ForgetSpilled(scope, tokens);
-          }
-        }
-        if (image.ok()) self->Insert(scope, tokens, *image);
-        done(std::move(image));
+        done();
       });
+  return true;
+}
+
+// What the spill said of the first `length` tokens of `path`.
+absl::StatusOr<StateImage> PrefixCache::TakeFetched(const PrefixScope& scope, const SpillPath& path,
+                                                    int64_t length, int64_t image_bytes,
+                                                    absl::StatusOr<StateImage> image) {
+  const absl::Span<const int32_t> tokens = absl::MakeConstSpan(path.tokens).first(length);
+  if (image.ok() && (*image == nullptr || static_cast<int64_t>((*image)->size()) != image_bytes)) {
+    options_.spill->Erase({path.tenant, path.root, {tokens.begin(), tokens.end()}});
+    image = absl::DataLossError("the spilled state has not the size of a state");
+  }
+  const std::shared_ptr<Tenant> tenant = FindOrAddTenant(scope.tenant);
+  {
+    Change change(this, *tenant);
+    if (image.ok()) {
+      ++change->counters().spill_hits;
+    } else {
+      ++change->counters().spill_misses;
+      if (length > 0) change->ForgetSpilled(scope, tokens);
+    }
+  }
+  if (image.ok() && !Grow(*tenant, scope, tokens, *image, /*from_spill=*/true)) {
+    ++Change(this, *tenant)->counters().refusals;
+  }
+  return image;
 }
 
 void PrefixCache::Erase(const PrefixScope& scope, absl::Span<const int32_t> tokens) {

@@ -60,7 +60,8 @@ struct PrefixCacheOptions {
   absl::Duration ttl = absl::Hours(1);
   // See the worth of an entry above. > 0.
   absl::Duration half_life = absl::Minutes(5);
-  // Takes evicted states that save at least spill_min_tokens. Null = they are dropped.
+  // Takes evicted states that save at least spill_min_tokens, and, if it shares, those that are
+  // kept as well. Null = they are dropped.
   std::shared_ptr<PrefixSpill> spill;
   int64_t spill_min_tokens = 256;
 };
@@ -113,6 +114,12 @@ class PrefixCache : public std::enable_shared_from_this<PrefixCache> {
   void Fetch(const PrefixScope& scope, std::vector<int32_t> tokens, int64_t image_bytes,
              std::function<void(absl::StatusOr<StateImage>)> done);
 
+  // The same of the longest state along the first `most` tokens, this replica's or another's, that
+  // saves something over what is kept here. False: there is none, or nobody to ask, and `done` is
+  // not called. Else it is, once whatever there was is kept here.
+  bool FetchLongest(const PrefixScope& scope, absl::Span<const int32_t> tokens, int64_t most,
+                    int64_t image_bytes, std::function<void()> done);
+
   // Drops every state along `tokens`, here and in the spill: one of them is not sound.
   void Erase(const PrefixScope& scope, absl::Span<const int32_t> tokens);
   // Drops what the tenant has here; its counters stay.
@@ -124,6 +131,8 @@ class PrefixCache : public std::enable_shared_from_this<PrefixCache> {
   // Over all tenants; for operators, not for tenants.
   PrefixCacheStats TotalStats() const;
   bool has_spill() const { return options_.spill != nullptr; }
+  // Whether other replicas find what is kept here.
+  bool shares() const { return has_spill() && options_.spill->shares(); }
   const PrefixCacheOptions& options() const { return options_; }
 
   // INTERNAL unless all that is counted and linked agrees and no cap is exceeded.
@@ -142,7 +151,10 @@ class PrefixCache : public std::enable_shared_from_this<PrefixCache> {
   int64_t TenantCap(const std::string& tenant) const;
   // The path, and with an image the state at its end.
   bool Grow(Tenant& tenant, const PrefixScope& scope, absl::Span<const int32_t> tokens,
-            StateImage image);
+            StateImage image, bool from_spill = false);
+  absl::StatusOr<StateImage> TakeFetched(const PrefixScope& scope, const SpillPath& path,
+                                         int64_t length, int64_t image_bytes,
+                                         absl::StatusOr<StateImage> image);
   // Frees at least `bytes` of all that is held, for `tenant`. False when nothing may go.
   bool MakeTotalRoom(Tenant& tenant, int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(grow_mutex_);
 

@@ -105,6 +105,18 @@ bool TenantCache::TouchEntry(const PrefixScope& scope, absl::Span<const int32_t>
   return true;
 }
 
+int64_t TenantCache::FindLongest(const PrefixScope& scope, absl::Span<const int32_t> tokens,
+                                 int64_t most, absl::Time now) const {
+  int64_t longest = 0;
+  tree_.Follow(tree_.FindRoot(RootName(scope)), tokens, [&](NodeId node) {
+    const auto entry = entries_.find(node);
+    if (tree_.depth(node) <= most && entry != entries_.end() && !Expired(entry->second, now)) {
+      longest = tree_.depth(node);
+    }
+  });
+  return longest;
+}
+
 int64_t TenantCache::FindSpilled(const PrefixScope& scope, absl::Span<const int32_t> tokens,
                                  int64_t most, absl::Time now) const {
   int64_t spilled = 0;
@@ -150,7 +162,7 @@ int64_t TenantCache::Cost(const PrefixScope& scope, absl::Span<const int32_t> to
 }
 
 void TenantCache::Add(const PrefixScope& scope, absl::Span<const int32_t> tokens, StateImage image,
-                      absl::Time now) {
+                      bool from_spill, absl::Time now) {
   const std::string root_name = RootName(scope);
   const NodeId root = tree_.FindRoot(root_name);
   const PrefixTree::Walk walk = tree_.Follow(root, tokens, [](NodeId) {});
@@ -176,11 +188,27 @@ void TenantCache::Add(const PrefixScope& scope, absl::Span<const int32_t> tokens
       ++counters_.inserts;
     }
     Use(node, entry, now);
+    if (from_spill) {
+      info_[node].spilled = true;
+      info_[node].shared = options_.spill->shares();
+    } else if (inserted) {
+      ShareEntry(node, entry);
+    }
   }
   if (IsGhost(node)) {
     info_[node].last_use = now;
     ghosts_.emplace(now, node);
   }
+}
+
+void TenantCache::ShareEntry(NodeId node, const Entry& entry) {
+  NodeInfo& info = info_[node];
+  if (options_.spill == nullptr || !options_.spill->shares() || info.spilled ||
+      entry.saved < options_.spill_min_tokens) {
+    return;
+  }
+  info.spilled = info.shared = true;
+  spilled_.push_back({tree_.RootName(node), tree_.PathTo(node), entry.image, true});
 }
 
 TenantCache::Victim TenantCache::NextVictim() {
@@ -220,9 +248,10 @@ void TenantCache::Drop(NodeId node, PrefixMiss reason) {
   image_bytes_ -= ImageBytes(entry);
   by_worth_.erase({entry.worth, node});
   by_use_.erase({entry.last_use, node});
-  if (reason == PrefixMiss::kEvicted && options_.spill != nullptr && !info.spilled &&
-      entry.saved >= options_.spill_min_tokens) {
+  if (reason == PrefixMiss::kEvicted && options_.spill != nullptr &&
+      (!info.spilled || info.shared) && entry.saved >= options_.spill_min_tokens) {
     info.spilled = true;
+    info.shared = false;
     spilled_.push_back({tree_.RootName(node), tree_.PathTo(node), std::move(entry.image)});
     ++counters_.spilled;
   }
@@ -289,7 +318,7 @@ void TenantCache::Erase(const PrefixScope& scope, absl::Span<const int32_t> toke
   });
   for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
     if (info_[*node].spilled) {
-      info_[*node].spilled = false;
+      info_[*node].spilled = info_[*node].shared = false;
       spilled_.push_back({root_name, tree_.PathTo(*node), nullptr});
     }
     if (entries_.contains(*node)) Drop(*node, PrefixMiss::kNone);
@@ -300,7 +329,7 @@ void TenantCache::ForgetSpilled(const PrefixScope& scope, absl::Span<const int32
   const PrefixTree::Walk walk =
       tree_.Follow(tree_.FindRoot(RootName(scope)), tokens, [](NodeId) {});
   if (walk.node != PrefixTree::kNone && walk.depth == static_cast<int64_t>(tokens.size())) {
-    info_[walk.node].spilled = false;
+    info_[walk.node].spilled = info_[walk.node].shared = false;
   }
 }
 

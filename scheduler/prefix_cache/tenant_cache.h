@@ -24,7 +24,8 @@ class TenantCache {
   struct Spilled {
     std::string root;
     std::vector<int32_t> tokens;
-    StateImage image;  // null: to be erased there
+    StateImage image;        // null: to be erased there
+    bool kept_here = false;  // it goes there for others only
   };
   // What would go next: its worth (lowest() if it is only a path) and the bytes that come free.
   struct Victim {
@@ -43,6 +44,9 @@ class TenantCache {
 
   // Of PrefixCache.
   bool TouchEntry(const PrefixScope& scope, absl::Span<const int32_t> tokens, absl::Time now);
+  // The length of what Find would find; counts nothing.
+  int64_t FindLongest(const PrefixScope& scope, absl::Span<const int32_t> tokens, int64_t most,
+                      absl::Time now) const;
   int64_t FindSpilled(const PrefixScope& scope, absl::Span<const int32_t> tokens, int64_t most,
                       absl::Time now) const;
 
@@ -54,7 +58,7 @@ class TenantCache {
   }
   // Adds the path, and the state at its end unless `image` is null.
   void Add(const PrefixScope& scope, absl::Span<const int32_t> tokens, StateImage image,
-           absl::Time now);
+           bool from_spill, absl::Time now);
 
   Victim NextVictim();
   // Lets it go. There must be one.
@@ -89,7 +93,8 @@ class TenantCache {
   struct NodeInfo {
     absl::Time last_use = absl::InfinitePast();
     PrefixMiss gone = PrefixMiss::kNone;  // why the state that was here is not
-    bool spilled = false;
+    bool spilled = false;                 // the spill was given it
+    bool shared = false;  // for others only: when it is evicted, it goes there once more
   };
 
   static int64_t ImageBytes(const Entry& entry) {
@@ -106,6 +111,7 @@ class TenantCache {
   int64_t Saved(NodeId node) const;
   double Worth(const Entry& entry) const;
   void Use(NodeId node, Entry& entry, absl::Time now);
+  void ShareEntry(NodeId node, const Entry& entry);
   void Drop(NodeId node, PrefixMiss reason);
   void TrimGhost();
   // After a node lost its entry or a child: removes, joins or lists it.

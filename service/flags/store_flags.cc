@@ -55,6 +55,12 @@ absl::Status SetLossy(const std::string& text, ServerOptions* options) {
   return absl::OkStatus();
 }
 
+absl::Status SetPrefixShare(const std::string& text, ServerOptions* options) {
+  if (text != "on" && text != "off") return NotAllowed();
+  options->store.prefix_share = text == "on";
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::vector<FlagSpec> StoreFlags() {
@@ -112,6 +118,22 @@ std::vector<FlagSpec> StoreFlags() {
        "ASYNC turns that may wait to be written to Redis; 0 = each is written before its answer "
        "ends",
        false, Integer(&O::store, &StoreSettings::write_behind_commits, 0, 1000000)},
+      {"prefix-spill-bytes", "268435456", "an integer >= 0",
+       "states that prefix caches have no room for and host memory keeps; 0 = none", false,
+       Integer(&O::store, &StoreSettings::prefix_spill_bytes, 0,
+               std::numeric_limits<int64_t>::max())},
+      {"prefix-share", "off", "on or off; on needs a --store in Redis",
+       "whether servers find each other's prefixes in Redis", false, SetPrefixShare},
+      {"prefix-share-bytes", "1073741824", "an integer >= 1",
+       "cap on the prefixes of each tenant in Redis; the oldest go first", false,
+       Integer(&O::store, &StoreSettings::prefix_share_bytes, 1,
+               std::numeric_limits<int64_t>::max())},
+      {"prefix-share-ttl-seconds", "3600", "a number from 1 to 31536000",
+       "time after which a prefix in Redis goes", false,
+       SecondsFrom(&O::store, &StoreSettings::prefix_share_ttl, 1, 31536000)},
+      {"prefix-share-timeout-seconds", "0.25", "a number from 0.01 to 60",
+       "how long a request waits for a prefix in Redis before it computes it", false,
+       SecondsFrom(&O::store, &StoreSettings::prefix_share_timeout, 0.01, 60)},
       {"sweep-seconds", "60", "a number from 0.01 to 86400",
        "time between two removals of expired sessions and prefixes", false,
        [](const std::string& text, O* o) {
@@ -145,6 +167,9 @@ absl::Status CheckStore(const StoreSettings& store) {
   }
   if (!store.password_file.empty() && store.kind != StoreSettings::Kind::kRedis) {
     return refuse("store-password-file", "needs a --store in Redis");
+  }
+  if (store.prefix_share && store.kind != StoreSettings::Kind::kRedis) {
+    return refuse("prefix-share", "on needs a --store in Redis");
   }
   if (!store.user.empty() && store.password_file.empty()) {
     return refuse("store-user", "needs --store-password-file");

@@ -15,8 +15,8 @@ namespace {
 
 // A tenant's blobs: a sorted set of "digest:bytes" by the time at which they go, in microseconds.
 // The empty member has minus the sum of their bytes for a score, so that one key holds both and
-// every range of times leaves it out. Arguments: add or drop, the member, its bytes, time to live in
-// microseconds, cap. Answers whether the member was known, then the digests that have to go.
+// every range of times leaves it out. Arguments: add or drop, the member, its bytes, time to live
+// in microseconds, cap. Answers whether the member was known, then the digests that have to go.
 const Script kBlobIndex("blob_index", R"lua(
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -72,8 +72,8 @@ class RedisBlobs final : public BlobStore {
                    std::string_view bytes) override {
     RETURN_IF_ERROR(ValidateTenant(tenant));
     if (static_cast<int64_t>(bytes.size()) > options_.max_tenant_bytes) {
-      return absl::ResourceExhaustedError(Cat("a blob of ", bytes.size(), " bytes, the cap is ",
-                                              options_.max_tenant_bytes));
+      return absl::ResourceExhaustedError(
+          Cat("a blob of ", bytes.size(), " bytes, the cap is ", options_.max_tenant_bytes));
     }
     const Deadline deadline = NewDeadline();
     ASSIGN_OR_RETURN(const std::vector<Reply> listed,
@@ -123,10 +123,9 @@ class RedisBlobs final : public BlobStore {
   absl::Status AddNote(std::string_view tenant, const Sha256Digest& digest,
                        std::string_view note) override {
     RETURN_IF_ERROR(ValidateTenant(tenant));
-    const Answer answer = client_->Run(
-        Eval(kBlobNote, keys_.BlobNotes(tenant, HexDigest(digest)),
-             {std::string(note), Cat(kMostNotes), TtlMillis()}),
-        NewDeadline());
+    const Answer answer = client_->Run(Eval(kBlobNote, keys_.BlobNotes(tenant, HexDigest(digest)),
+                                            {std::string(note), Cat(kMostNotes), TtlMillis()}),
+                                       NewDeadline());
     return answer.reply.status();
   }
 
@@ -136,8 +135,7 @@ class RedisBlobs final : public BlobStore {
     std::vector<Command> commands;
     for (const Sha256Digest& digest : digests) {
       std::string key = keys_.BlobNotes(tenant, HexDigest(digest));
-      commands.push_back(
-          {.arguments = {"SMEMBERS", key}, .tail = {}, .key = std::move(key)});
+      commands.push_back({.arguments = {"SMEMBERS", key}, .tail = {}, .key = std::move(key)});
     }
     std::vector<std::vector<std::string>> notes;
     for (Answer& answer : client_->Run(commands, NewDeadline())) {
@@ -160,8 +158,8 @@ class RedisBlobs final : public BlobStore {
                                            Deadline deadline) {
     Answer answer = client_->Run(
         Eval(kBlobIndex, keys_.BlobIndex(tenant),
-             {what, Cat(hex, ":", bytes), Cat(bytes),
-              Cat(absl::ToInt64Microseconds(options_.ttl)), Cat(options_.max_tenant_bytes)}),
+             {what, Cat(hex, ":", bytes), Cat(bytes), Cat(absl::ToInt64Microseconds(options_.ttl)),
+              Cat(options_.max_tenant_bytes)}),
         deadline);
     RETURN_IF_ERROR(answer.reply.status());
     RETURN_IF_ERROR(answer.reply->Array("blob index", 1).status());

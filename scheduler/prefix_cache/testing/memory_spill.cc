@@ -1,34 +1,41 @@
 #include "scheduler/prefix_cache/testing/memory_spill.h"
 
 namespace reprise::scheduler {
+namespace {
 
-void MemorySpill::Put(const SpillKey& key, StateImage image) {
-  absl::MutexLock lock(&mutex_);
-  images_[{key.tenant, key.digest}] = std::move(image);
+Sha256Digest Digest(const SpillPath& path) {
+  return SpillDigest(path.tenant, path.root, path.tokens);
 }
 
-absl::StatusOr<StateImage> MemorySpill::Find(const SpillKey& key) const {
-  const auto found = images_.find({key.tenant, key.digest});
+}  // namespace
+
+void MemorySpill::Put(SpillPath path, StateImage image) {
+  absl::MutexLock lock(&mutex_);
+  images_[{path.tenant, Digest(path)}] = std::move(image);
+}
+
+absl::StatusOr<StateImage> MemorySpill::FindImage(const SpillPath& path) const {
+  const auto found = images_.find({path.tenant, Digest(path)});
   if (found == images_.end()) return absl::NotFoundError("not spilled");
   return found->second;
 }
 
-void MemorySpill::Get(const SpillKey& key, std::function<void(absl::StatusOr<StateImage>)> done) {
+void MemorySpill::Get(SpillPath path, std::function<void(absl::StatusOr<StateImage>)> done) {
   absl::StatusOr<StateImage> found = absl::UnknownError("");
   {
     absl::MutexLock lock(&mutex_);
     if (held_) {
-      waiting_.emplace_back(key, std::move(done));
+      waiting_.emplace_back(std::move(path), std::move(done));
       return;
     }
-    found = Find(key);
+    found = FindImage(path);
   }
   done(std::move(found));
 }
 
-void MemorySpill::Erase(const SpillKey& key) {
+void MemorySpill::Erase(SpillPath path) {
   absl::MutexLock lock(&mutex_);
-  images_.erase({key.tenant, key.digest});
+  images_.erase({path.tenant, Digest(path)});
 }
 
 void MemorySpill::Hold() {
@@ -37,13 +44,13 @@ void MemorySpill::Hold() {
 }
 
 void MemorySpill::Release() {
-  std::vector<std::pair<SpillKey, std::function<void(absl::StatusOr<StateImage>)>>> waiting;
+  std::vector<std::pair<SpillPath, std::function<void(absl::StatusOr<StateImage>)>>> waiting;
   {
     absl::MutexLock lock(&mutex_);
     held_ = false;
     waiting.swap(waiting_);
   }
-  for (auto& [key, done] : waiting) Get(key, std::move(done));
+  for (auto& [path, done] : waiting) Get(std::move(path), std::move(done));
 }
 
 void MemorySpill::Lose() {

@@ -16,9 +16,9 @@ namespace reprise::scheduler {
 // Thread-safe.
 class MemorySpill final : public PrefixSpill {
  public:
-  void Put(const SpillKey& key, StateImage image) override;
-  void Get(const SpillKey& key, std::function<void(absl::StatusOr<StateImage>)> done) override;
-  void Erase(const SpillKey& key) override;
+  void Put(SpillPath path, StateImage image) override;
+  void Get(SpillPath path, std::function<void(absl::StatusOr<StateImage>)> done) override;
+  void Erase(SpillPath path) override;
 
   // While held, Get waits for Release.
   void Hold();
@@ -32,12 +32,13 @@ class MemorySpill final : public PrefixSpill {
 
  private:
   using MapKey = std::pair<std::string, Sha256Digest>;
-  absl::StatusOr<StateImage> Find(const SpillKey& key) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<StateImage> FindImage(const SpillPath& path) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
   mutable absl::Mutex mutex_;
   std::map<MapKey, StateImage> images_ ABSL_GUARDED_BY(mutex_);
   bool held_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<std::pair<SpillKey, std::function<void(absl::StatusOr<StateImage>)>>> waiting_
+  std::vector<std::pair<SpillPath, std::function<void(absl::StatusOr<StateImage>)>>> waiting_
       ABSL_GUARDED_BY(mutex_);
 };
 
