@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/status_macros.h"
 
 namespace reprise::simulate {
@@ -64,6 +65,23 @@ DeviceModel H100RecurrentGemma2B() {
   d.host_tier_bytes = 64e9;
   d.store_latency = 1e-3;
   d.store_bytes_per_second = 2.5e9;  // a 25 Gbit/s link, most of it
+  return d;
+}
+
+// The same shape as our engine runs it on one H100 (bench/RESULTS.md, commit a150e67): rates and
+// overheads are fitted to its decode steps at batch 1 to 256 and its prefills of 8192 and 131,072
+// tokens; exports and imports go to and from pageable memory; the store is Redis on the same host.
+DeviceModel H100Measured() {
+  DeviceModel d = H100RecurrentGemma2B();
+  d.name = "h100-2b-measured";
+  d.bytes_per_second = 2.033e12;
+  d.flops_per_second = 450e12;
+  d.overlap = 0.736;
+  d.step_overhead = 293e-6;
+  d.sequence_overhead = 5.15e-6;
+  d.import_bytes_per_second = 9.8e9;
+  d.export_bytes_per_second = 8.44e9;
+  d.store_bytes_per_second = 1.08e9;
   return d;
 }
 
@@ -217,13 +235,14 @@ std::string DeviceModelJson(const DeviceModel& device) {
   return json.dump(2, ' ', true, nlohmann::json::error_handler_t::replace);
 }
 
-std::vector<std::string> DevicePresets() { return {"h100-2b", "cpu-tale-20m"}; }
+std::vector<std::string> DevicePresets() { return {"h100-2b", "h100-2b-measured", "cpu-tale-20m"}; }
 
 absl::StatusOr<DeviceModel> DevicePreset(const std::string& name) {
   if (name == "h100-2b") return H100RecurrentGemma2B();
+  if (name == "h100-2b-measured") return H100Measured();
   if (name == "cpu-tale-20m") return CpuTale20M();
-  return absl::NotFoundError(
-      absl::StrCat("device \"", name, "\": there is h100-2b and cpu-tale-20m"));
+  return absl::NotFoundError(absl::StrCat("device \"", name, "\": there are ",
+                                          absl::StrJoin(DevicePresets(), ", ")));
 }
 
 }  // namespace reprise::simulate

@@ -66,6 +66,26 @@ TEST(DeviceModel, TheCpuPresetFitsItsMeasurements) {
   }
 }
 
+// The engine's figures in bench/RESULTS.md (commit a150e67): windows full, states of 18.4 MB.
+TEST(DeviceModel, TheMeasuredH100FitsItsMeasurements) {
+  const DeviceModel d = *DevicePreset("h100-2b-measured");
+  const std::pair<int, double> decode[] = {{1, 2.98},  {8, 2.99},   {32, 3.41},
+                                           {64, 4.16}, {128, 5.03}, {256, 7.21}};
+  for (const auto& [batch, milliseconds] : decode) {
+    StepShape shape;
+    for (int i = 0; i < batch; ++i) shape.Add(d, 4096, 1, true);
+    EXPECT_NEAR(StepSeconds(d, shape) * 1e3 / milliseconds, 1, 0.03) << batch;
+  }
+  EXPECT_NEAR(AlonePrefillSeconds(d, 0, 8192, 8192) * 1e3 / 76.6, 1, 0.03);
+  EXPECT_NEAR(AlonePrefillSeconds(d, 0, 131'072, 8192) * 1e3 / 1257, 1, 0.03);
+  EXPECT_NEAR(ExportSeconds(d) * 1e3, 2.2, 0.05);
+  EXPECT_NEAR(ImportSeconds(d) * 1e3, 1.9, 0.05);
+  // Read from Redis, imported, and one decode step.
+  StepShape one;
+  one.Add(d, 4096, 1, true);
+  EXPECT_NEAR((StoreSeconds(d) + ImportSeconds(d) + StepSeconds(d, one)) * 1e3, 23.0, 0.5);
+}
+
 TEST(DeviceModel, JsonReadsBack) {
   for (const std::string& name : DevicePresets()) {
     const std::string json = DeviceModelJson(*DevicePreset(name));
