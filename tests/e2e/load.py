@@ -268,7 +268,7 @@ class Scene:
             model_dir, folder / "server",
             ["--prefix-cache-bytes", 32 << 20, "--host-cache-bytes", 32 << 20,
              "--prefix-spill-bytes", 16 << 20, "--prefix-share", "on",
-             "--stall-seconds", settings.stall_seconds, "--io-threads", 16,
+             "--lease-seconds", 300, "--stall-seconds", settings.stall_seconds, "--io-threads", 16,
              "--max-unwritten-tokens", 8, "--max-queued", 4096, "--metrics-listen", "127.0.0.1:0",
              "--metrics-port-file", self._port_file, *flags], self.redis.url)
 
