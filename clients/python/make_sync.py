@@ -11,7 +11,7 @@ import re
 import sys
 
 PACKAGE = pathlib.Path(__file__).resolve().parent / "src" / "reprise_client"
-FILES = ["connection.py", "generation.py", "session.py", "feeding.py", "client.py"]
+FILES = ["connection.py", "generation.py", "choices.py", "session.py", "feeding.py", "client.py"]
 
 REPLACEMENTS = [
     (r"\basync (def|with|for)\b", r"\1"),

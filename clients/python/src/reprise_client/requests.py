@@ -54,17 +54,21 @@ class GenerateOptions(TypedDict, total=False):
     sync_replicas: Optional[int]  # replicas of the store that must have the turn
     cache_marks: Sequence[int]  # places in the prompt that the prefix cache should keep
     no_prefix_cache: bool
+    priority: str  # "low", "normal" or "high"
+    # With a session and request_id: an interrupted prompt is kept as far as it came.
+    keep_partial: bool
 
 
 def build_request(prompt: Prompt, session: str,
                   **options: Unpack[GenerateOptions]) -> pb.GenerateRequest:
-    """The request for the arguments of generate(). Raises ValueError for an unknown durability."""
+    """The request for the arguments of generate(). Raises ValueError for an unknown durability or priority."""
     request = pb.GenerateRequest(
         model=options.get("model", ""), session=names.session(session),
         session_version=options.get("session_version", 0), request_id=options.get("request_id", ""),
         add_bos=options.get("add_bos"), checkpoint_tokens=options.get("checkpoint_tokens", 0),
         sync_replicas=options.get("sync_replicas"), cache_marks=options.get("cache_marks", ()),
-        no_prefix_cache=options.get("no_prefix_cache", False))
+        no_prefix_cache=options.get("no_prefix_cache", False),
+        keep_partial=options.get("keep_partial", False))
     if isinstance(prompt, str):
         request.text = prompt
     elif prompt is not None:
@@ -90,6 +94,9 @@ def build_request(prompt: Prompt, session: str,
                          omit_text=options.get("omit_text", False)))
     if options.get("durability"):
         request.durability = durability_of(options["durability"])
+    if options.get("priority"):
+        request.priority = cast(pb.Priority,
+                                pb.Priority.Value(f"PRIORITY_{options['priority'].upper()}"))
     return request
 
 

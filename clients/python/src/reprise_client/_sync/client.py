@@ -10,6 +10,7 @@ from typing import (TYPE_CHECKING, Any, Iterator, List, Mapping, Optional, Seque
 
 from google.protobuf import wrappers_pb2
 from reprise_client import methods, names
+from reprise_client._sync import choices as several
 from reprise_client._sync import feeding, runtime
 from reprise_client._sync.connection import Connection, typed_errors
 from reprise_client._sync.generation import Generation
@@ -19,7 +20,7 @@ from reprise_client.options import Retry, Tls, Token
 from reprise_client.progress import Progress
 from reprise_client.requests import (GenerateOptions, Prompt, SnapshotData, Ttl, build_request,
                                      duration, new_request_id, pieces)
-from reprise_client.results import Fed, Score
+from reprise_client.results import Fed, Result, Score
 from reprise_client.v1 import generation_pb2, model_pb2, session_pb2
 
 if TYPE_CHECKING:
@@ -110,6 +111,16 @@ class Client:
         request = build_request(prompt, session, **options)
         return Generation(self._connection, request, timeout=timeout,
                                resumable=resumable and bool(session))
+
+    def choices(self, prompt: Prompt = None, n: int = 1, *, best_of: int = 0,
+                      session: str = "", timeout: Optional[float] = None,
+                      **options: Unpack[GenerateOptions]) -> List[Result]:
+        """`n` whole answers to one prompt, which is computed once; with `best_of`, the n of so many
+        that have the highest mean log-probability, best first. Choice i has a seed of its own that
+        the request's gives (generation.proto). With a session, choice 0 is committed."""
+        request = build_request(prompt, session, **options)
+        request.n, request.best_of = n, best_of
+        return several.choices(self._connection, request, timeout=timeout)
 
     def score(self, prompt: Prompt, *, model: str = "", session: str = "",
                     timeout: Optional[float] = None) -> Score:
