@@ -266,7 +266,9 @@ TEST(ChoicesTest, CancelEndsAllOfThem) {
     ASSERT_TRUE(server.AwaitIdle());
     // Of a ranking that did not end, nothing is committed.
     const uint64_t now = server.GetSession(session).version();
-    if (best_of > 0) EXPECT_EQ(now, version);
+    if (best_of > 0) {
+      EXPECT_EQ(now, version);
+    }
   }
   EXPECT_EQ(server.Generate(TokenRequest(Bytes("go"), 5)).ids, server.Expected(Bytes("go"), 5));
 }
