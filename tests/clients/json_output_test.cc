@@ -17,7 +17,7 @@ TEST(JsonOutput, TokensInTheOrderOfTheContract) {
   tokens.add_ids(7);
   tokens.set_text("a\n\"");
   EXPECT_EQ(JsonLine(ToJson(tokens)),
-            R"({"ids":[5,7],"text":"a\n\"","logprobs":[],"replayed":false})");
+            R"({"ids":[5,7],"text":"a\n\"","logprobs":[],"replayed":false,"choice":0})");
 }
 
 TEST(JsonOutput, EnumsWithoutTheirPrefixAndWideNumbersAsNumbers) {
