@@ -60,14 +60,14 @@ def test_generate_streams_the_text_of_its_tokens(cli):
 def test_json_schema_of_the_events(cli):
     *tokens, finished = cli.json("generate", PROMPT, "-n", 4, "--ignore-eos", "--top-logprobs", 2)
     for event in tokens:
-        assert list(event) == ["event", "ids", "text", "logprobs", "replayed"]
+        assert list(event) == ["event", "ids", "text", "logprobs", "replayed", "choice"]
         for entry, token in zip(event["logprobs"], event["ids"], strict=True):
             assert entry["id"] == token and entry["logprob"] <= 0
             assert ("token" in entry) != ("token_base64" in entry)
             assert len(entry["top"]) == 2
             assert entry["top"][0]["logprob"] >= entry["top"][1]["logprob"]
     assert list(finished) == ["event", "reason", "stop_string", "stop_token", "text", "usage",
-                              "timeline", "seed", "prompt_logprobs"]
+                              "timeline", "seed", "prompt_logprobs", "choice", "mean_logprob"]
     assert finished["usage"]["prompt_tokens"] > 0
     assert finished["timeline"]["time_to_first_token_seconds"] > 0
 

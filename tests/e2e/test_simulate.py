@@ -93,7 +93,7 @@ def test_calibrate_writes_a_device_that_runs(tmp_path, model_dir):
 @pytest.mark.parametrize("arguments, message", [
     (("run", "--trace", "/nowhere"), "/nowhere: cannot be opened"),
     (("run", "--kind", "poetry"), "kind: expected chat"),
-    (("run", "--device", "abacus"), 'device "abacus": there is'),
+    (("run", "--device", "abacus"), 'device "abacus": there are'),
     (("run", "--slots", "0"), "num_slots"),
     (("run", "--weight", "t0"), "expected name=number"),
     (("run", "--event", "1:explode:0"), "expected seconds:fail:replica"),
