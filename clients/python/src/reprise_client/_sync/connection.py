@@ -14,7 +14,8 @@ from google.protobuf.message import Message
 from reprise_client import options
 from reprise_client._sync import runtime
 from reprise_client.affinity import Chooser
-from reprise_client.errors import DeadlineExceeded, RepriseError, Unavailable, from_rpc_error
+from reprise_client.errors import (Cancelled, DeadlineExceeded, RepriseError, Unavailable,
+                                    from_rpc_error)
 from reprise_client.methods import Method
 
 Request = TypeVar("Request", bound=Message)
@@ -22,7 +23,10 @@ Response = TypeVar("Response", bound=Message)
 
 
 def is_lost(error: RepriseError) -> bool:
-    """No answer, or from a server that is shutting down: another try may find a better one."""
+    """No answer, or from a server that is shutting down: another try may find a better one. gRPC
+    itself says CANCELLED, without a reason, for calls that reach a server as it closes."""
+    if isinstance(error, Cancelled):
+        return not error.reason
     return isinstance(error, Unavailable) and error.reason in ("", "DRAINING")
 
 

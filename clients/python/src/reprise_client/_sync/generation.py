@@ -127,7 +127,7 @@ class Generation:
         """Waits until it makes sense to try again, or raises `error`."""
         now = time.monotonic()
         retry = self._connection.retry
-        lost = is_lost(error)
+        lost = is_lost(error) and not self._cancelled
         if lost:
             self._connection.avoid(self._address)
         # The try that was cut off may still hold the session.
