@@ -36,20 +36,9 @@ Choices ReadChoices(grpc::ClientReader<v1::GenerateResponse>* reader) {
   while (reader->Read(&response)) {
     const int index =
         response.has_tokens() ? response.tokens().choice() : response.finished().choice();
-    Answer& answer = all.answers[index];
+    SCOPED_TRACE(index);
     all.events.push_back(index);
-    EXPECT_FALSE(answer.has_finished) << "an event of choice " << index << " after its end";
-    if (response.has_tokens()) {
-      const v1::Tokens& tokens = response.tokens();
-      answer.ids.insert(answer.ids.end(), tokens.ids().begin(), tokens.ids().end());
-      answer.logprobs.insert(answer.logprobs.end(), tokens.logprobs().begin(),
-                             tokens.logprobs().end());
-      answer.text += tokens.text();
-    } else {
-      answer.has_finished = true;
-      answer.finished = response.finished();
-      answer.text += response.finished().text();
-    }
+    all.answers[index].Add(response);
   }
   all.status = reader->Finish();
   return all;
@@ -280,15 +269,7 @@ TEST(ChoicesTest, AReaderThatDoesNotReadPausesAllAndLosesNothing) {
   request.mutable_output()->set_top_logprobs(20);
   grpc::ClientContext context;
   auto slow = server.generation().Generate(&context, request);
-  const absl::Time limit = absl::Now() + testing::kPatience;
-  int64_t steps = -1;
-  while (absl::Now() < limit) {  // until the model stands still
-    const int64_t now = server.gate().steps();
-    if (now == steps && now > 0) break;
-    steps = now;
-    absl::SleepFor(absl::Milliseconds(200));
-  }
-  EXPECT_LT(steps, 1450) << "the sequences were not paused";
+  EXPECT_LT(server.gate().AwaitStill(), 1450) << "the sequences were not paused";
   const Choices all = ReadChoices(slow.get());
   ASSERT_TRUE(all.status.ok()) << all.status.error_message();
   for (const auto& [index, answer] : all.answers) {

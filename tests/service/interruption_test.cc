@@ -110,14 +110,7 @@ TEST(InterruptionTest, ASlowReaderPausesItsOwnSequenceOnly) {
   grpc::ClientContext context;
   auto slow = server.generation().Generate(&context, big);
   // Without the pause the sequence would run to its end while nobody reads, and be gone.
-  const absl::Time limit = absl::Now() + testing::kPatience;
-  int64_t steps = -1;
-  while (absl::Now() < limit) {  // until the model stands still
-    const int64_t now = server.gate().steps();
-    if (now == steps && now > 0) break;
-    steps = now;
-    absl::SleepFor(absl::Milliseconds(200));
-  }
+  const int64_t steps = server.gate().AwaitStill();
   EXPECT_GT(steps, 0);
   EXPECT_LT(steps, 2900) << "the sequence was not paused";
   // Meanwhile others run.

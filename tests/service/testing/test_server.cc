@@ -95,23 +95,36 @@ int64_t StepGate::steps() const {
   return steps_;
 }
 
+int64_t StepGate::AwaitStill() const {
+  const absl::Time limit = absl::Now() + kPatience;
+  int64_t before = -1;
+  while (absl::Now() < limit) {
+    const int64_t now = steps();
+    if (now == before && now > 0) break;
+    before = now;
+    absl::SleepFor(absl::Milliseconds(200));
+  }
+  return before;
+}
+
+void Answer::Add(const v1::GenerateResponse& response) {
+  EXPECT_FALSE(has_finished) << "an event after the last";
+  if (response.has_tokens()) {
+    const v1::Tokens& tokens = response.tokens();
+    ids.insert(ids.end(), tokens.ids().begin(), tokens.ids().end());
+    logprobs.insert(logprobs.end(), tokens.logprobs().begin(), tokens.logprobs().end());
+    text += tokens.text();
+  } else {
+    has_finished = response.has_finished();
+    finished = response.finished();
+    text += response.finished().text();
+  }
+}
+
 Answer ReadAll(grpc::ClientReader<v1::GenerateResponse>* reader) {
   Answer answer;
   v1::GenerateResponse response;
-  while (reader->Read(&response)) {
-    EXPECT_FALSE(answer.has_finished) << "an event after the last";
-    if (response.has_tokens()) {
-      const v1::Tokens& tokens = response.tokens();
-      answer.ids.insert(answer.ids.end(), tokens.ids().begin(), tokens.ids().end());
-      answer.logprobs.insert(answer.logprobs.end(), tokens.logprobs().begin(),
-                             tokens.logprobs().end());
-      answer.text += tokens.text();
-    } else {
-      answer.has_finished = response.has_finished();
-      answer.finished = response.finished();
-      answer.text += response.finished().text();
-    }
-  }
+  while (reader->Read(&response)) answer.Add(response);
   answer.status = reader->Finish();
   EXPECT_EQ(answer.status.ok(), answer.has_finished);
   return answer;

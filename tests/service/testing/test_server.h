@@ -40,7 +40,9 @@ class StepGate {
   void Pass();
   // Until a step waits at the gate; false after kPatience.
   bool AwaitHeld();
-  // Rows of the largest step so far that came through.
+  // Until no step has come through for a moment; how many have then.
+  int64_t AwaitStill() const;
+  // That came through.
   int64_t steps() const;
 
  private:
@@ -52,6 +54,9 @@ class StepGate {
 };
 
 struct Answer {
+  // The next event of the stream.
+  void Add(const v1::GenerateResponse& response);
+
   grpc::Status status;
   std::vector<int32_t> ids;
   std::string text;  // of the events and of the end
