@@ -27,12 +27,12 @@
 #include "service/sweeper.h"
 #include "service/tls_credentials.h"
 #include "service/version.h"
+#include "state_store/redis/redis_store.h"
 
 namespace reprise::service {
 namespace {
 
 constexpr int kMaxQueuedIo = 4096;
-constexpr int kMaxSyncReplicas = 16;
 // Clients may ping each 10 s; a bit less, since pings jitter.
 constexpr int kMinPingIntervalMs = 9000;
 // From the first NOT_SERVING to the close: clients that watch the health have gone elsewhere by
@@ -91,7 +91,7 @@ class Server::Impl {
         models_(std::move(parts.models)) {
     environment_.limits = options.limits;
     if (options.store.kind == StoreSettings::Kind::kRedis) {
-      environment_.limits.max_sync_replicas = kMaxSyncReplicas;
+      environment_.limits.max_sync_replicas = state_store::redis::RedisStoreOptions::kMaxReplicas;
     }
     environment_.clock = clock;
     environment_.log = std::move(log);

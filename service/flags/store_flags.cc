@@ -13,6 +13,7 @@
 #include "service/flags/tables.h"
 #include "state_store/lossy.h"
 #include "state_store/redis/address.h"
+#include "state_store/redis/redis_store.h"
 
 namespace reprise::service {
 namespace {
@@ -73,7 +74,8 @@ std::vector<FlagSpec> StoreFlags() {
        SetStore},
       {"store-sync-replicas", "0", "an integer from 0 to 16",
        "Redis replicas that must have a SYNC commit before it is acknowledged", false,
-       Integer(&O::store, &StoreSettings::sync_replicas, 0, 16)},
+       Integer(&O::store, &StoreSettings::sync_replicas, 0,
+               state_store::redis::RedisStoreOptions::kMaxReplicas)},
       {"store-max-bytes", "0", "an integer >= 0",
        "cap on the bytes of all states (in Redis: of each tenant); 0 = none", false,
        Integer(&O::store, &StoreSettings::max_bytes, 0, std::numeric_limits<int64_t>::max())},

@@ -16,7 +16,6 @@
 namespace reprise::state_store::redis {
 namespace {
 
-constexpr int kMaxReplicas = 16;
 // Of record_cache.h.
 constexpr size_t kKnownRecords = 1024;
 
@@ -27,7 +26,7 @@ absl::Status CheckOptions(const RedisStoreOptions& options) {
   RETURN_IF_ERROR(ValidateStoreOptions(options.store));
   if (options.key_prefix.find_first_of("{}") != std::string::npos) return refuse("key_prefix");
   if (options.operation_timeout <= absl::ZeroDuration()) return refuse("operation_timeout");
-  if (options.sync_replicas < 0 || options.sync_replicas > kMaxReplicas)
+  if (options.sync_replicas < 0 || options.sync_replicas > RedisStoreOptions::kMaxReplicas)
     return refuse("sync_replicas");
   if (options.sync_timeout <= absl::ZeroDuration()) return refuse("sync_timeout");
   if (options.pin_grace <= absl::ZeroDuration()) return refuse("pin_grace");

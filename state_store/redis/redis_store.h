@@ -28,6 +28,8 @@
 namespace reprise::state_store::redis {
 
 struct RedisStoreOptions {
+  static constexpr int kMaxReplicas = 16;  // that a commit may wait for
+
   ClientOptions client{};
   // max_stored_bytes is a cap per tenant here. Expiry of sessions goes by `clock`, of leases and
   // pins by the servers' clocks.
@@ -38,7 +40,7 @@ struct RedisStoreOptions {
   std::shared_ptr<ChunkSource> known_chunks{};
   // Of one call with all its tries, > 0. Past it: UNAVAILABLE or DEADLINE_EXCEEDED.
   absl::Duration operation_timeout = absl::Seconds(15);
-  // kSync commits return when so many replicas have them, 0..16; 0: when the master has.
+  // kSync commits return when so many replicas have them, 0..kMaxReplicas; 0: when the master has.
   int sync_replicas = 0;
   absl::Duration sync_timeout = absl::Seconds(2);  // > 0; too few by then: UNAVAILABLE
   // A pin that no manifest names is garbage after this; a commit that takes longer than a quarter

@@ -18,7 +18,6 @@ namespace reprise::state_store::redis {
 namespace {
 
 constexpr int kPinAttempts = 3;
-constexpr int kMaxReplicas = 16;
 // A commit of more bytes than this first asks whether the session is where it was: who lost a race
 // should not have sent them.
 constexpr size_t kUnaskedBytes = 512 << 10;
@@ -157,9 +156,9 @@ absl::StatusOr<Session> StoreImpl::PutAndCommit(std::string_view tenant,
   RETURN_IF_ERROR(ValidateTenant(tenant));
   RETURN_IF_ERROR(ValidateNewManifest(snapshot.manifest));
   RETURN_IF_ERROR(CheckPayloads(snapshot));
-  if (options.replicas > kMaxReplicas) {
+  if (options.replicas > RedisStoreOptions::kMaxReplicas) {
     return MakeStoreError(StoreError::kInvalidArgument,
-                          Cat("replicas must be at most ", kMaxReplicas));
+                          Cat("replicas must be at most ", RedisStoreOptions::kMaxReplicas));
   }
   ReleaseDue(/*all=*/false);
   Commit commit{tenant, session_id, options, NewDeadline(),
