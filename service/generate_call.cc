@@ -97,7 +97,7 @@ absl::Status GenerateCall::Submit(std::vector<int32_t> prompt) {
       stop.has_max_tokens() ? stop.max_tokens() : environment_->limits.default_max_tokens;
   work.stop_tokens = StopTokens(stop, *model_);
   work.top_logprobs = request_.output().top_logprobs();
-  work.logprobs = request_.output().logprobs() || work.top_logprobs > 0 || request_.best_of() > 0;
+  work.logprobs = WantsLogprobs(request_.output()) || request_.best_of() > 0;
   work.prompt_logprobs = request_.output().prompt_logprobs();
   work.export_state = turn_.has_value();
   work.keep_partial = request_.keep_partial() || checkpoints;
@@ -168,7 +168,7 @@ void GenerateCall::MakeChoices(const scheduler::Request& work) {
   const auto& stop_strings = request_.stop().stop_strings();
   options.stream.stop_strings = {stop_strings.begin(), stop_strings.end()};
   options.stream.silent_tokens = work.stop_tokens;
-  options.stream.logprobs = request_.output().logprobs() || work.top_logprobs > 0;
+  options.stream.logprobs = WantsLogprobs(request_.output());
   options.stream.omit_text = request_.output().omit_text();
   const models::Tokenizer* tokenizer = model_ == nullptr ? nullptr : model_->tokenizer.get();
   ChoiceOwner* const owner = this;

@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "service/errors.h"
 #include "service/generate_call.h"
+#include "service/generate_request.h"
 
 namespace reprise::service {
 namespace {
@@ -322,8 +323,7 @@ v1::Finished GenerateCall::MakeFinished(Choice& choice, const scheduler::Request
     if (!first) break;
     *finished->add_prompt_logprobs() = DescribeToken(token, model_->tokenizer.get());
   }
-  const bool scored = request_.output().logprobs() || request_.output().top_logprobs() > 0 ||
-                      request_.best_of() > 0;
+  const bool scored = WantsLogprobs(request_.output()) || request_.best_of() > 0;
   if (scored && !result.generated.empty() && choice.replayed_tokens() == 0) {
     finished->set_mean_logprob(choice.mean_logprob());
   }

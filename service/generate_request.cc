@@ -322,6 +322,10 @@ absl::StatusOr<std::vector<int64_t>> CacheMarks(const v1::GenerateRequest& reque
   return marks;
 }
 
+bool WantsLogprobs(const v1::OutputOptions& output) {
+  return output.logprobs() || output.top_logprobs() > 0;
+}
+
 kernels::SamplingParams ToSampling(const v1::SamplingParams& sampling, uint64_t seed) {
   kernels::SamplingParams params;
   params.temperature = sampling.temperature();

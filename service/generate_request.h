@@ -34,6 +34,9 @@ absl::StatusOr<std::vector<int64_t>> CacheMarks(const v1::GenerateRequest& reque
                                                 const RequestLimits& limits, bool continues,
                                                 const std::vector<int32_t>& prompt);
 
+// Whether events carry log-probabilities.
+bool WantsLogprobs(const v1::OutputOptions& output);
+
 // Of a checked request.
 kernels::SamplingParams ToSampling(const v1::SamplingParams& sampling, uint64_t seed);
 scheduler::Priority ToPriority(v1::Priority priority);

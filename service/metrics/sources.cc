@@ -13,6 +13,11 @@ namespace {
 double Number(int64_t value) { return static_cast<double>(value); }
 double Number(uint64_t value) { return static_cast<double>(value); }
 
+LabelList With(LabelList labels, const char* name, const char* value) {
+  labels.push_back({name, value});
+  return labels;
+}
+
 void ScrapePrefixCache(const scheduler::PrefixCacheStats& stats, const LabelList& model,
                        Scrape& scrape) {
   scrape.Gauge("reprise_prefix_cache_bytes", "Host memory of the prefix cache", model,
@@ -27,22 +32,18 @@ void ScrapePrefixCache(const scheduler::PrefixCacheStats& stats, const LabelList
   scrape.Counter("reprise_prefix_cache_inserts_total", "States that the prefix cache took", model,
                  Number(stats.inserts));
   const auto lookup = [&](const char* result, int64_t count) {
-    LabelList labels = model;
-    labels.push_back({"result", result});
     scrape.Counter("reprise_prefix_cache_lookups_total",
-                   "Lookups in the prefix cache: hit, or why nothing was reused", labels,
-                   Number(count));
+                   "Lookups in the prefix cache: hit, or why nothing was reused",
+                   With(model, "result", result), Number(count));
   };
   lookup("hit", stats.hits);
   for (int i = 1; i < scheduler::kNumPrefixMisses; ++i) {
     lookup(scheduler::PrefixMissName(static_cast<scheduler::PrefixMiss>(i)), stats.misses[i]);
   }
   const auto removal = [&](const char* cause, int64_t count) {
-    LabelList labels = model;
-    labels.push_back({"cause", cause});
     scrape.Counter("reprise_prefix_cache_evictions_total",
-                   "States that left the prefix cache, to make room or unused for too long", labels,
-                   Number(count));
+                   "States that left the prefix cache, to make room or unused for too long",
+                   With(model, "cause", cause), Number(count));
   };
   removal("room", stats.evictions);
   removal("age", stats.expirations);
@@ -81,11 +82,9 @@ void ScrapeModel(const ServedModel& served, Scrape& scrape) {
                Number(stats.parked_bytes));
   scrape.Counter("reprise_steps_total", "Steps that ran rows", model, Number(stats.steps));
   const auto prompt = [&](const char* source, int64_t tokens) {
-    LabelList labels = model;
-    labels.push_back({"source", source});
     scrape.Counter("reprise_prompt_tokens_total",
                    "Tokens of prompts: computed, found in the prefix cache, or shared by forks",
-                   labels, Number(tokens));
+                   With(model, "source", source), Number(tokens));
   };
   prompt("computed", stats.prefill_tokens);
   prompt("cached", stats.cached_tokens);
