@@ -38,17 +38,22 @@ async def sessions_for(client: AsyncClient, common: Common, count: int) -> List[
     return [""] * count
 
 
+async def _stop(tasks: Sequence["asyncio.Future[Any]"], answers: Sequence[Answer]) -> None:
+    """Ends those that still run, and waits for all."""
+    for task, answer in zip(tasks, answers):
+        if not task.done():
+            task.cancel()
+            answer.generation.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def results(answers: Sequence[Answer]) -> List[Result]:
     """All whole answers. If one fails, or this is cancelled, none goes on."""
     tasks = [asyncio.ensure_future(answer.generation.result()) for answer in answers]
     try:
         return list(await asyncio.gather(*tasks))
     finally:
-        for task, answer in zip(tasks, answers):
-            if not task.done():
-                task.cancel()
-                answer.generation.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _stop(tasks, answers)
 
 
 async def merged(answers: Sequence[Answer]) -> AsyncIterator[Tuple[Answer, Event]]:
@@ -76,11 +81,7 @@ async def merged(answers: Sequence[Answer]) -> AsyncIterator[Tuple[Answer, Event
             running -= isinstance(event, pb.Finished)
             yield answer, event
     finally:
-        for task, answer in zip(tasks, answers):
-            if not task.done():
-                task.cancel()
-                answer.generation.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _stop(tasks, answers)
 
 
 def finish_reason(finished: pb.Finished) -> str:
