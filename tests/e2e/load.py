@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import collections
 import dataclasses
-import json
 import pathlib
 import random
 import sys
@@ -23,19 +22,15 @@ import urllib.request
 import uuid
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1] / "clients" / "python"),
-                str(HERE.parents[1] / "clients" / "python" / "src")]
-
-import generate_stubs  # noqa: E402
-
-generate_stubs.generate()
+sys.path[:0] = [str(HERE)]
 
 import grpc  # noqa: E402
-import soak  # noqa: E402
+import soak  # noqa: E402  (makes the stubs that are imported below)
 from local_redis import LocalRedis  # noqa: E402
 from reprise_client.v1 import (generation_pb2, generation_pb2_grpc, session_pb2,  # noqa: E402
                                session_pb2_grpc)
 from server_process import ServerProcess  # noqa: E402
+from soak import Violation  # noqa: E402
 
 Code = grpc.StatusCode
 CALL_SECONDS = 600      # no call takes that long on any machine, or it hangs
@@ -44,10 +39,6 @@ CHANNEL_STREAMS = 50    # on one connection
 # Small windows, so that a client that does not read is felt.
 CHANNEL = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0),
            ("grpc.http2.lookahead_bytes", 4096)]
-
-
-class Violation(Exception):
-    """The server broke a promise."""
 
 
 @dataclasses.dataclass
@@ -317,13 +308,11 @@ async def run(scene, settings):
     if held:
         raise Violation(f"nobody is left, and the server holds {held}")
     metrics = scene.metrics()
-    step = max(1, len(load.resident) // 20)
     return {"streams": settings.streams, "seconds": round(seconds, 1), "calls": dict(load.counts),
             "tokens": load.tokens, "tokens_per_second": round(load.tokens / seconds, 1),
             "parks": metrics["reprise_parks_total"],
             "cached_tokens": metrics["reprise_prefix_cache_hit_tokens_total"],
-            "resident_mib": [round(b / 2**20, 1) for b in load.resident[::step]],
-            "growth_mib": round(soak.growth(load.resident) / 2**20, 1)}
+            **soak.memory_report(load.resident)}
 
 
 def main():
@@ -338,12 +327,7 @@ def main():
     settings = Settings(streams=options.streams, seconds=60 * options.minutes, seed=options.seed)
     with tempfile.TemporaryDirectory(prefix="reprise-load-") as folder:
         with Scene(options.model, pathlib.Path(folder), settings, options.flag) as scene:
-            try:
-                print(json.dumps(asyncio.run(run(scene, settings))))
-            except Violation as violation:
-                print(f"broken: {violation}", file=sys.stderr)
-                return 1
-    return 0
+            return soak.exit_code(run(scene, settings))
 
 
 if __name__ == "__main__":

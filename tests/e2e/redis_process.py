@@ -7,6 +7,8 @@ import socket
 import subprocess
 import time
 
+import pytest
+
 START_SECONDS = 30
 
 
@@ -81,3 +83,18 @@ class RedisProcess:
         if kind == b"*":
             return [self._reply(stream) for _ in range(int(rest))]
         return rest
+
+
+# For modules that import them; conftest.py's `redis` is another kind of process.
+
+
+@pytest.fixture
+def redis(tmp_path):
+    with RedisProcess(tmp_path / "redis") as process:
+        yield process
+
+
+@pytest.fixture
+def other_redis(tmp_path):
+    with RedisProcess(tmp_path / "other-redis") as process:
+        yield process

@@ -9,6 +9,7 @@ soak_run.py sets the scene and runs it.
 import asyncio
 import collections
 import dataclasses
+import json
 import pathlib
 import random
 import statistics
@@ -417,3 +418,20 @@ def growth(samples):
     if third == 0:
         return 0
     return statistics.median(samples[-third:]) - statistics.median(samples[third:2 * third])
+
+
+def memory_report(samples):
+    """Of resident bytes, taken at equal distances."""
+    some = samples[::max(1, len(samples) // 20)]
+    return {"resident_mib": [round(b / 2**20, 1) for b in some],
+            "growth_mib": round(growth(samples) / 2**20, 1)}
+
+
+def exit_code(work):
+    """Runs the coroutine and prints its report, or which promise was broken."""
+    try:
+        print(json.dumps(asyncio.run(work)))
+    except Violation as violation:
+        print(f"broken: {violation}", file=sys.stderr)
+        return 1
+    return 0

@@ -130,8 +130,7 @@ async def run(scene, settings):
     await work.run(scene.shake if settings.fault_seconds else None)
     await work.check_sessions()
     return {"actions": dict(work.counts), "errors": dict(work.errors), "faults": dict(scene.faults),
-            "resident_mib": [round(b / 2**20, 1) for b in scene.resident[:: max(1, len(scene.resident) // 20)]],
-            "growth_mib": round(soak.growth(scene.resident) / 2**20, 1)}
+            **soak.memory_report(scene.resident)}
 
 
 def main():
@@ -147,12 +146,7 @@ def main():
                              seed=options.seed, fault_seconds=options.fault_seconds)
     with tempfile.TemporaryDirectory(prefix="reprise-soak-") as folder:
         with Scene(options.model, pathlib.Path(folder), settings) as scene:
-            try:
-                print(json.dumps(asyncio.run(run(scene, settings))))
-            except soak.Violation as violation:
-                print(f"broken: {violation}", file=sys.stderr)
-                return 1
-    return 0
+            return soak.exit_code(run(scene, settings))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from redis_process import RedisProcess
+from redis_process import other_redis, redis  # noqa: F401
 from server_process import BUILD
 from test_durability import GREEDY, begin, go_on, whole_run
 
@@ -23,18 +23,6 @@ def admin_json(*arguments):
     done = admin(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-@pytest.fixture
-def redis(tmp_path):
-    with RedisProcess(tmp_path / "redis") as process:
-        yield process
-
-
-@pytest.fixture
-def other_redis(tmp_path):
-    with RedisProcess(tmp_path / "other-redis") as process:
-        yield process
 
 
 def fill(cli):

@@ -3,7 +3,6 @@ And what a client hears from a server that cannot take its request."""
 
 import re
 import threading
-import time
 import urllib.request
 
 import grpc
@@ -11,20 +10,10 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from reprise_client.v1 import generation_pb2 as pb
 from reprise_client.v1 import generation_pb2_grpc, session_pb2, session_pb2_grpc
+from waiting import until
 
 PROMPT = "It was a bright cold day in April, and the clocks were striking"
 PATIENCE = 120
-
-
-def until(done):
-    """Polls; two minutes mean that it will not happen."""
-    give_up = time.monotonic() + PATIENCE
-    while time.monotonic() < give_up:
-        value = done()
-        if value:
-            return value
-        time.sleep(0.02)
-    pytest.fail("it did not happen")
 
 
 class Stubs:
@@ -131,7 +120,7 @@ def test_running_turns_are_handed_over(redis, make_server, stubs):
     calls = [Call(one, turn_request(60000, session=name, seed=i, request_id="turn"))
              for i, name in enumerate(names)]
     for call in calls:
-        until(lambda: call.ids)
+        until(lambda: call.ids, PATIENCE)
     first.drain()
     for i, (name, call) in enumerate(zip(names, calls)):
         call.succeeded()
@@ -170,9 +159,9 @@ def test_a_long_prompt_is_handed_over(redis, make_server, stubs, tmp_path, field
     request = turn_request(30, prompt=prompt, session="s", seed=3, request_id="turn", **fields)
     call = Call(one, request)
     if "durability" in fields:
-        until(lambda: two.commit_of("s", "turn"))  # its first checkpoint
+        until(lambda: two.commit_of("s", "turn"), PATIENCE)  # its first checkpoint
     else:
-        until(lambda: steps() >= 3)
+        until(lambda: steps() >= 3, PATIENCE)
     first.drain()
     info, retry = call.details()
     assert call.error.code() == grpc.StatusCode.UNAVAILABLE and info.reason == "DRAINING"
@@ -205,7 +194,7 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once(make_server, stubs):
 def test_a_full_server_says_when_to_come_back(make_server, stubs):
     one = stubs(make_server("a", "--slots", "1", "--max-queued", "2", "--max-queued-per-tenant", "1"))
     running = Call(one, turn_request(60000))
-    until(lambda: running.ids)
+    until(lambda: running.ids, PATIENCE)
     waiting = Call(one, turn_request(3))
 
     def refused():
@@ -213,7 +202,7 @@ def test_a_full_server_says_when_to_come_back(make_server, stubs):
         call.ended()
         return call if call.error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED else None
 
-    call = until(refused)  # the other one is in the queue then
+    call = until(refused, PATIENCE)  # the other one is in the queue then
     info, retry = call.details()
     assert info.reason == "QUEUE_FULL"
     assert info.metadata["scheduler_error"] == "TENANT_QUEUE_FULL"

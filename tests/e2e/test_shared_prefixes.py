@@ -1,14 +1,14 @@
 """Two servers on one Redis: a prompt that one computed is not computed again by the other."""
 
 import struct
-import time
 
 import grpc
 import pytest
-from redis_process import RedisProcess
+from redis_process import redis  # noqa: F401
 from reprise_client.v1 import generation_pb2 as pb
 from reprise_client.v1 import generation_pb2_grpc
 from server_process import ServerProcess
+from waiting import until
 
 PROMPT = [5 + 7 * i % 200 for i in range(700)]
 PREFIXES = "reprise:1:p:*"
@@ -40,12 +40,6 @@ class Client:
 
 
 @pytest.fixture
-def redis(tmp_path):
-    with RedisProcess(tmp_path / "redis") as process:
-        yield process
-
-
-@pytest.fixture
 def replicas(model_dir, tmp_path, redis):
     flags = ["--prefix-share", "on", "--prefix-share-timeout-seconds", "30"]
     servers = [ServerProcess(model_dir, tmp_path / name, flags, redis.url) for name in "ab"]
@@ -57,17 +51,10 @@ def replicas(model_dir, tmp_path, redis):
         server.stop()
 
 
-def wait_for(done):
-    give_up = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
-
-
 def share_prompt(replicas, redis):
     """Replica a computes PROMPT, and its state is in Redis."""
     replicas[0].call(PROMPT)
-    wait_for(lambda: redis.do("KEYS", PREFIXES) and redis.do("KEYS", "reprise:1:a:*"))
+    until(lambda: redis.do("KEYS", PREFIXES) and redis.do("KEYS", "reprise:1:a:*"))
 
 
 def test_the_second_replica_goes_on_from_what_the_first_computed(replicas, redis):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from redis_process import RedisProcess
+from redis_process import other_redis, redis  # noqa: F401
 from server_process import ServerProcess
 from test_admin import admin_json
 from test_durability import GREEDY, begin, go_on, whole_run
@@ -10,18 +10,6 @@ from test_durability import GREEDY, begin, go_on, whole_run
 SYNC = [*GREEDY, "--durability", "sync"]
 # No cache, so that what is resumed is what was stored.
 COLD = ["--host-cache-bytes", "0"]
-
-
-@pytest.fixture
-def redis(tmp_path):
-    with RedisProcess(tmp_path / "redis") as process:
-        yield process
-
-
-@pytest.fixture
-def other_redis(tmp_path):
-    with RedisProcess(tmp_path / "other-redis") as process:
-        yield process
 
 
 def stored_bytes(redis):

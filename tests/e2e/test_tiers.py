@@ -10,21 +10,11 @@ import pytest
 import reprise_client
 from local_redis import LocalRedis
 from reprise_client import Conflict, FailedPrecondition, NotFound, Unavailable
+from waiting import until
 
 PROMPT = "It was a bright cold day in April, and the clocks were striking"
 PATIENCE = 60
 SHORT_LEASE = ("--lease-seconds", "1")
-
-
-def until(done):
-    """Polls; a minute means that it will not happen."""
-    give_up = time.monotonic() + PATIENCE
-    while time.monotonic() < give_up:
-        value = done()
-        if value:
-            return value
-        time.sleep(0.02)
-    pytest.fail("it did not happen")
 
 
 def whole_run(client, tokens, prompt=PROMPT):
