@@ -59,8 +59,8 @@ std::vector<int64_t> AnchorLengths(int64_t length) {
 std::vector<Sha256Digest> AnchorDigests(const SpillPath& path,
                                         const std::vector<int64_t>& lengths) {
   std::vector<Sha256Digest> digests;
-  std::string text = absl::StrCat("reprise prefix anchor 1 ", path.tenant.size(), ":", path.tenant,
-                                  path.root);
+  std::string text =
+      absl::StrCat("reprise prefix anchor 1 ", path.tenant.size(), ":", path.tenant, path.root);
   int64_t from = 0;
   for (int64_t length : lengths) {
     AppendTokens(absl::MakeConstSpan(path.tokens).subspan(from, length - from), text);
@@ -223,8 +223,11 @@ void TieredSpill::Get(SpillPath path, std::function<void(absl::StatusOr<StateIma
     done(std::move(image));
     return;
   }
-  core_->Ask({std::move(path), length - 1, length, {}, [done = std::move(done)](
-                                                           absl::StatusOr<Found> found) {
+  core_->Ask({std::move(path),
+              length - 1,
+              length,
+              {},
+              [done = std::move(done)](absl::StatusOr<Found> found) {
                 if (found.ok()) {
                   done(std::move(found->image));
                 } else {

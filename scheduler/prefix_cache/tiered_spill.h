@@ -40,11 +40,11 @@ struct TieredSpillStats {
   int64_t damaged = 0;  // blobs that were not what had been put
 };
 
-// Evicted states stay in host memory. What the cache keeps is also written to the store, by a thread
-// of its own, in an envelope (spill_envelope.h) that proves on the way back that not a bit is wrong
-// and that the state is the one asked for; what does not prove it is erased and counts as absent.
-// Reads have another thread. A store that is slow or dead costs the requests that ask it at most
-// `timeout` each and one call of the store, and the steps nothing.
+// Evicted states stay in host memory. What the cache keeps is also written to the store, by a
+// thread of its own, in an envelope (spill_envelope.h) that proves on the way back that not a bit
+// is wrong and that the state is the one asked for; what does not prove it is erased and counts as
+// absent. Reads have another thread. A store that is slow or dead costs the requests that ask it at
+// most `timeout` each and one call of the store, and the steps nothing.
 //
 // How a replica finds what another left without knowing its length: each state of length L has a
 // note, "L:digest", under the digest of its path's first A(L) tokens, where A rounds down to four
@@ -84,8 +84,7 @@ class TieredSpill final : public PrefixSpill {
 // The lengths 1, 2, .. 16, 18, .. 32, 36, .. that are at most `length`, ascending; and for each a
 // digest of the path's first so many tokens. Frozen.
 std::vector<int64_t> AnchorLengths(int64_t length);
-std::vector<Sha256Digest> AnchorDigests(const SpillPath& path,
-                                        const std::vector<int64_t>& lengths);
+std::vector<Sha256Digest> AnchorDigests(const SpillPath& path, const std::vector<int64_t>& lengths);
 
 }  // namespace reprise::scheduler
 

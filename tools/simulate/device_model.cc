@@ -241,8 +241,8 @@ absl::StatusOr<DeviceModel> DevicePreset(const std::string& name) {
   if (name == "h100-2b") return H100RecurrentGemma2B();
   if (name == "h100-2b-measured") return H100Measured();
   if (name == "cpu-tale-20m") return CpuTale20M();
-  return absl::NotFoundError(absl::StrCat("device \"", name, "\": there are ",
-                                          absl::StrJoin(DevicePresets(), ", ")));
+  return absl::NotFoundError(
+      absl::StrCat("device \"", name, "\": there are ", absl::StrJoin(DevicePresets(), ", ")));
 }
 
 }  // namespace reprise::simulate

@@ -137,8 +137,8 @@ TEST_F(TieredSpillTest, HostMemoryKeepsWhatIsUsedWithinItsBytes) {
 TEST_F(TieredSpillTest, AnotherReplicaFindsTheLongestWithoutKnowingItsLength) {
   const auto a = Open(), b = Open();
   for (int length : {50, 333, 400, 1000}) Share(*a, Path(Iota(length)));
-  Share(*a, Path(Iota(700, 1)));              // parts at the first token
-  Share(*a, Path(Iota(450), "u"));            // another tenant
+  Share(*a, Path(Iota(700, 1)));             // parts at the first token
+  Share(*a, Path(Iota(450), "u"));           // another tenant
   Share(*a, Path(Iota(450), "t", "other"));  // another model
   const SpillPath prompt = Path(Iota(999));
   const auto found = Find(*b, prompt);
@@ -204,9 +204,8 @@ TEST_F(TieredSpillTest, NotesThatLieLeadNowhere) {
   Share(*a, Path(Iota(300)));
   const std::string hex = HexDigest(SpillDigest("t", "m", Iota(300)));
   for (const std::string& lie :
-       {std::string(), std::string(":"), std::string("300"), "300:" + hex + "0",
-        "301:" + hex, "-300:" + hex, "99999999999999999999:" + hex, "0:" + hex,
-        "299:" + std::string(64, 'z')}) {
+       {std::string(), std::string(":"), std::string("300"), "300:" + hex + "0", "301:" + hex,
+        "-300:" + hex, "99999999999999999999:" + hex, "0:" + hex, "299:" + std::string(64, 'z')}) {
     blobs_.ChangeNotes([&](std::string& note) { note = lie; });
     EXPECT_TRUE(absl::IsNotFound(Find(*b, Path(Iota(310))).status())) << lie;
   }
@@ -232,8 +231,8 @@ TEST_F(TieredSpillTest, AFailingStoreIsLeftAloneForAWhile) {
   clock_.Advance(absl::Seconds(2));
   blobs_.Fail(absl::OkStatus());
   EXPECT_EQ(Find(*spill, Path(Iota(310)))->tokens, 300);
-  EXPECT_EQ(heard, (std::vector<absl::StatusCode>{absl::StatusCode::kUnavailable,
-                                                  absl::StatusCode::kOk}));
+  EXPECT_EQ(heard,
+            (std::vector<absl::StatusCode>{absl::StatusCode::kUnavailable, absl::StatusCode::kOk}));
 }
 
 TEST_F(TieredSpillTest, AHangingStoreHoldsUpNobodyWhoDidNotAskInTime) {
