@@ -155,8 +155,18 @@ absl::StatusOr<LeaseRef> LeaseKeeper::Acquire(const std::string& tenant,
 
 LeaseRef LeaseKeeper::Find(const std::string& tenant, const std::string& session_id) {
   absl::MutexLock lock(&mu_);
-  const auto entry = held_.find(Key(tenant, session_id));
-  if (entry == held_.end()) return {};
+  const Key key(tenant, session_id);
+  auto entry = held_.find(key);
+  if (entry == held_.end()) {
+    // What waits to be given back is still ours, and would stand in our own way.
+    const auto waits = std::find_if(
+        to_give_back_.begin(), to_give_back_.end(), [&](const std::shared_ptr<Held>& held) {
+          return Key(held->tenant, held->session_id) == key && Runs(*held);
+        });
+    if (waits == to_give_back_.end()) return {};
+    entry = held_.emplace(key, std::move(*waits)).first;
+    to_give_back_.erase(waits);
+  }
   ++entry->second->shares;
   return LeaseRef(this, entry->second);
 }
