@@ -70,6 +70,10 @@ absl::StatusOr<TieredStore::Base> TieredStore::FindBase(const Key& key,
       base.lease = *std::move(lease);
     } else if (absl::IsUnavailable(lease.status())) {
       base.degraded = true;
+    } else if (base.lease && GetStoreError(lease.status()) == StoreError::kSessionLeased) {
+      // Whoever had a lease has lost it to another; that is more than a session that is busy.
+      return MakeStoreError(StoreError::kLeaseLost,
+                            Cat("the lease on session ", key.second, " is lost: another has it"));
     } else {
       return lease.status();
     }
