@@ -43,7 +43,7 @@ ExportCall* ExportCall::Start(Environment* environment, TransferLimit* transfers
   auto admitted = Admit(environment, *context);
   auto permit = admitted.ok() ? transfers->Take() : admitted.status();
   if (!permit.ok()) {
-    call->Finish(ToGrpcStatus(permit.status()));
+    call->End(ToGrpcStatus(permit.status()));
     return call.get();
   }
   call->admission_ = *std::move(admitted);
@@ -52,12 +52,12 @@ ExportCall* ExportCall::Start(Environment* environment, TransferLimit* transfers
                bytes = *request]() mutable {
     if (absl::Status status = call->Prepare(environment, tenant, &bytes); !status.ok()) {
       environment->log->info("ExportSnapshot failed: {}", ForLog(status.ToString()));
-      call->Finish(ToGrpcStatus(status));
+      call->End(ToGrpcStatus(status));
     } else {
       call->WriteNext();
     }
   };
-  if (!environment->io->TryRun(std::move(work))) call->Finish(ToGrpcStatus(TooManyWait()));
+  if (!environment->io->TryRun(std::move(work))) call->End(ToGrpcStatus(TooManyWait()));
   return call.get();
 }
 
@@ -76,9 +76,15 @@ absl::Status ExportCall::Prepare(Environment* environment, const std::string& te
   return absl::OkStatus();
 }
 
+// The client may come back the moment it hears of the end.
+void ExportCall::End(const grpc::Status& status) {
+  permit_ = {};
+  Finish(status);
+}
+
 void ExportCall::WriteNext() {
   if (written_ == file_.size()) {
-    Finish(grpc::Status::OK);
+    End(grpc::Status::OK);
     return;
   }
   const size_t size = std::min(kPieceBytes, file_.size() - written_);
@@ -91,7 +97,7 @@ void ExportCall::WriteNext() {
 
 void ExportCall::OnWriteDone(bool ok) {
   if (!ok) {
-    Finish(ToGrpcStatus(MakeError(v1::ERROR_REASON_CANCELLED, "the client is gone")));
+    End(ToGrpcStatus(MakeError(v1::ERROR_REASON_CANCELLED, "the client is gone")));
   } else {
     WriteNext();
   }
@@ -107,7 +113,7 @@ ImportCall* ImportCall::Start(Environment* environment, TransferLimit* transfers
   auto admitted = Admit(environment, *context);
   auto permit = admitted.ok() ? transfers->Take() : admitted.status();
   if (!permit.ok()) {
-    call->Finish(ToGrpcStatus(permit.status()));
+    call->End(ToGrpcStatus(permit.status()));
     return call.get();
   }
   call->admission_ = *std::move(admitted);
@@ -116,11 +122,16 @@ ImportCall* ImportCall::Start(Environment* environment, TransferLimit* transfers
   return call.get();
 }
 
+void ImportCall::End(const grpc::Status& status) {
+  permit_ = {};
+  Finish(status);
+}
+
 void ImportCall::OnReadDone(bool ok) {
   if (ok) {
     if (absl::Status status = TakePiece(); !status.ok()) {
       environment_->log->info("ImportSnapshot refused: {}", ForLog(status.ToString()));
-      Finish(ToGrpcStatus(status));
+      End(ToGrpcStatus(status));
     } else {
       StartRead(&piece_);
     }
@@ -128,7 +139,7 @@ void ImportCall::OnReadDone(bool ok) {
   }
   // A client that went away half-way has not sent its file.
   if (context_->IsCancelled()) {
-    Finish(ToGrpcStatus(MakeError(v1::ERROR_REASON_CANCELLED, "the client is gone")));
+    End(ToGrpcStatus(MakeError(v1::ERROR_REASON_CANCELLED, "the client is gone")));
     return;
   }
   const bool accepted = environment_->io->TryRun([call = shared_from_this()] {
@@ -136,13 +147,13 @@ void ImportCall::OnReadDone(bool ok) {
     if (!session.ok()) {
       call->environment_->log->info("ImportSnapshot refused or failed: {}",
                                     ForLog(session.status().ToString()));
-      call->Finish(ToGrpcStatus(session.status()));
+      call->End(ToGrpcStatus(session.status()));
       return;
     }
     *call->response_ = SerializeMessage(*session);
-    call->Finish(grpc::Status::OK);
+    call->End(grpc::Status::OK);
   });
-  if (!accepted) Finish(ToGrpcStatus(TooManyWait()));
+  if (!accepted) End(ToGrpcStatus(TooManyWait()));
 }
 
 absl::Status ImportCall::TakePiece() {

@@ -34,6 +34,9 @@ class ExportCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                        grpc::ByteBuffer* request);
   void WriteNext();
 
+  // Gives its permit back, then finishes the call.
+  void End(const grpc::Status& status);
+
   std::shared_ptr<ExportCall> self_;  // until OnDone
   Admission admission_;
   TransferLimit::Permit permit_;
@@ -57,6 +60,9 @@ class ImportCall final : public grpc::ServerReadReactor<grpc::ByteBuffer>,
  private:
   absl::Status TakePiece();
   absl::StatusOr<v1::Session> Import();
+
+  // As ExportCall has it.
+  void End(const grpc::Status& status);
 
   Environment* environment_ = nullptr;
   grpc::CallbackServerContext* context_ = nullptr;
