@@ -16,7 +16,6 @@ import dataclasses
 import pathlib
 import random
 import sys
-import tempfile
 import time
 import urllib.request
 import uuid
@@ -323,10 +322,11 @@ def main():
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--flag", action="append", default=[], help="of reprised, as --flag=--a=b")
+    parser.add_argument("--keep", type=pathlib.Path, help="a new folder for the servers' logs, kept")
     options = parser.parse_args()
     settings = Settings(streams=options.streams, seconds=60 * options.minutes, seed=options.seed)
-    with tempfile.TemporaryDirectory(prefix="reprise-load-") as folder:
-        with Scene(options.model, pathlib.Path(folder), settings, options.flag) as scene:
+    with soak.folder_of_run(options.keep, "reprise-load-") as folder:
+        with Scene(options.model, folder, settings, options.flag) as scene:
             return soak.exit_code(run(scene, settings))
 
 

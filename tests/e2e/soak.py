@@ -8,12 +8,14 @@ soak_run.py sets the scene and runs it.
 
 import asyncio
 import collections
+import contextlib
 import dataclasses
 import json
 import pathlib
 import random
 import statistics
 import sys
+import tempfile
 import time
 import uuid
 
@@ -425,6 +427,17 @@ def memory_report(samples):
     some = samples[::max(1, len(samples) // 20)]
     return {"resident_mib": [round(b / 2**20, 1) for b in some],
             "growth_mib": round(growth(samples) / 2**20, 1)}
+
+
+@contextlib.contextmanager
+def folder_of_run(keep, prefix):
+    """`keep`, made and left behind, or a temporary one."""
+    if keep:
+        keep.mkdir(parents=True)
+        yield keep.resolve()
+    else:
+        with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+            yield pathlib.Path(folder)
 
 
 def exit_code(work):

@@ -16,7 +16,6 @@ import pathlib
 import random
 import subprocess
 import sys
-import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -141,11 +140,12 @@ def main():
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--fault-seconds", type=float, default=30)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=pathlib.Path, help="a new folder for the servers' logs, kept")
     options = parser.parse_args()
     settings = soak.Settings(clients=options.clients, seconds=60 * options.minutes,
                              seed=options.seed, fault_seconds=options.fault_seconds)
-    with tempfile.TemporaryDirectory(prefix="reprise-soak-") as folder:
-        with Scene(options.model, pathlib.Path(folder), settings) as scene:
+    with soak.folder_of_run(options.keep, "reprise-soak-") as folder:
+        with Scene(options.model, folder, settings) as scene:
             return soak.exit_code(run(scene, settings))
 
 
