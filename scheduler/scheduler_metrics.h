@@ -47,6 +47,7 @@ class SchedulerMetrics {
   // Between two tokens of one request.
   virtual void OnTokenGap(absl::Duration /*gap*/) {}
   // A state of `bytes` was copied between a slot and host memory, or for a fork from slot to slot.
+  // `time` is what the stepping thread spent on it: of a copy beside the steps, its two ends.
   virtual void OnMove(Move /*move*/, int64_t /*bytes*/, absl::Duration /*time*/) {}
   // A request's end, before its observer hears of it. The pointers are valid during the call.
   virtual void OnFinish(const Finish& /*finish*/) {}

@@ -18,7 +18,8 @@ struct Timeline {
   absl::Duration time_to_first_token;  // from Submit
   absl::Duration decode;               // first token to the end
   absl::Duration parked;               // without a slot after the first one
-  absl::Duration snapshot;             // copies of states for parking, checkpoints and the end
+  absl::Duration snapshot;             // copies of states for parking, checkpoints and the end, as
+                                       // far as the steps waited for them
   int parks = 0;
   int checkpoints = 0;
   // Between consecutive tokens.

@@ -58,7 +58,7 @@ Loop::Loop(models::HybridModel* model, std::unique_ptr<models::StateSlots> slots
       cache_(options_.prefix_cache.get()),
       admission_(options),
       slots_(std::move(slots)),
-      mover_(slots_.get(), options.max_parked_bytes),
+      mover_(slots_.get(), options.max_parked_bytes, clock, options.metrics),
       runner_(std::move(runner)),
       delivers_late_(options.delivery == Delivery::kBesideNextStep ||
                      (options.delivery == Delivery::kAuto && runner_->runs_beside_host())),
@@ -66,6 +66,7 @@ Loop::Loop(models::HybridModel* model, std::unique_ptr<models::StateSlots> slots
 
 Loop::~Loop() {
   SetWake(nullptr);
+  mover_.SettleAll();
   cache_ = nullptr;  // nothing is kept any more
   now_ = clock_->Now();
   Intake();
@@ -149,8 +150,12 @@ bool Loop::Step() {
   SchedulerMetrics::Step report;
   if (!plan.empty()) RunRows(plan, &report);
   // Else a later step does it, while its rows run.
-  if (plan.empty()) TellObservers();
+  if (plan.empty()) {
+    mover_.SettleAll();
+    TellObservers();
+  }
   DropEnded();
+  if (!delivers_late_ || running_.empty()) mover_.SettleAll();  // no later step would hide it
   if (!plan.empty()) report.total = clock_->Now() - begin;
   counts_.busy += report.total;
   Publish(report);
@@ -289,9 +294,7 @@ bool Loop::Park(Sequence& sequence, const Sequence& next) {
     FinishUnsound(sequence, Prefixed(status, "parking"));
     return true;
   }
-  if (sequence.position() > 0) {
-    sequence.timeline.snapshot += NoteMove(SchedulerMetrics::Move::kOutOfSlot, begin);
-  }
+  sequence.timeline.snapshot += clock_->Now() - begin;
   ++sequence.timeline.parks;
   ++counts_.parks;
   ++parks_;
@@ -315,8 +318,7 @@ void Loop::EnterSlot(Sequence& sequence, bool overdue, const Sequence* leader) {
     FinishUnsound(sequence, entered);
     return;
   }
-  const absl::Duration restore =
-      imports ? NoteMove(SchedulerMetrics::Move::kIntoSlot, begin) : absl::ZeroDuration();
+  const absl::Duration restore = imports ? clock_->Now() - begin : absl::ZeroDuration();
   sequence.timeline.restore += restore;
   restores_ += imports;
   queue_.Remove(&sequence);
@@ -349,14 +351,6 @@ void Loop::TellObservers() {
     absl::MutexLock lock(&mutex_);
     --live_;
   });
-}
-
-absl::Duration Loop::NoteMove(SchedulerMetrics::Move move, absl::Time begin) const {
-  const absl::Duration time = clock_->Now() - begin;
-  if (options_.metrics != nullptr) {
-    options_.metrics->OnMove(move, static_cast<int64_t>(model_->state_layout().bytes()), time);
-  }
-  return time;
 }
 
 void Loop::Publish(const SchedulerMetrics::Step& report) {
@@ -418,7 +412,7 @@ absl::Status Loop::CheckIntegrity() const {
       listed_forks += entry != sequences_.end() && entry->second->waits_for_leader();
     }
     tenant_slots[sequence->tenant] += sequence->phase == Phase::kRunning;
-    if (sequence->started) parked_bytes += static_cast<int64_t>(sequence->image.size());
+    if (sequence->started) parked_bytes += mover_.image_bytes(*sequence);
   }
   if (with_slot != running || queued != queue_.size() ||
       paused != static_cast<int>(paused_.size()) || not_started != not_started_) {

@@ -78,8 +78,6 @@ class Loop {
   void EnterSlot(Sequence& sequence, bool overdue, const Sequence* leader = nullptr);
   // What waits to be told.
   void TellObservers();
-  // Of a move that began at `begin` and has ended; returns what it took.
-  absl::Duration NoteMove(SchedulerMetrics::Move move, absl::Time begin) const;
   void Publish(const SchedulerMetrics::Step& step);
 
   // loop_rows.cc
@@ -102,7 +100,7 @@ class Loop {
   void KeepLastPrefix(Sequence& sequence, const RequestResult& result);
   void GivePrefix(Sequence& sequence, StateImage image);
   void DropPrefixes(const Sequence& sequence);
-  absl::StatusOr<StateImage> ShareState(const Sequence& sequence) const;
+  absl::StatusOr<StateImage> ShareState(const Sequence& sequence);
   void BeginAsFork(Sequence& fork, const Sequence& leader);
   void ReleaseForks(Sequence& leader);
   void PassOnForks(Sequence& leader, const absl::Status& status);
@@ -155,6 +153,7 @@ class Loop {
   // Buffers of a step.
   std::vector<std::unique_ptr<Sequence>> arriving_;
   std::vector<RequestId> cancelling_, delivered_;
+  std::vector<std::pair<RequestId, absl::Status>> failed_checkpoints_;  // of the last step
   std::vector<SlotHolder> holders_;
   std::vector<PlannerInput> planner_input_;
   std::vector<PlannerTenant> planner_tenants_;

@@ -7,6 +7,10 @@
 namespace reprise::scheduler {
 
 void Loop::EndDue() {
+  for (auto& [id, status] : std::exchange(failed_checkpoints_, {})) {
+    const auto entry = sequences_.find(id);
+    if (entry != sequences_.end()) FinishUnsound(*entry->second, Prefixed(status, "checkpoint"));
+  }
   for (RequestId id : cancelling_) {
     const auto entry = sequences_.find(id);
     if (entry == sequences_.end()) continue;  // ended by itself
@@ -55,6 +59,7 @@ void Loop::FinishUnsound(Sequence& sequence, const absl::Status& status) {
 
 void Loop::Finish(Sequence& sequence, absl::Status status, FinishReason reason) {
   if (sequence.phase == Phase::kEnded) return;
+  mover_.Settle(sequence);  // its last checkpoint comes before its end
   RequestResult result;
   result.status = std::move(status);
   result.reason = reason;
@@ -116,11 +121,8 @@ void Loop::KeepState(Sequence& sequence, RequestResult* result) {
                        (sequence.decoding() || sequence.request.keep_partial);
   if (!status.ok() && !partial) return;
   const absl::Time begin = clock_->Now();
-  const bool moves = sequence.slot.valid() && sequence.position() > 0;
   absl::StatusOr<SequenceState> state = mover_.Take(sequence);
-  if (moves && state.ok()) {
-    sequence.timeline.snapshot += NoteMove(SchedulerMetrics::Move::kOutOfSlot, begin);
-  }
+  sequence.timeline.snapshot += clock_->Now() - begin;
   if (!state.ok()) {
     result->status = state.status();
     return;

@@ -104,14 +104,19 @@ void Loop::GivePrefix(Sequence& sequence, StateImage image) {
   const absl::Span<const int32_t> path = sequence.feed().first(sequence.fed());
   sequence.kept = sequence.fed();
   if (cache_->Touch(ScopeOf(sequence), path)) return;
-  if (image == nullptr) {
-    const absl::Time begin = clock_->Now();
-    absl::StatusOr<SequenceState> state = mover_.Copy(sequence);
-    if (!state.ok()) return;
-    sequence.timeline.snapshot += NoteMove(SchedulerMetrics::Move::kOutOfSlot, begin);
-    image = std::make_shared<const std::vector<uint8_t>>(std::move(state->image));
+  if (image != nullptr) {
+    counts_.kept_prefixes += cache_->Insert(ScopeOf(sequence), path, std::move(image));
+    return;
   }
-  counts_.kept_prefixes += cache_->Insert(ScopeOf(sequence), path, std::move(image));
+  const absl::Time begin = clock_->Now();
+  (void)mover_.BeginCopy(sequence, [this, scope = ScopeOf(sequence),
+                                    tokens = std::vector<int32_t>(path.begin(), path.end())](
+                                       absl::StatusOr<SequenceState> state) {
+    if (!state.ok()) return;
+    counts_.kept_prefixes += cache_->Insert(
+        scope, tokens, std::make_shared<const std::vector<uint8_t>>(std::move(state->image)));
+  });
+  sequence.timeline.snapshot += clock_->Now() - begin;
 }
 
 // Its logits were not finite: what was kept on the way may be as bad.
@@ -122,13 +127,14 @@ void Loop::DropPrefixes(const Sequence& sequence) {
 }
 
 // A sequence's state as something to share; null at position 0.
-absl::StatusOr<StateImage> Loop::ShareState(const Sequence& sequence) const {
+absl::StatusOr<StateImage> Loop::ShareState(const Sequence& sequence) {
   if (sequence.position() == 0) return nullptr;
   if (sequence.slot.valid()) {
     ASSIGN_OR_RETURN(SequenceState state, mover_.Copy(sequence));
     return std::make_shared<const std::vector<uint8_t>>(std::move(state.image));
   }
   if (sequence.shared_image != nullptr) return sequence.shared_image;
+  RETURN_IF_ERROR(sequence.lost);
   return std::make_shared<const std::vector<uint8_t>>(sequence.image);
 }
 

@@ -82,6 +82,8 @@ void Loop::RunRows(absl::Span<const PlannedRows> plan, SchedulerMetrics::Step* r
   const absl::Time begin = clock_->Now();
   absl::Status status = runner_->Begin(batch_, *slots_, row_requests_);
   TellObservers();
+  mover_.SettleAll();
+  TellObservers();  // of checkpoints
   if (status.ok()) status = runner_->End(&row_results_);
   now_ = clock_->Now();
   report->model = now_ - begin;
@@ -174,26 +176,31 @@ void Loop::NoteTokenTime(Sequence& sequence) {
 
 void Loop::TakeCheckpoint(Sequence& sequence) {
   const absl::Time begin = clock_->Now();
-  absl::StatusOr<SequenceState> state = mover_.Copy(sequence);
-  if (!state.ok()) {
-    FinishUnsound(sequence, Prefixed(state.status(), "checkpoint"));
+  const absl::Span<const int32_t> tokens = sequence.TakeNewTokens();
+  const absl::Status begun = mover_.BeginCopy(
+      sequence, [this, id = sequence.id, observer = sequence.request.observer,
+                 late = sequence.hears_late, prompt_tokens = sequence.prompt_tokens_in_state(),
+                 new_tokens = std::vector<int32_t>(tokens.begin(), tokens.end())](
+                    absl::StatusOr<SequenceState> state) {
+        if (!state.ok()) {
+          failed_checkpoints_.emplace_back(id, state.status());
+          return;
+        }
+        Checkpoint checkpoint{*std::move(state), prompt_tokens, new_tokens};
+        if (late) {
+          outbox_.AddCheckpoint(observer, std::move(checkpoint));
+        } else {
+          observer->OnCheckpoint(std::move(checkpoint));
+        }
+      });
+  if (!begun.ok()) {
+    FinishUnsound(sequence, Prefixed(begun, "checkpoint"));
     return;
   }
-  if (sequence.position() > 0) {
-    sequence.timeline.snapshot += NoteMove(SchedulerMetrics::Move::kOutOfSlot, begin);
-  }
+  sequence.timeline.snapshot += clock_->Now() - begin;
   ++sequence.timeline.checkpoints;
   ++counts_.checkpoints;
   ++checkpoints_;
-  Checkpoint checkpoint;
-  checkpoint.state = *std::move(state);
-  checkpoint.prompt_tokens = sequence.prompt_tokens_in_state();
-  checkpoint.new_tokens = sequence.TakeNewTokens();
-  if (sequence.hears_late) {
-    outbox_.AddCheckpoint(sequence.request.observer, std::move(checkpoint));
-  } else {
-    sequence.request.observer->OnCheckpoint(std::move(checkpoint));
-  }
 }
 
 }  // namespace reprise::scheduler

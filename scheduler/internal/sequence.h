@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "models/state_slots.h"
@@ -48,6 +49,8 @@ class Sequence {
   bool started = false;        // has had a slot
   models::SlotHandle slot;     // while kRunning
   std::vector<uint8_t> image;  // the state at position() while it has no slot; empty at position 0
+  bool leaving = false;        // parked, and its image is still on its way from the slot
+  absl::Status lost;           // why it never arrived
   StateImage shared_image;     // instead of `image`, one that others have, too
   uint64_t place = 0;          // in the queue: lower is earlier
   absl::Time waiting_since;    // for a slot

@@ -137,5 +137,43 @@ TEST_F(DeliveryTest, NothingIsLeftUntoldAtTheEnd) {
   EXPECT_TRUE(absl::IsCancelled(two.observer->result().status));
 }
 
+// Checkpoints leave beside the next step; one whose request is cancelled before that step comes
+// before the end all the same.
+TEST_F(DeliveryTest, ACheckpointOnItsWayComesBeforeTheEnd) {
+  StartWith(Delivery::kBesideNextStep);
+  const auto diary = std::make_shared<Diary>();
+  Request request = MakeRequest({1, 2, 3}, 30);
+  request.checkpoint_every_tokens = 4;
+  request.observer = diary;
+  const RequestId id = scheduler_->Submit(std::move(request)).value();
+  while (scheduler_->stats().checkpoints == 0) scheduler_->Step();
+  EXPECT_EQ(diary->text.find('c'), std::string::npos);
+  scheduler_->Cancel(id);
+  RunUntilIdle();
+  const size_t checkpoint = diary->text.find(" c"), finish = diary->text.find(" f");
+  ASSERT_NE(checkpoint, std::string::npos) << diary->text;
+  ASSERT_NE(finish, std::string::npos) << diary->text;
+  EXPECT_LT(checkpoint, finish);
+}
+
+// What is kept for others is there for the request after next, exact and once.
+TEST_F(DeliveryTest, PrefixesLeaveBesideTheSteps) {
+  PrefixCacheOptions cache;
+  cache.max_bytes = 1 << 20;
+  SchedulerOptions options = SmallOptions();
+  options.delivery = Delivery::kBesideNextStep;
+  options.prefix_cache = *PrefixCache::Create(&clock_, cache);
+  Start(options);
+  const std::vector<int32_t> prompt = RandomTokens(100, 1);
+  const Submitted first = Submit(MakeRequest(prompt, 3));
+  RunUntilIdle();
+  std::vector<int32_t> longer = prompt;
+  longer.push_back(7);
+  const Submitted second = Submit(MakeRequest(longer, 5));
+  RunUntilIdle();
+  EXPECT_EQ(second.observer->result().reuse.cached_tokens, 100);
+  EXPECT_EQ(second.observer->result().generated, model_.Continue(longer, 5));
+}
+
 }  // namespace
 }  // namespace reprise::scheduler

@@ -24,14 +24,24 @@ class WatchedModel final : public models::HybridModel {
   int max_rows() const override { return model_.max_rows(); }
   absl::Status Forward(const models::RaggedBatch& batch, models::StateSlots& slots,
                        absl::Span<float> logits) override {
-    rows = batch.num_rows();
-    logit_rows = static_cast<int>(batch.logit_rows.size());
+    Watch(batch);
     return model_.Forward(batch, slots, logits);
   }
+  absl::StatusOr<float*> ForwardOnDevice(const models::RaggedBatch& batch,
+                                         models::StateSlots& slots) override {
+    Watch(batch);
+    return model_.ForwardOnDevice(batch, slots);
+  }
+  kernels::Context context() const override { return model_.context(); }
 
   int rows = 0, logit_rows = 0;  // of the last step
 
  private:
+  void Watch(const models::RaggedBatch& batch) {
+    rows = batch.num_rows();
+    logit_rows = static_cast<int>(batch.logit_rows.size());
+  }
+
   models::HybridModel& model_;
 };
 

@@ -55,32 +55,43 @@ TEST(TraceTest, ThePuppetShowsEveryTokenThatIsLostRepeatedOrForeign) {
   EXPECT_GT(cache.spill_hits, 100);
 }
 
-TEST(TraceTest, ARealModelGivesEachRequestTheBitsThatItGetsAlone) {
-  ModelRunner runner(SmallConfig(), 1);
-  const std::unique_ptr<kernels::ThreadPool> pool = *kernels::ThreadPool::Create(2);
-  kernels::Context context;
-  context.pool = pool.get();
+class RealModelTraceTest : public ::testing::TestWithParam<kernels::Device> {};
+
+TEST_P(RealModelTraceTest, EachRequestGetsTheBitsThatItGetsAlone) {
+  const bool cuda = GetParam() == kernels::Device::kCuda;
+  if (cuda && !models::testing::HasCuda()) GTEST_SKIP() << "no CUDA device";
+  nlohmann::json changes = nlohmann::json::object();
+  if (cuda) changes = {{"hidden_size", 48}, {"lru_width", 48}, {"intermediate_size", 112}};
+  ModelRunner runner(SmallConfig(changes), 1, 2, 1, "F32", GetParam());
   TraceSize size;
   size.requests = 24;
-  int64_t parks = 0, shared = 0;
+  int64_t parks = 0, checkpoints = 0, shared = 0;
   PrefixCacheStats cache;
   for (uint32_t seed : Seeds(60)) {
-    Trace trace(&runner.model(), context, seed, size);
+    Trace trace(&runner.model(), runner.model().context(), seed, size);
     trace.Run();
     if (HasFailure()) return;
     trace.CheckOutputs();
     if (HasFailure()) return;
     parks += trace.stats().parks;
+    checkpoints += trace.stats().checkpoints;
     shared += trace.stats().shared_tokens;
     cache += trace.cache_stats();
   }
   if (Seeds(60).size() > 1) {
     EXPECT_GT(parks, 100);
+    EXPECT_GT(checkpoints, 100);
     EXPECT_GT(shared, 1000);
     EXPECT_GT(cache.hits, 40);
     EXPECT_GT(cache.evictions, 100);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, RealModelTraceTest,
+                         ::testing::Values(kernels::Device::kCpu, kernels::Device::kCuda),
+                         [](const ::testing::TestParamInfo<kernels::Device>& device) {
+                           return device.param == kernels::Device::kCpu ? "cpu" : "cuda";
+                         });
 
 }  // namespace
 }  // namespace reprise::scheduler
