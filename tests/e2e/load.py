@@ -47,6 +47,7 @@ class Settings:
     seed: int = 1
     prompts: int = 40       # different beginnings, shared by all
     stall_seconds: float = 3
+    lease_seconds: float = 300
 
 
 class Load:
@@ -258,7 +259,7 @@ class Scene:
             model_dir, folder / "server",
             ["--prefix-cache-bytes", 32 << 20, "--host-cache-bytes", 32 << 20,
              "--prefix-spill-bytes", 16 << 20, "--prefix-share", "on",
-             "--lease-seconds", 300, "--stall-seconds", settings.stall_seconds, "--io-threads", 16,
+             "--lease-seconds", settings.lease_seconds, "--stall-seconds", settings.stall_seconds, "--io-threads", 16,
              "--max-unwritten-tokens", 8, "--max-queued", 4096, "--metrics-listen", "127.0.0.1:0",
              "--metrics-port-file", self._port_file, *flags], self.redis.url)
 
@@ -321,10 +322,12 @@ def main():
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--lease-seconds", type=float, default=300)
     parser.add_argument("--flag", action="append", default=[], help="of reprised, as --flag=--a=b")
     parser.add_argument("--keep", type=pathlib.Path, help="a new folder for the servers' logs, kept")
     options = parser.parse_args()
-    settings = Settings(streams=options.streams, seconds=60 * options.minutes, seed=options.seed)
+    settings = Settings(streams=options.streams, seconds=60 * options.minutes, seed=options.seed,
+                        lease_seconds=options.lease_seconds)
     with soak.folder_of_run(options.keep, "reprise-load-") as folder:
         with Scene(options.model, folder, settings, options.flag) as scene:
             return soak.exit_code(run(scene, settings))
