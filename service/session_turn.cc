@@ -81,18 +81,24 @@ absl::StatusOr<SessionTurn> SessionTurn::Begin(Environment* environment, const s
   auto hold = environment->store->Hold(tenant, id);
   if (!hold.ok()) return OfSession(hold.status(), id);
   turn.hold_ = *std::move(hold);
-  if (lasts && turn.hold_ != nullptr && turn.hold_->degraded()) {
-    return OfSession(MakeError(v1::ERROR_REASON_STORE_UNAVAILABLE,
-                               "the store does not answer: only ASYNC turns can be taken"),
-                     id);
-  }
+  if (lasts) RETURN_IF_ERROR(turn.CheckStoreAnswers(id));
   RETURN_IF_ERROR(turn.ReadSession(id));
+  if (lasts) RETURN_IF_ERROR(turn.CheckStoreAnswers(id));
   RETURN_IF_ERROR(turn.FindFirstTry());
   if (turn.already_committed_.has_value()) return turn;
   RETURN_IF_ERROR(turn.CheckUnfinished(request.request_id()));
   const uint64_t version =
       turn.resumed_.has_value() ? turn.resumed_->start_version : turn.session_.version;
   if (request.session_version() != 0 && request.session_version() != version) {
+    // Whoever names a later version may have it from a server that the store still answers.
+    if (turn.degraded() && request.session_version() > version) {
+      return OfSession(
+          MakeError(v1::ERROR_REASON_STORE_UNAVAILABLE,
+                    absl::StrCat("the store does not answer; the last that is known here is "
+                                 "version ",
+                                 version, " of the session")),
+          id);
+    }
     return OfSession(MakeError(v1::ERROR_REASON_VERSION_MISMATCH,
                                absl::StrCat("the session has version ", version, ", not ",
                                             request.session_version()),
@@ -101,6 +107,15 @@ absl::StatusOr<SessionTurn> SessionTurn::Begin(Environment* environment, const s
                      id);
   }
   return turn;
+}
+
+bool SessionTurn::degraded() const { return hold_ != nullptr && hold_->degraded(); }
+
+absl::Status SessionTurn::CheckStoreAnswers(const std::string& id) const {
+  if (!degraded()) return absl::OkStatus();
+  return OfSession(MakeError(v1::ERROR_REASON_STORE_UNAVAILABLE,
+                             "the store does not answer: only ASYNC turns can be taken"),
+                   id);
 }
 
 absl::Status SessionTurn::ReadSession(const std::string& id) {
@@ -127,8 +142,7 @@ absl::Status SessionTurn::FindFirstTry() {
   const auto found = environment_->store->FindCommit(tenant_, session_.id, request_id_);
   if (found.ok() && found->has_value()) {
     already_committed_ = DescribeRecord(**found);
-  } else if (!found.ok() &&
-             !(absl::IsUnavailable(found.status()) && hold_ != nullptr && hold_->degraded())) {
+  } else if (!found.ok() && !(absl::IsUnavailable(found.status()) && degraded())) {
     // A degraded turn goes on: if it is a repeat, its write will get the first result.
     return OfSession(found.status(), session_.id);
   } else if (head_.has_value()) {

@@ -76,6 +76,9 @@ class SessionTurn {
 
  private:
   SessionTurn() = default;
+  // What was read of the session may be older than what the store has.
+  bool degraded() const;
+  absl::Status CheckStoreAnswers(const std::string& id) const;
   absl::Status ReadSession(const std::string& id);
   absl::Status FindFirstTry();
   absl::Status CheckUnfinished(const std::string& request_id);

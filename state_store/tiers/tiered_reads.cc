@@ -37,25 +37,17 @@ absl::StatusOr<Session> TieredStore::GetSession(std::string_view tenant,
   if (auto last = queue_->FindLast(tenant, session_id)) {
     if (last->session.expires > Now()) return std::move(last->session);
   }
-  if (SkipBackend()) {
-    if (auto session = Degraded(key)) {
-      absl::MutexLock lock(&mu_);
-      ++stats_.degraded_reads;
-      return *std::move(session);
-    }
-  }
   // Under a lease that runs before and after the answer, it holds while the lease runs.
   const LeaseRef lease = shared() ? leases_->Find(key.first, key.second) : LeaseRef();
   const std::string token = lease.Runs() ? lease.token() : "";
+  if (SkipBackend()) {
+    if (auto session = ReadDegraded(key, token)) return *std::move(session);
+  }
   auto session = Heard(key, backend_->GetSession(tenant, session_id));
   if (session.ok()) {
     See(*session, token);
   } else if (absl::IsUnavailable(session.status())) {
-    if (auto seen = Degraded(key)) {
-      absl::MutexLock lock(&mu_);
-      ++stats_.degraded_reads;
-      return *std::move(seen);
-    }
+    if (auto seen = ReadDegraded(key, lease.Runs() ? token : "")) return *std::move(seen);
   } else if (absl::IsNotFound(session.status())) {
     Forget(key);
   }

@@ -159,6 +159,7 @@ void TieredStore::See(const Session& session, const std::string& token) {
   if (same_token && !token.empty() && entry->second.session.version > session.version) return;
   if (!fresh) ages_.erase(entry->second.age);
   entry->second.session = session;
+  entry->second.alone = false;
   if (!same_token) entry->second.absent_request.clear();
   entry->second.token = token;
   entry->second.age = ages_.insert(ages_.end(), key);
@@ -194,6 +195,24 @@ std::optional<Session> TieredStore::Degraded(const Key& key) {
   const std::string& head = seen->session.head_snapshot_id;
   if (!head.empty() && !cache_->Has(key.first, head)) return std::nullopt;
   return seen->session;
+}
+
+std::optional<Session> TieredStore::ReadDegraded(const Key& key, const std::string& token) {
+  std::optional<Session> session = Degraded(key);
+  if (!session.has_value()) return std::nullopt;
+  absl::MutexLock lock(&mu_);
+  ++stats_.degraded_reads;
+  const auto seen = seen_.find(key);
+  if (seen != seen_.end() && (token.empty() || seen->second.token != token)) {
+    seen->second.alone = true;
+  }
+  return session;
+}
+
+bool TieredStore::ReadWithoutBackend(const Key& key) const {
+  absl::MutexLock lock(&mu_);
+  const auto seen = seen_.find(key);
+  return seen != seen_.end() && seen->second.alone;
 }
 
 absl::Status TieredStore::TakeFailure(const Key& key) {
@@ -243,9 +262,14 @@ absl::StatusOr<std::unique_ptr<SessionHold>> TieredStore::Hold(std::string_view 
   const Key key(tenant, session_id);
   const KeyLock lock(*this, key);
   RETURN_IF_ERROR(TakeFailure(key));
-  if (!shared()) return std::make_unique<HoldImpl>(LeaseRef(), false);
+  {
+    absl::MutexLock guard(&mu_);
+    const auto seen = seen_.find(key);
+    if (seen != seen_.end()) seen->second.alone = false;
+  }
+  if (!shared()) return std::make_unique<HoldImpl>(*this, key, LeaseRef(), false);
   if (SkipBackend() && (Degraded(key).has_value() || !queue_->Empty(tenant, session_id))) {
-    return std::make_unique<HoldImpl>(leases_->Find(key.first, key.second), true);
+    return std::make_unique<HoldImpl>(*this, key, leases_->Find(key.first, key.second), true);
   }
   const absl::Time give_up = absl::Now() + options_.lease_patience;
   absl::Duration pause = absl::Milliseconds(2);
@@ -270,10 +294,10 @@ absl::StatusOr<std::unique_ptr<SessionHold>> TieredStore::Hold(std::string_view 
     absl::MutexLock guard(&mu_);
     --patient_holds_;
   }
-  if (lease.ok()) return std::make_unique<HoldImpl>(*std::move(lease), false);
+  if (lease.ok()) return std::make_unique<HoldImpl>(*this, key, *std::move(lease), false);
   const bool lost = absl::IsUnavailable(lease.status());
   if (lost && (Degraded(key).has_value() || !queue_->Empty(tenant, session_id))) {
-    return std::make_unique<HoldImpl>(leases_->Find(key.first, key.second), true);
+    return std::make_unique<HoldImpl>(*this, key, leases_->Find(key.first, key.second), true);
   }
   return lease.status();
 }

@@ -150,12 +150,16 @@ class TieredStore final : public SessionStore {
   // The right to a session, or the knowledge that it could not be asked for.
   class HoldImpl final : public SessionHold {
    public:
-    HoldImpl(LeaseRef lease, bool degraded) : lease_(std::move(lease)), degraded_(degraded) {}
+    HoldImpl(const TieredStore& store, Key key, LeaseRef lease, bool degraded)
+        : store_(store), key_(std::move(key)), lease_(std::move(lease)), degraded_(degraded) {}
     void Finish() override { lease_.Release(); }
-    bool degraded() const override { return degraded_; }
+    // A lease says nothing of what was seen before it was taken.
+    bool degraded() const override { return degraded_ || store_.ReadWithoutBackend(key_); }
     const LeaseRef& lease() const { return lease_; }
 
    private:
+    const TieredStore& store_;
+    const Key key_;
     LeaseRef lease_;
     const bool degraded_;
   };
@@ -178,6 +182,7 @@ class TieredStore final : public SessionStore {
     Session session;
     std::string token;  // of the lease under which it was heard; then it holds while that runs
     std::string absent_request;  // no commit under this id then
+    bool alone = false;          // given to a reader without asking, since the last hold began
     std::list<Key>::iterator age;
   };
 
@@ -205,6 +210,11 @@ class TieredStore final : public SessionStore {
   void Forget(const Key& key) ABSL_LOCKS_EXCLUDED(mu_);
   // Last seen, if its state is here too.
   std::optional<Session> Degraded(const Key& key) ABSL_LOCKS_EXCLUDED(mu_);
+  // The same for a reader. `token`: of the lease that runs, or empty.
+  std::optional<Session> ReadDegraded(const Key& key, const std::string& token)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // The last reader got what may be older than what the backend has.
+  bool ReadWithoutBackend(const Key& key) const ABSL_LOCKS_EXCLUDED(mu_);
 
   // The error of commits that were lost, once.
   absl::Status TakeFailure(const Key& key) ABSL_LOCKS_EXCLUDED(mu_);

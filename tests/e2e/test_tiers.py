@@ -296,6 +296,26 @@ def test_losing_redis_degrades_and_heals(redis, make_server, connect):
     assert "2 commits without it" in log and "0 lost" in log
 
 
+def test_a_server_without_redis_refuses_no_version_that_it_cannot_know(redis, make_server, connect):
+    server = make_server("a", *SHORT_LEASE, "--store-timeout-seconds", "1", store=redis.url)
+    one, two = connect(server), connect(make_server("b", store=redis.url))
+    one.create_session("s")
+    one.generate(PROMPT, session="s", max_tokens=2, durability="sync").result()
+    until(lambda: _try(lambda: two.generate("", session="s", max_tokens=2,
+                                            durability="sync").result()))
+    assert two.get_session("s").version == 3
+    redis.kill()
+
+    def refused(version):
+        with pytest.raises((Conflict, Unavailable)) as error:
+            one.generate("", session="s", max_tokens=1, session_version=version).result()
+        return error.value.reason
+
+    assert refused(3) == "STORE_UNAVAILABLE"  # the other has told its client of it
+    assert refused(1) == "VERSION_MISMATCH"   # versions only grow
+    assert one.get_session("s").version == 2
+
+
 def test_a_drained_server_writes_what_it_acknowledged(redis, make_server, connect):
     server = make_server("a", store=redis.url)
     client = connect(server)

@@ -77,6 +77,7 @@ struct Replica {
       if (method == "ReadSnapshot") ++reads;
       auto free = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) { return !hang; };
       if (method == "PutAndCommit") mu.Await(absl::Condition(&free));
+      if (method == "GetSession" && deaf) return absl::UnavailableError("no answer");
       return absl::OkStatus();
     });
     TieredStoreOptions options;
@@ -98,6 +99,7 @@ struct Replica {
   FaultyStore* backend = nullptr;
   absl::Mutex mu;
   bool hang = false;
+  std::atomic<bool> deaf = false;  // sessions cannot be read, all else can be done
   std::atomic<int> reads = 0;
   std::unique_ptr<TieredStore> store;
 };
@@ -188,6 +190,40 @@ TEST(TwoReplicas, AHeldSessionIsTheOthersToWaitFor) {
   EXPECT_TRUE(b.store->Hold("t", "s").ok());
   EXPECT_EQ(a.store->stats().leases.held, 0u);
   ASSERT_TRUE(Commit(b, 2, 2).ok());
+}
+
+TEST(TwoReplicas, WhatWasSeenBeforeALeaseIsNotThePresentUnderIt) {
+  RedisServer server;
+  Replica a(server.url()), b(server.url());
+  ASSERT_TRUE(a.store->CreateSession("t", {.id = "s"}).ok());
+  ASSERT_TRUE(Commit(b, 1, 1, kSyncCommit).ok());
+  const auto hold = a.store->Hold("t", "s");
+  ASSERT_TRUE(hold.ok()) << hold.status();
+  EXPECT_FALSE((*hold)->degraded());
+  a.deaf = true;
+  EXPECT_EQ(a.store->GetSession("t", "s")->version, 1u);
+  EXPECT_TRUE((*hold)->degraded());
+  a.deaf = false;
+  ASSERT_TRUE(WaitUntil([&] { return a.store->GetSession("t", "s")->version == 2; }));
+  EXPECT_FALSE((*hold)->degraded());
+  ExpectHead(a, 1);
+  // What was seen under it is.
+  a.deaf = true;
+  EXPECT_EQ(a.store->GetSession("t", "s")->version, 2u);
+  EXPECT_FALSE((*hold)->degraded());
+}
+
+TEST(TwoReplicas, AnotherHoldDoesNotInheritThatItsReaderWasAlone) {
+  RedisServer server;
+  Replica a(server.url());
+  ASSERT_TRUE(a.store->CreateSession("t", {.id = "s"}).ok());
+  a.deaf = true;
+  EXPECT_EQ(a.store->GetSession("t", "s")->version, 1u);
+  a.deaf = false;
+  ASSERT_TRUE(WaitUntil([&] { return !a.store->stats().backend_lost; }));
+  const auto hold = a.store->Hold("t", "s");
+  ASSERT_TRUE(hold.ok()) << hold.status();
+  EXPECT_FALSE((*hold)->degraded());
 }
 
 TEST(TwoReplicas, ALeaseIsRenewedForAsLongAsItIsHeld) {
