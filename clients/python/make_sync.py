@@ -18,7 +18,7 @@ REPLACEMENTS = [
     (r"\bawait ", ""),
     (r"\bAwaitable\[(\w+)\]", r"\1"),
     (r"\bAwaitable, ", ""),
-    (r"\bAsync(Client|Session|Generation|Connection|Iterator)\b", r"\1"),
+    (r"\bAsync(Choices|Client|Session|Generation|Connection|Iterator)\b", r"\1"),
     (r"\b__a(enter|exit|iter)__", r"__\1__"),
     (r"\basynccontextmanager\b", "contextmanager"),
     (r"\b_async\b", "_sync"),

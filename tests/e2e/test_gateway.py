@@ -11,7 +11,7 @@ import openai
 import pytest
 import requests
 from gateway_process import SOURCES, GatewayProcess
-from server_process import ROOT
+from server_process import ROOT, ServerProcess
 
 sys.path[:0] = [str(path) for path in SOURCES]
 
@@ -152,6 +152,66 @@ def test_best_of(api, client):
                                     seed=3, n=2, best_of=6)
     assert [c.text for c in answer.choices] == [run.text for run in best]
     assert all(c.logprobs is None for c in answer.choices)
+
+
+def test_best_of_counts_all_that_was_generated(api):
+    ask = lambda **more: api.completions.create(model="test", prompt=PROMPT, max_tokens=8,
+                                                temperature=1.2, seed=3,
+                                                extra_body={"ignore_eos": True}, **more)
+    some, all_of_them = ask(n=2, best_of=6), ask(n=6)
+    assert len(some.choices) == 2 and len(all_of_them.choices) == 6
+    assert some.usage.completion_tokens == all_of_them.usage.completion_tokens == 48
+    assert some.usage.prompt_tokens == all_of_them.usage.prompt_tokens
+
+
+def test_scored_prompts_of_several_choices(api):
+    ask = lambda n: api.completions.create(model="test", prompt=PROMPT, max_tokens=4, seed=3,
+                                           echo=True, logprobs=1, n=n)
+    (one,), several = ask(1).choices, ask(3).choices
+    assert several[0].logprobs.token_logprobs == one.logprobs.token_logprobs
+    scored = len(one.logprobs.tokens) - 4
+    for choice in several:
+        assert choice.logprobs.tokens[:scored] == one.logprobs.tokens[:scored]
+        assert choice.logprobs.token_logprobs[:scored] == one.logprobs.token_logprobs[:scored]
+        assert "".join(choice.logprobs.tokens) == choice.text
+
+
+def test_one_prompt_is_computed_once(model_dir, tmp_path):
+    """Whatever the number of answers: the server gets one request, and feeds the prompt once."""
+    port = tmp_path / "metrics-port"
+    flags = ["--prefix-cache-bytes", 0, "--prefix-spill-bytes", 0, "--metrics-listen",
+             "127.0.0.1:0", "--metrics-port-file", port]
+    with ServerProcess(model_dir, tmp_path, flags) as server, \
+            GatewayProcess(server.address, tmp_path / "gateway") as gateway, \
+            openai.OpenAI(base_url=gateway.url, api_key="any", max_retries=0) as api:
+
+        def counts():
+            text = requests.get(f"http://127.0.0.1:{port.read_text().strip()}/metrics").text
+            count = lambda pattern: sum(float(v) for v in re.findall(pattern, text))
+            return (count(r'reprise_prompt_tokens_total\{.*source="computed".*\} (\S+)'),
+                    count(r'reprise_rpc_requests_total\{.*Generate.*\} (\S+)'))
+
+        complete = lambda **more: api.completions.create(
+            model="test", prompt="It was a long night. " * 20, max_tokens=4, **more).usage
+        chat = lambda **more: api.chat.completions.create(
+            model="test", messages=[{"role": "user", "content": "Night. " * 50}], max_tokens=4,
+            **more).usage
+
+        def streamed(**more):
+            chunks = list(api.completions.create(
+                model="test", prompt="It was a long night. " * 20, max_tokens=4, stream=True,
+                stream_options={"include_usage": True}, **more))
+            assert {c.index for chunk in chunks for c in chunk.choices} == {0, 1, 2, 3, 4}
+            return chunks[-1].usage
+
+        for run in (lambda: complete(n=4), lambda: complete(n=2, best_of=5), lambda: chat(n=3),
+                    lambda: streamed(n=5)):
+            before = counts()
+            usage = run()
+            computed, calls = (b - a for a, b in zip(before, counts()))
+            assert calls == 1
+            # Each answer after the first feeds the last token again, to draw its own from there.
+            assert 50 < usage.prompt_tokens <= computed < usage.prompt_tokens + 5
 
 
 def test_chat(api, client):

@@ -6,10 +6,10 @@ import asyncio
 import dataclasses
 from typing import Any, AsyncIterator, Dict, List, Optional, Sequence, Tuple, Union
 
-from reprise_client import AsyncClient, AsyncGeneration
+from reprise_client import AsyncChoices, AsyncClient, AsyncGeneration, GenerateOptions
 from reprise_client.results import Result
 from reprise_client.v1 import generation_pb2 as pb
-from reprise_gateway.sampling import Common
+from reprise_gateway.sampling import Common, seeds_of
 
 _FINISH = {
     pb.FINISH_REASON_MAX_TOKENS: "length",
@@ -24,8 +24,45 @@ Event = Union[pb.Tokens, pb.Finished]
 class Answer:
     """One choice that runs."""
     index: int
-    generation: AsyncGeneration
     session: str
+
+
+@dataclasses.dataclass
+class Run:
+    """One request to the server, with the choices that come of it."""
+    answers: List[Answer]
+    running: Union[AsyncGeneration, AsyncChoices]
+
+    async def results(self) -> List[Result]:
+        """All of its choices, whole."""
+        if isinstance(self.running, AsyncChoices):
+            return await self.running.results()
+        return [await self.running.result()]
+
+    async def events(self) -> AsyncIterator[Tuple[Answer, Event]]:
+        """Its choices' events as they come."""
+        if isinstance(self.running, AsyncChoices):
+            async for choice, event in self.running:
+                yield self.answers[choice], event
+            return
+        async for tokens in self.running:
+            yield self.answers[0], tokens
+        assert self.running.finished is not None
+        yield self.answers[0], self.running.finished
+
+
+def start(client: AsyncClient, prompt: Union[str, List[int]], sessions: Sequence[str],
+          options: GenerateOptions, best_of: int, first_index: int) -> List[Run]:
+    """Sends one prompt for an answer to each of `sessions`, which are all empty or none. Without
+    sessions that is one request, whose prompt is computed once; each session has a turn of its own."""
+    answers = [Answer(first_index + i, session) for i, session in enumerate(sessions)]
+    if len(answers) == 1 and best_of <= 1:
+        return [Run(answers, client.generate(prompt, session=sessions[0], **options))]
+    if not any(sessions):
+        choices = client.stream_choices(prompt, len(answers), best_of=best_of, **options)
+        return [Run(answers, choices)]
+    return [Run([answer], client.generate(prompt, session=answer.session, **own))
+            for answer, own in zip(answers, seeds_of(options, len(answers)))]
 
 
 async def sessions_for(client: AsyncClient, common: Common, count: int) -> List[str]:
@@ -38,50 +75,51 @@ async def sessions_for(client: AsyncClient, common: Common, count: int) -> List[
     return [""] * count
 
 
-async def _stop(tasks: Sequence["asyncio.Future[Any]"], answers: Sequence[Answer]) -> None:
+async def _stop(tasks: Sequence["asyncio.Future[Any]"], runs: Sequence[Run]) -> None:
     """Ends those that still run, and waits for all."""
-    for task, answer in zip(tasks, answers):
+    for task, run in zip(tasks, runs):
         if not task.done():
             task.cancel()
-            answer.generation.cancel()
+            run.running.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def results(answers: Sequence[Answer]) -> List[Result]:
-    """All whole answers. If one fails, or this is cancelled, none goes on."""
-    tasks = [asyncio.ensure_future(answer.generation.result()) for answer in answers]
+async def results(runs: Sequence[Run]) -> List[List[Result]]:
+    """All whole answers of each. If one fails, or this is cancelled, none goes on."""
+    tasks = [asyncio.ensure_future(run.results()) for run in runs]
     try:
         return list(await asyncio.gather(*tasks))
     finally:
-        await _stop(tasks, answers)
+        await _stop(tasks, runs)
 
 
-async def merged(answers: Sequence[Answer]) -> AsyncIterator[Tuple[Answer, Event]]:
-    """The events of all as they come, each with its end. If one fails, none goes on."""
-    queue: "asyncio.Queue[Tuple[Answer, Union[Event, BaseException]]]" = asyncio.Queue(maxsize=16)
+async def merged(runs: Sequence[Run]) -> AsyncIterator[Tuple[Answer, Event]]:
+    """The events of all as they come, each choice with its end. If one fails, none goes on."""
+    queue: "asyncio.Queue[Union[None, Tuple[Answer, Event], Exception]]" = asyncio.Queue(maxsize=16)
 
-    async def read(answer: Answer) -> None:
+    async def read(run: Run) -> None:
         try:
-            async for tokens in answer.generation:
-                await queue.put((answer, tokens))
-            assert answer.generation.finished is not None
-            await queue.put((answer, answer.generation.finished))
+            async for event in run.events():
+                await queue.put(event)
+            await queue.put(None)
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            await queue.put((answer, error))
+            await queue.put(error)
 
-    tasks = [asyncio.ensure_future(read(answer)) for answer in answers]
+    tasks = [asyncio.ensure_future(read(run)) for run in runs]
     try:
-        running = len(answers)
+        running = len(runs)
         while running > 0:
-            answer, event = await queue.get()
-            if isinstance(event, BaseException):
+            event = await queue.get()
+            if isinstance(event, Exception):
                 raise event
-            running -= isinstance(event, pb.Finished)
-            yield answer, event
+            if event is None:
+                running -= 1
+            else:
+                yield event
     finally:
-        await _stop(tasks, answers)
+        await _stop(tasks, runs)
 
 
 def finish_reason(finished: pb.Finished) -> str:
@@ -94,7 +132,7 @@ def usage(finished: Sequence[pb.Finished], prompts: int = 1) -> Dict[str, Any]:
     each = max(1, len(finished) // prompts)
     first_choices = [f.usage for f in finished[::each]]
     prompt = sum(u.prompt_tokens for u in first_choices)
-    completion = sum(f.usage.completion_tokens for f in finished)
+    completion = sum(f.usage.completion_tokens + f.usage.discarded_tokens for f in finished)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,

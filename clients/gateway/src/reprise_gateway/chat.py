@@ -10,11 +10,11 @@ from typing import Any, AsyncIterator, Dict, List
 from reprise_client import AsyncClient
 from reprise_client.v1 import generation_pb2 as pb
 from reprise_gateway import answers
-from reprise_gateway.answers import Answer
+from reprise_gateway.answers import Run
 from reprise_gateway.chat_template import ChatTemplate, read_messages
 from reprise_gateway.errors import BadField
 from reprise_gateway.fields import Fields
-from reprise_gateway.sampling import MAX_INT32, Common, read_common, seeds_of
+from reprise_gateway.sampling import MAX_INT32, Common, read_common
 
 
 @dataclasses.dataclass
@@ -63,7 +63,7 @@ class Chat:
         self._template = template
         self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()),
                       "model": model}
-        self._answers: List[Answer] = []
+        self._runs: List[Run] = []
 
     async def start(self) -> None:
         """Sends the prompt. Failures are RepriseError or BadField, here or in what follows."""
@@ -76,10 +76,9 @@ class Chat:
         prompt = await self._client.tokenize(
             text, model=common.options["model"], parse_special=self._template.special,
             add_bos=not begun and not self._template.begins_with_bos(text))
-        for i, own in enumerate(seeds_of(common.options, common.n)):
-            own["stop"] = [*own["stop"], *self._template.stops]
-            generation = self._client.generate(prompt, session=sessions[i], **own)
-            self._answers.append(Answer(i, generation, sessions[i]))
+        options = common.options.copy()
+        options["stop"] = [*options["stop"], *self._template.stops]
+        self._runs = answers.start(self._client, prompt, sessions, options, 0, 0)
 
     async def _refuse_control_tokens(self) -> None:
         """The template's control tokens are for the template: what users write must not end their
@@ -95,9 +94,11 @@ class Chat:
 
     async def whole(self) -> Dict[str, Any]:
         """The body of the answer."""
-        results = await answers.results(self._answers)
+        found = [(answer, result)
+                 for run, results in zip(self._runs, await answers.results(self._runs))
+                 for answer, result in zip(run.answers, results)]
         choices = []
-        for answer, result in zip(self._answers, results):
+        for answer, result in found:
             logprobs = answers.chat_logprobs(result.logprobs, self._request.top_logprobs)
             choices.append({
                 "index": answer.index,
@@ -108,7 +109,7 @@ class Chat:
                 **answers.session_fields(answer, result.finished)
             })
         return {**self._head, "object": "chat.completion", "choices": choices,
-                "usage": answers.usage([r.finished for r in results])}
+                "usage": answers.usage([result.finished for _, result in found])}
 
     async def chunks(self) -> AsyncIterator[Dict[str, Any]]:
         """The bodies of a stream."""
@@ -116,7 +117,7 @@ class Chat:
         finished: Dict[int, pb.Finished] = {}
         begun = set()
         with_text = set()
-        async for answer, event in answers.merged(self._answers):
+        async for answer, event in answers.merged(self._runs):
             delta: Dict[str, Any] = {}
             if answer.index not in begun:
                 begun.add(answer.index)

@@ -11,10 +11,10 @@ from reprise_client import AsyncClient
 from reprise_client.results import Result
 from reprise_client.v1 import generation_pb2 as pb
 from reprise_gateway import answers
-from reprise_gateway.answers import Answer
+from reprise_gateway.answers import Answer, Run
 from reprise_gateway.errors import BadField
 from reprise_gateway.fields import Fields
-from reprise_gateway.sampling import MAX_INT32, Common, read_common, seeds_of
+from reprise_gateway.sampling import MAX_INT32, Common, read_common
 
 Prompt = Union[str, List[int]]
 
@@ -52,7 +52,7 @@ def parse(body: Dict[str, Any], max_choices: int) -> CompletionRequest:
     if common.stream and echo and logprobs is not None:
         raise BadField("echo", "not with both `stream` and `logprobs`")
     common.options["max_tokens"] = 16 if max_tokens is None else max_tokens
-    common.options["logprobs"] = logprobs is not None or best_of > common.n
+    common.options["logprobs"] = logprobs is not None
     common.options["top_logprobs"] = logprobs or 0
     common.options["prompt_logprobs"] = echo and logprobs is not None
     return CompletionRequest(common, prompts, best_of, echo, logprobs)
@@ -83,7 +83,7 @@ class Completion:
         self._head = {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion",
                       "created": int(time.time()), "model": model}
         self._prompt_texts: List[str] = []
-        self._answers: List[Answer] = []
+        self._runs: List[Run] = []
 
     async def start(self) -> None:
         """Sends all prompts. Failures come as RepriseError, here or from what follows."""
@@ -96,41 +96,37 @@ class Completion:
                     await self._client.detokenize(prompt, model=common.options["model"]))
             else:
                 self._prompt_texts.append("")
-        sessions = await answers.sessions_for(self._client, common,
-                                              len(request.prompts) * request.best_of)
-        for prompt in request.prompts:
+        sessions = await answers.sessions_for(self._client, common, common.n)
+        best_of = request.best_of if request.best_of > common.n else 0
+        for i, prompt in enumerate(request.prompts):
+            options = common.options.copy()
             # An empty text goes on in a session; elsewhere it is a sequence's beginning.
-            empty = prompt == ""
-            for own in seeds_of(common.options, request.best_of):
-                index = len(self._answers)
-                session = sessions[index]
-                if empty and not session:
-                    own["add_bos"] = True
-                generation = self._client.generate(prompt, session=session, **own)
-                self._answers.append(Answer(index, generation, session))
+            if prompt == "" and not sessions[0]:
+                options["add_bos"] = True
+            self._runs += answers.start(self._client, prompt, sessions, options, best_of,
+                                        i * common.n)
 
     async def whole(self) -> Dict[str, Any]:
         """The body of the answer."""
         request = self._request
-        results = await answers.results(self._answers)
         choices: List[Dict[str, Any]] = []
-        for p in range(len(request.prompts)):
-            group = range(p * request.best_of, (p + 1) * request.best_of)
-            best = sorted(group, key=lambda i: (-_mean_logprob(results[i]), i)
-                          )[:request.common.n] if request.best_of > request.common.n else group
-            for i in best:
-                choices.append(self._choice(len(choices), self._answers[i], results[i],
-                                            self._prompt_texts[p]))
+        ends: List[pb.Finished] = []
+        for run, results in zip(self._runs, await answers.results(self._runs)):
+            for answer, result in zip(run.answers, results):
+                # The prompt is scored once.
+                scored = list(results[0].finished.prompt_logprobs)
+                choices.append(self._choice(answer, result, scored))
+                ends.append(result.finished)
         return {**self._head, "choices": choices,
-                "usage": answers.usage([r.finished for r in results], len(request.prompts))}
+                "usage": answers.usage(ends, len(request.prompts))}
 
     async def chunks(self) -> AsyncIterator[Dict[str, Any]]:
         """The bodies of a stream."""
         request = self._request
         finished: Dict[int, pb.Finished] = {}
         begun = set()
-        offsets = {a.index: len(self._prompt_text(a)) for a in self._answers}
-        async for answer, event in answers.merged(self._answers):
+        offsets = {a.index: len(self._prompt_text(a)) for run in self._runs for a in run.answers}
+        async for answer, event in answers.merged(self._runs):
             logprobs, reason = None, None
             text = event.text
             if request.echo and answer.index not in begun:
@@ -152,14 +148,14 @@ class Completion:
                    "usage": answers.usage(ends, len(request.prompts))}
 
     def _prompt_text(self, answer: Answer) -> str:
-        return self._prompt_texts[answer.index // self._request.best_of]
+        return self._prompt_texts[answer.index // self._request.common.n]
 
-    def _choice(self, index: int, answer: Answer, result: Result,
-                prompt: str) -> Dict[str, Any]:
+    def _choice(self, answer: Answer, result: Result,
+                scored: List[pb.TokenLogprob]) -> Dict[str, Any]:
         request = self._request
+        prompt = self._prompt_text(answer)
         logprobs = None
         if request.logprobs is not None:
-            scored = list(result.finished.prompt_logprobs)
             first = None
             if request.echo and result.finished.usage.prompt_tokens > len(scored):
                 # The sequence's first token: what the others leave of the prompt.
@@ -167,11 +163,6 @@ class Completion:
                 first = prompt.encode()[:max(0, len(prompt.encode()) - rest)]
             logprobs = answers.completion_logprobs(scored + result.logprobs,
                                                    0 if request.echo else len(prompt), first)
-        return {"index": index, "text": (prompt if request.echo else "") + result.text,
+        return {"index": answer.index, "text": (prompt if request.echo else "") + result.text,
                 "logprobs": logprobs, "finish_reason": answers.finish_reason(result.finished),
                 **answers.session_fields(answer, result.finished)}
-
-
-def _mean_logprob(result: Result) -> float:
-    values = [token.logprob for token in result.logprobs]
-    return sum(values) / len(values) if values else 0.0

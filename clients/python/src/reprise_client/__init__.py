@@ -10,9 +10,11 @@
 `AsyncClient` is the same for asyncio.
 """
 
+from reprise_client._async.choices import AsyncChoices
 from reprise_client._async.client import AsyncClient
 from reprise_client._async.generation import AsyncGeneration
 from reprise_client._async.session import AsyncSession
+from reprise_client._sync.choices import Choices
 from reprise_client._sync.client import Client
 from reprise_client._sync.generation import Generation
 from reprise_client._sync.session import Session
@@ -25,8 +27,8 @@ from reprise_client.requests import GenerateOptions
 from reprise_client.results import Fed, Result, Score
 
 __all__ = [
-    "AlreadyExists", "AnswerInterrupted", "AsyncClient", "AsyncGeneration", "AsyncSession",
-    "Cancelled", "Client", "Conflict", "DeadlineExceeded", "FailedPrecondition", "Fed",
+    "AlreadyExists", "AnswerInterrupted", "AsyncChoices", "AsyncClient", "AsyncGeneration",
+    "AsyncSession", "Cancelled", "Choices", "Client", "Conflict", "DeadlineExceeded", "FailedPrecondition", "Fed",
     "GenerateOptions", "Generation", "InvalidRequest", "NotFound", "PermissionDenied",
     "RepriseError", "ResourceExhausted", "Result", "Retry", "Score", "ServerFault", "Session",
     "Tls", "Unauthenticated", "Unavailable", "Unimplemented"

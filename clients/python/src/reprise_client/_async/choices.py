@@ -2,57 +2,119 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from typing import Dict, List, Optional
+from typing import AsyncIterator, Dict, List, Optional, Set, Tuple, Union
 
 import grpc
 import grpc.aio
 from reprise_client import methods
 from reprise_client._async import runtime
 from reprise_client._async.connection import AsyncConnection, is_lost
-from reprise_client.errors import from_rpc_error
+from reprise_client.errors import AnswerInterrupted, Cancelled, RepriseError, from_rpc_error
 from reprise_client.names import session_id
+from reprise_client.replay import AnswerChanged, Replay
 from reprise_client.requests import make_repeatable
 from reprise_client.results import Result
 from reprise_client.v1 import generation_pb2 as pb
 
 
-async def choices(connection: AsyncConnection, request: pb.GenerateRequest, *,
-                  timeout: Optional[float]) -> List[Result]:
-    """See AsyncClient.choices."""
-    start = time.monotonic()
-    if connection.retry.seconds > 0:
-        make_repeatable(request)
-    for attempt in itertools.count(1):
-        remaining = None if timeout is None else max(0.0, start + timeout - time.monotonic())
-        address, call = connection.stream(methods.GENERATE, request,
-                                          key=session_id(request.session), timeout=remaining)
+class AsyncChoices:
+    """Running answers to one prompt. Iterate over it for pairs of a choice's number and what comes of
+    it, `Tokens` messages and in the end its `Finished`; or wait for `results()`. `cancel()` may be
+    called from elsewhere; all else is for one reader.
+
+    Without a session, a request whose connection is lost is sent again, and the reader gets the rest
+    of the same answers.
+    """
+
+    def __init__(self, connection: AsyncConnection, request: pb.GenerateRequest, *,
+                 timeout: Optional[float]):
+        self._connection = connection
+        self._request = request
+        self._began = time.monotonic()
+        self._timeout = timeout
+        self._seen: Dict[int, Replay] = {}
+        self._finished: Set[int] = set()
+        self._cancelled = False
+        self._tries = 0
+        self._give_up: Optional[float] = None
+        if connection.retry.seconds > 0:
+            make_repeatable(request)
+        self._start()
+
+    async def __aiter__(self) -> AsyncIterator[Tuple[int, Union[pb.Tokens, pb.Finished]]]:
+        while True:
+            try:
+                async for response in self._call:
+                    self._give_up = None  # it gets on
+                    if response.HasField("tokens"):
+                        choice = response.tokens.choice
+                        new = self._seen.setdefault(choice, Replay()).new_part(response.tokens)
+                        if new is not None:
+                            new.choice = choice
+                            yield choice, new
+                    elif response.finished.choice not in self._finished:
+                        choice = response.finished.choice
+                        self._finished.add(choice)
+                        yield choice, self._seen.setdefault(choice, Replay()).finish(
+                            response.finished)
+                return
+            except grpc.RpcError as rpc_error:
+                error = from_rpc_error(rpc_error)
+            except AnswerChanged:
+                self._call.cancel()
+                raise AnswerInterrupted("the repeated request gave other answers; a seed makes "
+                                        "it repeatable") from None
+            except runtime.LocalCancel:
+                if not self._cancelled:
+                    raise  # the task was cancelled, not these answers
+                error = Cancelled(grpc.StatusCode.CANCELLED, "cancelled")
+            await self._before_next_try(error)
+            self._start()
+
+    async def results(self) -> List[Result]:
+        """Waits for the rest of all answers, in the order of their numbers; call it instead of
+        iterating."""
         found: Dict[int, Result] = {}
-        try:
-            async for response in call:
-                if response.HasField("tokens"):
-                    result = _of(found, response.tokens.choice)
-                    result.text += response.tokens.text
-                    result.ids.extend(response.tokens.ids)
-                    result.logprobs.extend(response.tokens.logprobs)
-                else:
-                    result = _of(found, response.finished.choice)
-                    result.text += response.finished.text
-                    result.finished = response.finished
-            return [found[choice] for choice in sorted(found)]
-        except grpc.RpcError as rpc_error:
-            error = from_rpc_error(rpc_error)
-        if is_lost(error):
-            connection.avoid(address)
-        delay = connection.retry.delay(attempt)
+        async for choice, event in self:
+            result = found.setdefault(choice, Result("", [], [], pb.Finished()))
+            result.text += event.text
+            if isinstance(event, pb.Finished):
+                result.finished = event
+            else:
+                result.ids.extend(event.ids)
+                result.logprobs.extend(event.logprobs)
+        return [found[choice] for choice in sorted(found)]
+
+    def cancel(self) -> None:
+        """Ends the answers within a step."""
+        self._cancelled = True
+        self._call.cancel()
+
+    def _start(self) -> None:
+        remaining = None
+        if self._timeout is not None:
+            remaining = max(0.0, self._began + self._timeout - time.monotonic())
+        self._tries += 1
+        for seen in self._seen.values():
+            seen.restart()
+        self._address, self._call = self._connection.stream(
+            methods.GENERATE, self._request, key=session_id(self._request.session),
+            timeout=remaining)
+
+    async def _before_next_try(self, error: RepriseError) -> None:
+        """Waits until it makes sense to try again, or raises `error`."""
+        if self._cancelled or not is_lost(error):
+            raise error
+        self._connection.avoid(self._address)
+        now = time.monotonic()
+        if self._give_up is None:
+            self._give_up = now + self._connection.retry.seconds
+            self._tries = 1
+        delay = self._connection.retry.delay(self._tries)
         # A turn may have been committed, and its answers are not to be had again.
-        if request.session or not is_lost(error) or (time.monotonic() + delay
-                                                     > start + connection.retry.seconds):
+        if self._request.session or now + delay > self._give_up:
             raise error
         await runtime.sleep(delay)
-    raise AssertionError("unreachable")
-
-
-def _of(found: Dict[int, Result], choice: int) -> Result:
-    return found.setdefault(choice, Result("", [], [], pb.Finished()))
+        if self._cancelled:
+            raise error

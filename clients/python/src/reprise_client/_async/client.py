@@ -9,8 +9,8 @@ from typing import (TYPE_CHECKING, Any, AsyncIterator, Iterator, List, Mapping, 
 
 from google.protobuf import wrappers_pb2
 from reprise_client import methods, names
-from reprise_client._async import choices as several
 from reprise_client._async import feeding, runtime
+from reprise_client._async.choices import AsyncChoices
 from reprise_client._async.connection import AsyncConnection, typed_errors
 from reprise_client._async.generation import AsyncGeneration
 from reprise_client._async.session import AsyncSession
@@ -117,9 +117,16 @@ class AsyncClient:
         """`n` whole answers to one prompt, which is computed once; with `best_of`, the n of so many
         that have the highest mean log-probability, best first. Choice i has a seed of its own that
         the request's gives (generation.proto). With a session, choice 0 is committed."""
+        return await self.stream_choices(prompt, n, best_of=best_of, session=session,
+                                         timeout=timeout, **options).results()
+
+    def stream_choices(self, prompt: Prompt = None, n: int = 1, *, best_of: int = 0,
+                       session: str = "", timeout: Optional[float] = None,
+                       **options: Unpack[GenerateOptions]) -> AsyncChoices:
+        """As choices(), with the answers as they come; with `best_of` that is when all are there."""
         request = build_request(prompt, session, **options)
         request.n, request.best_of = n, best_of
-        return await several.choices(self._connection, request, timeout=timeout)
+        return AsyncChoices(self._connection, request, timeout=timeout)
 
     async def score(self, prompt: Prompt, *, model: str = "", session: str = "",
                     timeout: Optional[float] = None) -> Score:

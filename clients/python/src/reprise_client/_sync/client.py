@@ -10,8 +10,8 @@ from typing import (TYPE_CHECKING, Any, Iterator, List, Mapping, Optional, Seque
 
 from google.protobuf import wrappers_pb2
 from reprise_client import methods, names
-from reprise_client._sync import choices as several
 from reprise_client._sync import feeding, runtime
+from reprise_client._sync.choices import Choices
 from reprise_client._sync.connection import Connection, typed_errors
 from reprise_client._sync.generation import Generation
 from reprise_client._sync.session import Session
@@ -118,9 +118,16 @@ class Client:
         """`n` whole answers to one prompt, which is computed once; with `best_of`, the n of so many
         that have the highest mean log-probability, best first. Choice i has a seed of its own that
         the request's gives (generation.proto). With a session, choice 0 is committed."""
+        return self.stream_choices(prompt, n, best_of=best_of, session=session,
+                                         timeout=timeout, **options).results()
+
+    def stream_choices(self, prompt: Prompt = None, n: int = 1, *, best_of: int = 0,
+                       session: str = "", timeout: Optional[float] = None,
+                       **options: Unpack[GenerateOptions]) -> Choices:
+        """As choices(), with the answers as they come; with `best_of` that is when all are there."""
         request = build_request(prompt, session, **options)
         request.n, request.best_of = n, best_of
-        return several.choices(self._connection, request, timeout=timeout)
+        return Choices(self._connection, request, timeout=timeout)
 
     def score(self, prompt: Prompt, *, model: str = "", session: str = "",
                     timeout: Optional[float] = None) -> Score:
