@@ -16,7 +16,7 @@
 namespace reprise::state_store {
 
 struct ChunkName {
-  Sha256Digest digest{};  // see ChunkDigest
+  Digest256 digest{};     // see ChunkDigest
   uint64_t checksum = 0;  // XXH3 of the raw bytes
 };
 
