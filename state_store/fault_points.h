@@ -11,7 +11,7 @@ inline constexpr const char* kRedisFaultPoints[] = {
     "redis.chunks.asked",     // hold and pins are there, or some bytes already
     "redis.connection.sent",  // a part of a pipeline is on its way, maybe half a chunk
     "redis.commit.stored",    // all chunks are there
-    "redis.commit.at_once",   // all of it is planned, little of it or nothing is there
+    "redis.commit.at_once",   // all of it is planned, maybe all bytes are there
     "redis.commit.answered",  // the session has changed and the head before is let go of
     "redis.apply.ready",      // the new record is planned
     "redis.apply.done",       // the session has changed

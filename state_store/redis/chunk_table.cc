@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <map>
 #include <set>
 #include <utility>
 
@@ -13,7 +12,6 @@
 #include "base/status_macros.h"
 #include "state_store/chunking.h"
 #include "state_store/internal/cat.h"
-#include "state_store/internal/chunk_namer.h"
 #include "state_store/redis/error.h"
 #include "state_store/redis/store_scripts.h"
 #include "state_store/store_error.h"
@@ -26,8 +24,10 @@ constexpr size_t kBatchCommands = 512;
 constexpr size_t kBatchBytes = 8 << 20;
 // Of one round trip of what is being named at the same time.
 constexpr size_t kStreamBytes = 512 << 10;
+// That are named before they are handed to a pipeline that is on its way.
+constexpr size_t kMadeBytes = 64 << 10;
 
-absl::Status CorruptChunk(const Sha256Digest& digest, std::string_view problem) {
+absl::Status CorruptChunk(const Digest256& digest, std::string_view problem) {
   return MakeStoreError(StoreError::kCorruptChunk, Cat("chunk ", HexDigest(digest), " ", problem));
 }
 
@@ -58,7 +58,7 @@ absl::Status ReadStamp(const Reply& stamp, uint64_t& oldest) {
 
 std::vector<ChunkRef> DistinctChunks(const SnapshotManifest& manifest) {
   std::vector<ChunkRef> chunks;
-  std::set<Sha256Digest> seen;
+  std::set<Digest256> seen;
   for (const SnapshotPart& part : manifest.parts) {
     for (const ChunkRef& ref : part.chunks) {
       if (seen.insert(ref.digest).second) chunks.push_back(ref);
@@ -68,21 +68,6 @@ std::vector<ChunkRef> DistinctChunks(const SnapshotManifest& manifest) {
 }
 
 }  // namespace
-
-// One distinct chunk of what is being stored.
-struct ChunkTable::Piece {
-  std::string key{};
-  ChunkRef ref{};
-  std::string_view raw{};
-  bool missing = true;
-  std::string old_header{};  // of damaged bytes, to be replaced
-  EncodedChunk encoded{};
-  std::string header{};
-
-  std::string_view stored() const {
-    return encoded.codec == ChunkCodec::kRaw ? raw : std::string_view(encoded.stored);
-  }
-};
 
 // Of one call.
 struct ChunkTable::Progress {
@@ -251,82 +236,45 @@ absl::Status ChunkTable::Replace(const PinScope& scope, Piece& piece, Progress& 
   return CorruptChunk(piece.ref.digest, "is damaged and is described otherwise");
 }
 
-absl::Status ChunkTable::Prepare(const std::vector<Piece*>& puts, const std::vector<Piece*>& pins,
-                                 PreparedChunks& rest) const {
+absl::StatusOr<std::unique_ptr<SnapshotChunks>> ChunkTable::Cut(
+    std::string_view tenant, const std::vector<std::string_view>& payloads,
+    const std::vector<SnapshotPart>& parts, const SnapshotManifest* there) const {
+  return SnapshotChunks::Create(keys_, tenant, payloads, parts, options_.chunk_bytes, there);
+}
+
+absl::Status ChunkTable::Prepare(SnapshotChunks& chunks, PreparedChunks& prepared,
+                                 std::vector<Command>& commands) const {
+  std::vector<Piece*> puts, pins;
+  chunks.Next(kMadeBytes, kBatchCommands, puts, pins);
   for (Piece* piece : puts) {
     RETURN_IF_ERROR(Encode(*piece));
-    if (piece->encoded.codec != ChunkCodec::kRaw) {
-      rest.encoded.push_back(std::move(piece->encoded.stored));
-    }
-    const std::string_view stored =
-        piece->encoded.codec == ChunkCodec::kRaw ? piece->raw : rest.encoded.back();
-    rest.keys.push_back(piece->key);
-    rest.headers.push_back(piece->header);
-    rest.puts.push_back(
-        {.arguments = {"HSETNX", piece->key, "d"}, .tail = stored, .key = piece->key});
+    prepared.keys.push_back(piece->key);
+    prepared.headers.push_back(piece->header);
+    prepared.sent.push_back(piece->key);
+    commands.push_back(
+        {.arguments = {"HSETNX", piece->key, "d"}, .tail = piece->stored(), .key = piece->key});
   }
   for (const Piece* piece : pins) {
-    rest.keys.push_back(piece->key);
-    rest.headers.push_back(HeaderOf(piece->key, piece->ref));
+    prepared.keys.push_back(piece->key);
+    prepared.headers.push_back(HeaderOf(piece->key, piece->ref));
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<uint64_t> ChunkTable::Store(const PinScope& scope,
-                                           const std::vector<std::string_view>& payloads,
-                                           std::vector<SnapshotPart>& parts,
-                                           Replication* replication, const SnapshotManifest* there,
-                                           PreparedChunks* rest) {
-  std::vector<std::string_view> chunks;
-  std::vector<size_t> ends(parts.size());  // of each part's chunks in `chunks`
-  for (size_t p = 0; p < parts.size(); ++p) {
-    const auto cut = CutIntoChunks(payloads[p], options_.chunk_bytes);
-    if (cut.size() > kMaxChunksPerPart) {
-      return MakeStoreError(StoreError::kInvalidArgument,
-                            Cat("part \"", parts[p].name, "\" has too many chunks"));
-    }
-    chunks.insert(chunks.end(), cut.begin(), cut.end());
-    ends[p] = chunks.size();
-  }
-  ChunkNamer namer(scope.tenant, std::move(chunks));
-  const size_t count = namer.chunks().size();
-  std::vector<Piece> pieces;
-  pieces.reserve(count);  // so that pointers hold
-  std::map<Sha256Digest, size_t> index;
-  std::vector<size_t> piece_of(count);
+absl::StatusOr<uint64_t> ChunkTable::Store(const PinScope& scope, SnapshotChunks& chunks,
+                                           Replication* replication, Trust trust,
+                                           uint64_t keep_back) {
   Progress progress{replication};
-  std::map<Sha256Digest, const ChunkRef*> known;
-  if (there != nullptr) {
-    for (const SnapshotPart& part : there->parts) {
-      for (const ChunkRef& ref : part.chunks) known[ref.digest] = &ref;
-    }
-  }
   // While the bytes of one batch are on their way, the next one is named, and asked for.
   std::vector<Piece*> puts, pins, damaged;
   absl::Status stored = absl::OkStatus();
-  for (size_t next = 0; stored.ok() && (next < count || !puts.empty());) {
+  while (stored.ok() && (!puts.empty() ||
+                         (!chunks.done() && (keep_back == 0 || chunks.bytes_left() > keep_back)))) {
     pins.clear();
-    for (size_t bytes = 0; next < count && pins.size() < kBatchCommands && bytes < kStreamBytes;
-         ++next) {
-      const ChunkName& name = namer.At(next);
-      const auto [it, fresh] = index.try_emplace(name.digest, pieces.size());
-      piece_of[next] = it->second;
-      if (!fresh) continue;
-      Piece& piece = pieces.emplace_back();
-      piece.key = keys_.Chunk(scope.tenant, name.digest);
-      piece.ref.digest = name.digest;
-      piece.ref.checksum = name.checksum;
-      piece.raw = namer.chunks()[next];
-      piece.ref.raw_length = static_cast<uint32_t>(piece.raw.size());
-      bytes += piece.raw.size();
-      const auto at = known.find(name.digest);
-      const bool same = at != known.end() && at->second->checksum == name.checksum;
-      if (same) piece.ref = *at->second;
-      (there == nullptr || same ? pins : puts).push_back(&piece);
-    }
-    if (rest != nullptr && next == count) {
-      stored = Prepare(puts, pins, *rest);
-      break;
+    // Unasked, the bytes of what nothing is known of are sent at once.
+    std::vector<Piece*>& fresh = trust == Trust::kAsk ? pins : puts;
+    if (keep_back == 0 || chunks.bytes_left() > keep_back) {
+      chunks.Next(kStreamBytes, kBatchCommands, fresh, pins);
     }
     stored = Exchange(scope, puts, pins, progress);
     std::erase_if(puts, [](const Piece* piece) { return !piece->missing; });
@@ -339,16 +287,23 @@ absl::StatusOr<uint64_t> ChunkTable::Store(const PinScope& scope,
   for (Piece* piece : damaged) {
     if (stored.ok()) stored = Replace(scope, *piece, progress);
   }
-  if (!stored.ok()) {
-    DropHold(scope).status().IgnoreError();
-    UnpinPieces(scope, pieces);
-    return stored;
-  }
-  for (size_t p = 0, next = 0; p < parts.size(); ++p) {
-    parts[p].chunks.clear();
-    for (; next < ends[p]; ++next) parts[p].chunks.push_back(pieces[piece_of[next]].ref);
-  }
-  return progress.oldest;
+  if (stored.ok()) return progress.oldest;
+  DropHold(scope).status().IgnoreError();
+  std::vector<std::string> keys;
+  for (const Piece& piece : chunks.pieces()) keys.push_back(piece.key);
+  UnpinKeys(scope, keys);
+  return stored;
+}
+
+absl::StatusOr<uint64_t> ChunkTable::Store(const PinScope& scope,
+                                           const std::vector<std::string_view>& payloads,
+                                           std::vector<SnapshotPart>& parts,
+                                           Replication* replication) {
+  ASSIGN_OR_RETURN(const auto chunks, Cut(scope.tenant, payloads, parts, nullptr));
+  ASSIGN_OR_RETURN(const uint64_t oldest,
+                   Store(scope, *chunks, replication, Trust::kAsk, /*keep_back=*/0));
+  chunks->Describe(parts);
+  return oldest;
 }
 
 absl::StatusOr<uint64_t> ChunkTable::Share(const PinScope& scope) {
@@ -387,8 +342,17 @@ absl::StatusOr<uint64_t> ChunkTable::Pin(const PinScope& scope, const SnapshotMa
   }
   if (pinned.ok()) return progress.oldest;
   DropHold(scope).status().IgnoreError();
-  UnpinPieces(scope, pieces);
+  UnpinKeys(scope, ChunkKeys(scope.tenant, manifest));
   return pinned;
+}
+
+std::vector<std::string> ChunkTable::ChunkKeys(std::string_view tenant,
+                                               const SnapshotManifest& manifest) const {
+  std::vector<std::string> keys;
+  for (const ChunkRef& ref : DistinctChunks(manifest)) {
+    keys.push_back(keys_.Chunk(tenant, ref.digest));
+  }
+  return keys;
 }
 
 absl::StatusOr<bool> ChunkTable::DropHold(const PinScope& scope) {
@@ -401,14 +365,11 @@ absl::StatusOr<bool> ChunkTable::DropHold(const PinScope& scope) {
 }
 
 void ChunkTable::Unpin(const PinScope& scope, const SnapshotManifest& manifest) {
-  std::vector<Piece> pieces;
-  for (const ChunkRef& ref : DistinctChunks(manifest)) {
-    pieces.emplace_back().key = keys_.Chunk(scope.tenant, ref.digest);
-  }
-  if (pieces.empty()) return;
+  const std::vector<std::string> keys = ChunkKeys(scope.tenant, manifest);
+  if (keys.empty()) return;
   const absl::StatusOr<bool> last = DropHold(scope);
   REPRISE_FAULT_POINT("redis.let_go.left");
-  if (last.ok() && *last) UnpinPieces(scope, pieces);
+  if (last.ok() && *last) UnpinKeys(scope, keys);
   REPRISE_FAULT_POINT("redis.let_go.done");
 }
 
@@ -429,18 +390,18 @@ std::vector<Command> ChunkTable::UnpinCommands(const PinScope& scope,
 
 void ChunkTable::Discard(const PreparedChunks& prepared, Deadline deadline) {
   std::vector<Command> commands;
-  for (const Command& put : prepared.puts) {
-    commands.push_back(Eval(kUnpinChunk, put.key, {"none", ""}));
+  for (const std::string& key : prepared.sent) {
+    commands.push_back(Eval(kUnpinChunk, key, {"none", ""}));
   }
   for (const Answer& answer : client_.Run(commands, deadline)) answer.reply.status().IgnoreError();
 }
 
-void ChunkTable::UnpinPieces(const PinScope& scope, const std::vector<Piece>& pieces) {
+void ChunkTable::UnpinKeys(const PinScope& scope, const std::vector<std::string>& keys) {
   int64_t freed = 0;
-  for (size_t begin = 0; begin < pieces.size(); begin += kBatchCommands) {
+  for (size_t begin = 0; begin < keys.size(); begin += kBatchCommands) {
     std::vector<Command> commands;
-    for (size_t i = begin; i < std::min(pieces.size(), begin + kBatchCommands); ++i) {
-      commands.push_back(Eval(kUnpinChunk, pieces[i].key, {std::string(scope.pin), ""}));
+    for (size_t i = begin; i < std::min(keys.size(), begin + kBatchCommands); ++i) {
+      commands.push_back(Eval(kUnpinChunk, keys[i], {std::string(scope.pin), ""}));
     }
     for (const Answer& answer : client_.Run(commands, scope.deadline)) {
       if (answer.reply.ok() && !answer.reply->elements.empty()) {

@@ -11,7 +11,7 @@
 #define REPRISE_STATE_STORE_REDIS_CHUNK_TABLE_H_
 
 #include <cstdint>
-#include <deque>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "state_store/redis/client.h"
 #include "state_store/redis/keys.h"
+#include "state_store/redis/snapshot_chunks.h"
 #include "state_store/snapshot.h"
 #include "state_store/store_options.h"
 
@@ -38,8 +39,7 @@ struct PinScope {
 struct PreparedChunks {
   std::vector<std::string> keys;
   std::vector<std::string> headers;  // headers[i] belongs to keys[i]
-  std::vector<Command> puts;         // the bytes of those that may be missing; to be sent in front
-  std::deque<std::string> encoded;   // what `puts` borrow beside the payloads
+  std::vector<std::string> sent;     // keys of those whose bytes are sent
 };
 
 // Thread-safe. Everything passed to the constructor is borrowed.
@@ -51,13 +51,24 @@ class ChunkTable {
 
   // Stores what the tenant has not, pins all of it, and fills parts[i].chunks from payloads[i].
   // Returns the oldest stamp of pins and hold, 0 without any. Lets go again on failure.
-  // With `rest` the last chunks are neither stored nor pinned, but prepared for kCommit, and
-  // `there` names what is taken to be in Redis already: of all others the bytes are sent unasked.
   absl::StatusOr<uint64_t> Store(const PinScope& scope,
                                  const std::vector<std::string_view>& payloads,
-                                 std::vector<SnapshotPart>& parts, Replication* replication,
-                                 const SnapshotManifest* there = nullptr,
-                                 PreparedChunks* rest = nullptr);
+                                 std::vector<SnapshotPart>& parts, Replication* replication);
+
+  // The same in pieces. First the chunks; see SnapshotChunks.
+  absl::StatusOr<std::unique_ptr<SnapshotChunks>> Cut(std::string_view tenant,
+                                                      const std::vector<std::string_view>& payloads,
+                                                      const std::vector<SnapshotPart>& parts,
+                                                      const SnapshotManifest* there) const;
+  // Whether the server is asked for chunks that nothing is known of before their bytes are sent.
+  enum class Trust { kAsk, kSend };
+  // Then all of them but for the last keep_back bytes or so, as above.
+  absl::StatusOr<uint64_t> Store(const PinScope& scope, SnapshotChunks& chunks,
+                                 Replication* replication, Trust trust, uint64_t keep_back);
+  // And the next few of the rest: commands that bring their bytes, and what kCommit has to be told.
+  absl::Status Prepare(SnapshotChunks& chunks, PreparedChunks& prepared,
+                       std::vector<Command>& commands) const;
+
   // Uses a pin that is there: its stamp, or 0 if there is no hold on it.
   absl::StatusOr<uint64_t> Share(const PinScope& scope);
   // Pins chunks that are there. DATA_LOSS (kCorruptChunk) if one is missing or damaged.
@@ -81,7 +92,7 @@ class ChunkTable {
   static std::string HeaderOf(std::string_view key, const ChunkRef& ref);
 
  private:
-  struct Piece;
+  using Piece = ChunkPiece;
   struct Progress;
 
   // Fills everything but the digest.
@@ -96,13 +107,14 @@ class ChunkTable {
   // `pins`. What is there now is not `missing` any more.
   absl::Status Exchange(const PinScope& scope, const std::vector<Piece*>& puts,
                         const std::vector<Piece*>& pins, Progress& progress);
-  absl::Status Prepare(const std::vector<Piece*>& puts, const std::vector<Piece*>& pins,
-                       PreparedChunks& rest) const;
   // Puts that may replace bytes, through a script.
   absl::Status Replace(const PinScope& scope, Piece& piece, Progress& progress);
+  // Of its distinct chunks.
+  std::vector<std::string> ChunkKeys(std::string_view tenant,
+                                     const SnapshotManifest& manifest) const;
   // Whether it was the last one.
   absl::StatusOr<bool> DropHold(const PinScope& scope);
-  void UnpinPieces(const PinScope& scope, const std::vector<Piece>& pieces);
+  void UnpinKeys(const PinScope& scope, const std::vector<std::string>& keys);
   absl::Status Reserve(const PinScope& scope, int64_t bytes);
   // The raw bytes of one chunk; on damage tells Redis that it is.
   absl::StatusOr<std::string> Verified(std::string_view tenant, const ChunkRef& ref, Reply reply,

@@ -190,17 +190,18 @@ void Client::RunAtServer(const std::vector<Command>& commands, const Endpoint& s
   }
 }
 
-std::vector<Answer> Client::Run(const std::vector<Command>& commands, Deadline deadline,
-                                Replication* replication) {
-  std::vector<Answer> answers(commands.size());
-  Try state{answers, replication, deadline};
-  if (replication != nullptr) replication->reached = replication->replicas;
-  state.ask_target.resize(commands.size());
-  for (size_t i = 0; i < commands.size(); ++i) state.pending.push_back(i);
-
+void Client::Retry(const std::vector<Command>& commands, Try& state, int round) {
+  std::vector<Answer>& answers = state.answers;
   absl::Duration delay = options_.min_retry_delay;
-  for (int round = 0; !state.pending.empty(); ++round) {
-    const Deadline try_deadline = std::min(deadline, DeadlineAfter(options_.call_timeout));
+  for (; !state.pending.empty(); ++round) {
+    if (round > 0) {
+      if (state.delay || round > kQuickRounds) {
+        absl::SleepFor(std::min(Jittered(delay), TimeLeft(state.deadline)));
+        delay = std::min(delay * 2, options_.max_retry_delay);
+      }
+      if (TimeLeft(state.deadline) == absl::ZeroDuration()) break;
+    }
+    const Deadline try_deadline = std::min(state.deadline, DeadlineAfter(options_.call_timeout));
     std::map<Endpoint, std::vector<size_t>> by_server;
     std::vector<size_t> pending = std::exchange(state.pending, {});
     std::sort(pending.begin(), pending.end());
@@ -225,12 +226,6 @@ std::vector<Answer> Client::Run(const std::vector<Command>& commands, Deadline d
     for (const auto& [server, indices] : by_server) {
       RunAtServer(commands, server, indices, try_deadline, state);
     }
-    if (state.pending.empty()) break;
-    if (state.delay || round >= kQuickRounds) {
-      absl::SleepFor(std::min(Jittered(delay), TimeLeft(deadline)));
-      delay = std::min(delay * 2, options_.max_retry_delay);
-    }
-    if (TimeLeft(deadline) == absl::ZeroDuration()) break;
   }
   for (Answer& answer : answers) {
     const absl::Status& status = answer.reply.status();
@@ -242,6 +237,67 @@ std::vector<Answer> Client::Run(const std::vector<Command>& commands, Deadline d
                          std::string_view(status.message().data(), status.message().size()));
     }
   }
+}
+
+std::vector<Answer> Client::Run(const std::vector<Command>& commands, Deadline deadline,
+                                Replication* replication) {
+  std::vector<Answer> answers(commands.size());
+  Try state{answers, replication, deadline};
+  if (replication != nullptr) replication->reached = replication->replicas;
+  state.ask_target.resize(commands.size());
+  for (size_t i = 0; i < commands.size(); ++i) state.pending.push_back(i);
+  Retry(commands, state, 0);
+  return answers;
+}
+
+std::vector<Answer> Client::RunMade(const std::string& key, const CommandMaker& make,
+                                    std::vector<Command>& commands, Deadline deadline) {
+  std::vector<absl::StatusOr<Reply>> replies;
+  bool more = true;
+  const Deadline try_deadline = std::min(deadline, DeadlineAfter(options_.call_timeout));
+  absl::StatusOr<Endpoint> server = router_->Locate(key, try_deadline);
+  absl::Status failure = server.status();
+  if (server.ok()) {
+    absl::StatusOr<PooledConnection> connection = PoolOf(*server)->Acquire(try_deadline);
+    failure = connection.status();
+    if (connection.ok()) {
+      replies = (*connection)
+                    ->Pipeline(
+                        [&](std::vector<Arguments>& batch) {
+                          const size_t before = commands.size();
+                          more = make(commands);
+                          for (size_t i = before; i < commands.size(); ++i) {
+                            batch.push_back(commands[i].View());
+                          }
+                          return more;
+                        },
+                        try_deadline);
+      if (more)
+        failure = replies.empty() ? MakeRedisError(RedisError::kClosed, Outcome::kNotDone,
+                                                   "the connection is broken")
+                                  : replies.back().status();
+    }
+  }
+  while (more) more = make(commands);
+
+  std::vector<Answer> answers(commands.size());
+  Try state{answers, nullptr, deadline};
+  state.ask_target.resize(commands.size());
+  for (size_t i = 0; i < commands.size(); ++i) {
+    if (i >= replies.size()) {
+      // Never sent.
+      answers[i].reply = failure;
+      if (server.ok() || IsTransient(failure)) state.pending.push_back(i);
+      state.delay = true;
+      continue;
+    }
+    if (commands[i].script != nullptr &&
+        GetRedisError(replies[i].status()) == RedisError::kNoScript) {
+      state.unknown.insert(commands[i].script);
+    }
+    Settle(commands[i], i, *server, std::move(replies[i]), state);
+  }
+  Retry(commands, state, 1);
   return answers;
 }
 

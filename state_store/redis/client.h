@@ -5,6 +5,7 @@
 #ifndef REPRISE_STATE_STORE_REDIS_CLIENT_H_
 #define REPRISE_STATE_STORE_REDIS_CLIENT_H_
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <random>
@@ -48,6 +49,8 @@ struct Command {
 
   Arguments View() const;
 };
+// Appends commands; false if no others come after them.
+using CommandMaker = std::function<bool(std::vector<Command>&)>;
 
 Command Eval(const Script& script, std::string key, std::vector<std::string> arguments,
              std::string_view tail = {});
@@ -78,6 +81,10 @@ class Client {
   // says kUnknown if any try may have been carried out.
   std::vector<Answer> Run(const std::vector<Command>& commands, Deadline deadline,
                           Replication* replication = nullptr);
+  // The same for commands that are made while those before them are on their way, all at the server
+  // of `key`: outside clusters only. All are made, whatever fails, and then stand in `commands`.
+  std::vector<Answer> RunMade(const std::string& key, const CommandMaker& make,
+                              std::vector<Command>& commands, Deadline deadline);
   Answer Run(const Command& command, Deadline deadline, Replication* replication = nullptr);
 
   // For walks over all keys.
@@ -98,6 +105,8 @@ class Client {
   // One try at one server of `indices`; fills `answers` and says what is to be tried again.
   void RunAtServer(const std::vector<Command>& commands, const Endpoint& server,
                    const std::vector<size_t>& indices, Deadline deadline, Try& state);
+  // Tries what is pending until nothing is, or time is up; `round` have been tried before.
+  void Retry(const std::vector<Command>& commands, Try& state, int round);
   void Settle(const Command& command, size_t index, const Endpoint& server,
               absl::StatusOr<Reply> reply, Try& state);
   absl::Duration Jittered(absl::Duration delay) ABSL_LOCKS_EXCLUDED(mu_);

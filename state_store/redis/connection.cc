@@ -41,7 +41,10 @@ struct Connection::Progress {
     size_t out_end = 0;
   };
 
-  std::vector<absl::StatusOr<Reply>>& results;
+  std::vector<Arguments> made{};  // commands that are not encoded; from `next`
+  size_t next = 0;
+  const ArgumentsMaker* maker = nullptr;         // null: no others come
+  std::vector<absl::StatusOr<Reply>> results{};  // of all that were made
   std::string out{};
   size_t out_sent = 0;
   std::deque<Segment> segments{};  // not wholly sent
@@ -54,7 +57,16 @@ struct Connection::Progress {
   size_t sent = 0;              // commands wholly sent
   size_t replied = 0;
 
-  bool AllSent(size_t commands) const { return encoded == commands && segments.empty(); }
+  bool AllMade() const { return maker == nullptr && next == made.size(); }
+  bool AllSent() const { return AllMade() && segments.empty(); }
+  bool HasRoom() const { return !AllMade() && queued_bytes - sent_bytes < kSendAhead; }
+
+  void Make() {
+    made.clear();
+    next = 0;
+    if (!(*maker)(made)) maker = nullptr;
+    results.resize(results.size() + made.size());
+  }
 
   void Encode(const Arguments& command) {
     if (segments.empty()) {
@@ -122,11 +134,18 @@ struct Connection::Progress {
   }
 };
 
-absl::StatusOr<bool> Connection::SendSome(const std::vector<Arguments>& commands, Progress& p) {
-  bool progress = false;
+absl::StatusOr<bool> Connection::SendSome(Progress& p) {
+  bool progress = false, full = false;
   for (;;) {
-    while (p.encoded < commands.size() && p.queued_bytes - p.sent_bytes < kSendAhead) {
-      p.Encode(commands[p.encoded]);
+    // What is at hand goes out together; what has yet to be made is made when all of that is on its
+    // way, or no more of it is taken now.
+    while (p.HasRoom() && (p.next < p.made.size() || p.segments.empty() || full)) {
+      if (p.next == p.made.size()) {
+        p.Make();
+        full = false;
+      } else {
+        p.Encode(p.made[p.next++]);
+      }
     }
     if (p.segments.empty()) return progress;
     const size_t bytes = p.NextParts(p.parts);
@@ -135,7 +154,8 @@ absl::StatusOr<bool> Connection::SendSome(const std::vector<Arguments>& commands
     REPRISE_FAULT_POINT("redis.connection.sent");
     progress = progress || n > 0;
     // What the server does not take now it may take after its answers have been read.
-    if (n < bytes) return progress;
+    full = n < bytes;
+    if (full && !p.HasRoom()) return progress;
   }
 }
 
@@ -168,38 +188,48 @@ absl::StatusOr<bool> Connection::ReceiveSome(Progress& p) {
   }
 }
 
-absl::Status Connection::Exchange(const std::vector<Arguments>& commands, Deadline deadline,
-                                  Progress& p) {
-  while (p.replied < commands.size()) {
-    ASSIGN_OR_RETURN(const bool sent, SendSome(commands, p));
+absl::Status Connection::Exchange(Deadline deadline, Progress& p) {
+  for (;;) {
+    ASSIGN_OR_RETURN(const bool sent, SendSome(p));
+    if (p.AllMade() && p.replied == p.results.size()) return absl::OkStatus();
     ASSIGN_OR_RETURN(const bool received, ReceiveSome(p));
     if (sent || received) {
       // A drip of bytes must not keep a call alive.
       if (TimeLeft(deadline) > absl::ZeroDuration()) continue;
       return MakeRedisError(RedisError::kTimeout, Outcome::kUnknown, "no whole answer in time");
     }
-    RETURN_IF_ERROR(socket_->Wait(!p.AllSent(commands.size()), deadline));
+    RETURN_IF_ERROR(socket_->Wait(!p.AllSent(), deadline));
   }
-  return absl::OkStatus();
 }
 
 std::vector<absl::StatusOr<Reply>> Connection::Pipeline(const std::vector<Arguments>& commands,
                                                         Deadline deadline) {
-  std::vector<absl::StatusOr<Reply>> results(commands.size());
-  Progress progress{results};
+  Progress progress{commands};
+  progress.results.resize(commands.size());
+  return Run(progress, deadline);
+}
+
+std::vector<absl::StatusOr<Reply>> Connection::Pipeline(const ArgumentsMaker& make,
+                                                        Deadline deadline) {
+  Progress progress;
+  progress.maker = &make;
+  return Run(progress, deadline);
+}
+
+std::vector<absl::StatusOr<Reply>> Connection::Run(Progress& progress, Deadline deadline) {
   absl::Status failure = absl::OkStatus();
   if (broken_) {
     failure = MakeRedisError(RedisError::kClosed, Outcome::kNotDone, "the connection is broken");
   } else {
-    failure = Exchange(commands, deadline, progress);
+    failure = Exchange(deadline, progress);
   }
   if (!failure.ok()) {
     broken_ = true;
-    for (size_t i = progress.replied; i < commands.size(); ++i) {
-      results[i] = ForCommand(failure, endpoint_, i < progress.sent);
+    for (size_t i = progress.replied; i < progress.results.size(); ++i) {
+      progress.results[i] = ForCommand(failure, endpoint_, i < progress.sent);
     }
   }
-  return results;
+  return std::move(progress.results);
 }
 
 absl::StatusOr<Reply> Connection::Call(const Arguments& command, Deadline deadline) {

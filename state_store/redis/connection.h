@@ -3,6 +3,7 @@
 #define REPRISE_STATE_STORE_REDIS_CONNECTION_H_
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -28,6 +29,8 @@ struct ConnectionOptions {
 
 // The name first, then its arguments; borrowed.
 using Arguments = std::vector<std::string_view>;
+// Appends commands; false if no others come after them. What they borrow stays where it is.
+using ArgumentsMaker = std::function<bool(std::vector<Arguments>&)>;
 
 // Not thread-safe.
 class Connection {
@@ -44,6 +47,9 @@ class Connection {
   // have got the whole command, kUnknown otherwise.
   std::vector<absl::StatusOr<Reply>> Pipeline(const std::vector<Arguments>& commands,
                                               Deadline deadline);
+  // The same, of commands that are made while those before them are on their way. On failure not
+  // all need have been made.
+  std::vector<absl::StatusOr<Reply>> Pipeline(const ArgumentsMaker& make, Deadline deadline);
   absl::StatusOr<Reply> Call(const Arguments& command, Deadline deadline);
 
   // After a failure of transport or protocol no further call succeeds.
@@ -58,9 +64,9 @@ class Connection {
       : endpoint_(std::move(endpoint)), socket_(std::move(socket)), reader_(max_reply_bytes) {}
 
   struct Progress;
-  absl::Status Exchange(const std::vector<Arguments>& commands, Deadline deadline,
-                        Progress& progress);
-  absl::StatusOr<bool> SendSome(const std::vector<Arguments>& commands, Progress& progress);
+  absl::Status Exchange(Deadline deadline, Progress& progress);
+  std::vector<absl::StatusOr<Reply>> Run(Progress& progress, Deadline deadline);
+  absl::StatusOr<bool> SendSome(Progress& progress);
   absl::StatusOr<bool> ReceiveSome(Progress& progress);
 
   const Endpoint endpoint_;

@@ -21,6 +21,8 @@ constexpr int kPinAttempts = 3;
 // A commit of more bytes than this first asks whether the session is where it was: who lost a race
 // should not have sent them.
 constexpr size_t kUnaskedBytes = 512 << 10;
+// What is left of a state that is larger goes along with the script that commits it.
+constexpr uint64_t kAtOnceBytes = 8 << 20;
 
 bool IsRemembered(const KnownRecord& known, const CommitOptions& options) {
   return std::any_of(
@@ -43,6 +45,15 @@ struct StoreImpl::Commit {
   EncodedPayloads payloads{};
   Loaded loaded{};  // the session as it is or was
   bool unsure = false;
+};
+
+// How a commit at once changes the session.
+struct StoreImpl::AtOnce {
+  Session session{};
+  SessionRecord record{};
+  Change change{};
+  size_t script = 0;     // which of the commands
+  bool lets_go = false;  // those behind it take the head before away
 };
 
 Replication StoreImpl::ReplicationFor(const CommitOptions& options) const {
@@ -70,60 +81,87 @@ absl::Status StoreImpl::WaitForReplicas(std::string_view tenant, std::string_vie
   return CheckReplicas(replication);
 }
 
+// The script of a commit at once, and what takes the head before it away.
+absl::Status StoreImpl::PlanAtOnce(const Commit& commit, const PinUse& use,
+                                   const PreparedChunks& prepared, AtOnce& plan,
+                                   std::vector<Command>& commands) const {
+  const std::string key = keys_.Session(commit.tenant, commit.session_id);
+  const SnapshotManifest& head =
+      *commit.loaded.manifests.at(commit.loaded.record.session.head_snapshot_id);
+  SessionIndex index;
+  RETURN_IF_ERROR(AddToIndex(commit.loaded.record, commit.loaded.manifests, {}, index));
+  ASSIGN_OR_RETURN(const Plan planned, PlanCommit(index, commit.request, commit.manifest->model_id,
+                                                  commit.manifest, commit.options.keep));
+  plan.session = planned.session;
+  plan.record = commit.loaded.record;
+  Change& change = plan.change;
+  ASSIGN_OR_RETURN(change.fields, ApplyToRecord(planned.mutation, key, use, plan.record));
+  change.token = commit.options.lease_token;
+  change.expected_rev = commit.loaded.rev;
+  change.new_rev = NewToken();
+
+  std::vector<std::string> keys = {key, keys_.Hold(commit.tenant, use.pin)};
+  keys.insert(keys.end(), prepared.keys.begin(), prepared.keys.end());
+  std::vector<std::string> arguments = {Cat(prepared.keys.size()), use.pin, use.user,
+                                        std::string(commit.session_id)};
+  arguments.insert(arguments.end(), prepared.headers.begin(), prepared.headers.end());
+  for (std::string& argument : ApplyArguments(change)) arguments.push_back(std::move(argument));
+  plan.script = commands.size();
+  commands.push_back(EvalKeys(kCommit, std::move(keys), std::move(arguments)));
+  const std::vector<SnapshotRow>& dropped = change.fields.dropped;
+  plan.lets_go =
+      dropped.size() == 1 && dropped[0].id == head.snapshot_id && !dropped[0].use.user.empty();
+  if (plan.lets_go) {
+    const PinScope old{commit.tenant, commit.session_id, dropped[0].use.pin, dropped[0].use.user,
+                       commit.deadline};
+    for (Command& command : chunks_.UnpinCommands(old, head, key, change.new_rev)) {
+      commands.push_back(std::move(command));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::optional<Session>> StoreImpl::CommitAtOnce(Commit& commit) {
   const std::string key = keys_.Session(commit.tenant, commit.session_id);
   const std::shared_ptr<const SnapshotManifest> head =
       commit.loaded.manifests.at(commit.loaded.record.session.head_snapshot_id);
   const PinUse use{NewToken(), NewToken()};
   const PinScope scope{commit.tenant, commit.session_id, use.pin, use.user, commit.deadline};
-  PreparedChunks rest;
-  Change change;
-  change.token = commit.options.lease_token;
-  ASSIGN_OR_RETURN(change.oldest_pin,
-                   chunks_.Store(scope, commit.payloads.views, commit.manifest->parts, nullptr,
-                                 head.get(), &rest));
-  const auto undo = [&] {
-    chunks_.Unpin(scope, *commit.manifest);
-    chunks_.Discard(rest, commit.deadline);
-  };
-  if (rest.keys.empty()) {
-    undo();
-    return std::nullopt;
-  }
+  std::vector<SnapshotPart>& parts = commit.manifest->parts;
+  ASSIGN_OR_RETURN(const auto chunks,
+                   chunks_.Cut(commit.tenant, commit.payloads.views, parts, head.get()));
+  if (chunks->done()) return std::nullopt;  // there are none
+  AtOnce plan;
+  ASSIGN_OR_RETURN(plan.change.oldest_pin,
+                   chunks_.Store(scope, *chunks, nullptr, ChunkTable::Trust::kSend, kAtOnceBytes));
 
-  SessionIndex index;
-  RETURN_IF_ERROR(AddToIndex(commit.loaded.record, commit.loaded.manifests, {}, index));
-  ASSIGN_OR_RETURN(const Plan plan, PlanCommit(index, commit.request, commit.manifest->model_id,
-                                               commit.manifest, commit.options.keep));
-  SessionRecord record = commit.loaded.record;
-  ASSIGN_OR_RETURN(change.fields, ApplyToRecord(plan.mutation, key, use, record));
-  change.expected_rev = commit.loaded.rev;
-  change.new_rev = NewToken();
-
-  std::vector<std::string> keys = {key, keys_.Hold(commit.tenant, use.pin)};
-  keys.insert(keys.end(), rest.keys.begin(), rest.keys.end());
-  std::vector<std::string> arguments = {Cat(rest.keys.size()), use.pin, use.user,
-                                        std::string(commit.session_id)};
-  arguments.insert(arguments.end(), rest.headers.begin(), rest.headers.end());
-  for (std::string& argument : ApplyArguments(change)) arguments.push_back(std::move(argument));
-  std::vector<Command> commands = rest.puts;
-  commands.push_back(EvalKeys(kCommit, std::move(keys), std::move(arguments)));
-  // The head before it goes along.
-  const std::vector<SnapshotRow>& dropped = change.fields.dropped;
-  const bool lets_go =
-      dropped.size() == 1 && dropped[0].id == head->snapshot_id && !dropped[0].use.user.empty();
-  if (lets_go) {
-    const PinScope old{commit.tenant, commit.session_id, dropped[0].use.pin, dropped[0].use.user,
-                       commit.deadline};
-    for (Command& command : chunks_.UnpinCommands(old, *head, key, change.new_rev)) {
-      commands.push_back(std::move(command));
+  PreparedChunks prepared;
+  absl::Status planned = absl::OkStatus();
+  // While the server takes some chunks the next ones are named, and last of all the change is
+  // planned.
+  const auto make = [&](std::vector<Command>& commands) {
+    if (!chunks->done()) {
+      planned = chunks_.Prepare(*chunks, prepared, commands);
+      return planned.ok();
     }
-  }
-  REPRISE_FAULT_POINT("redis.commit.at_once");
-  const std::vector<Answer> answers = client_->Run(commands, commit.deadline);
+    chunks->Describe(parts);
+    planned = PlanAtOnce(commit, use, prepared, plan, commands);
+    REPRISE_FAULT_POINT("redis.commit.at_once");
+    return false;
+  };
+  std::vector<Command> commands;
+  const std::vector<Answer> answers = client_->RunMade(key, make, commands, commit.deadline);
   REPRISE_FAULT_POINT("redis.commit.answered");
 
-  const Answer& answer = answers[rest.puts.size()];
+  const auto undo = [&] {
+    chunks_.Unpin(scope, *commit.manifest);
+    chunks_.Discard(prepared, commit.deadline);
+  };
+  if (!planned.ok()) {
+    undo();
+    return planned;
+  }
+  const Answer& answer = answers[plan.script];
   // The script looks at the revision first: this one has not been carried out.
   if (answer.reply.ok() && !answer.reply->elements.empty() &&
       answer.reply->elements[0].text == "chunks") {
@@ -139,12 +177,13 @@ absl::StatusOr<std::optional<Session>> StoreImpl::CommitAtOnce(Commit& commit) {
     RETURN_IF_ERROR(applied.status());
     return std::nullopt;
   }
-  Manifests manifests = {{commit.manifest->snapshot_id, commit.manifest}};
-  Remember(key, change.new_rev, record, manifests);
-  const absl::StatusOr<Reply>* left = lets_go ? &answers[rest.puts.size() + 1].reply : nullptr;
+  const Manifests manifests = {{commit.manifest->snapshot_id, commit.manifest}};
+  Remember(key, plan.change.new_rev, plan.record, manifests);
+  const absl::StatusOr<Reply>* left = plan.lets_go ? &answers[plan.script + 1].reply : nullptr;
   if (left == nullptr || !left->ok() || (*left)->elements.empty() ||
       (*left)->elements[0].integer < 0) {
-    LetGo(commit.tenant, commit.session_id, dropped, applied->let_go, commit.deadline);
+    LetGo(commit.tenant, commit.session_id, plan.change.fields.dropped, applied->let_go,
+          commit.deadline);
   }
   return plan.session;
 }

@@ -124,6 +124,7 @@ class StoreImpl final : public RedisStore {
   struct Creation;
   struct Claim;
   struct Commit;
+  struct AtOnce;
   struct Walk;
   struct Garbage;
   // A chunk as it lies in Redis.
@@ -179,6 +180,8 @@ class StoreImpl final : public RedisStore {
   // seen. Nothing if that cannot be, or did not work out: then commit.unsure says whether it may
   // have been carried out all the same.
   absl::StatusOr<std::optional<Session>> CommitAtOnce(Commit& commit);
+  absl::Status PlanAtOnce(const Commit& commit, const PinUse& use, const PreparedChunks& prepared,
+                          AtOnce& plan, std::vector<Command>& commands) const;
   absl::Status Complete(Commit& commit, const Snapshot& snapshot) const;
   absl::StatusOr<Session> CommitInSteps(Commit& commit);
   void Remember(const std::string& key, const std::string& rev, const SessionRecord& record,

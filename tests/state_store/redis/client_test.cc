@@ -86,6 +86,63 @@ TEST(Client, TriesAgainAfterALostAnswerAndSaysSo) {
   EXPECT_EQ(answer.reply->text, "2");  // not 3
 }
 
+TEST(Client, WhatIsMadeOnTheWayIsCarriedOutOnceWhateverIsCut) {
+  RedisServer server;
+  FaultProxy proxy(server.port());
+  const auto client = MakeClient(proxy.url());
+  ASSERT_TRUE(client->Run(Eval(kOnce, "warm", {"x"}), Patient()).reply.ok());
+  const std::string value(40'000, 'v');
+  int unsure = 0;
+  for (int round = 0; round < 40; ++round) {
+    SCOPED_TRACE(round);
+    server.Do({"FLUSHDB"});
+    if (round % 8 == 3) server.Do({"SCRIPT", "FLUSH"});
+    const int64_t at = 1 + round * 12'007 % 260'000;
+    if (round % 2 == 0) proxy.CutAfterToServer(at);
+    if (round % 2 == 1) proxy.CutAfterToClient(1 + round % 50);
+    int made = 0;
+    std::vector<Command> commands;
+    const auto answers = client->RunMade(
+        "k",
+        [&](std::vector<Command>& more) {
+          const std::string name = std::to_string(made);
+          more.push_back({.arguments = {"HSETNX", "k", name}, .tail = value, .key = "k"});
+          more.push_back(Eval(kOnce, "counter", {name}));
+          return ++made < 6;
+        },
+        commands, Patient());
+    proxy.CutAfterToServer(-1);
+    proxy.CutAfterToClient(-1);
+    EXPECT_EQ(made, 6) << "all are made, once";
+    ASSERT_EQ(answers.size(), 12u);
+    for (const Answer& answer : answers) {
+      ASSERT_TRUE(answer.reply.ok()) << answer.reply.status();
+      unsure += answer.unsure;
+    }
+    EXPECT_EQ(server.Do({"HLEN", "k"}).integer, 6);
+  }
+  EXPECT_GT(proxy.cuts(), 20);
+  EXPECT_GT(unsure, 20);
+  // Without a server all are made too, and each says that nothing was done.
+  server.Kill();
+  std::vector<Command> commands;
+  int made = 0;
+  const auto none = MakeClient(server.url())
+                        ->RunMade(
+                            "k",
+                            [&](std::vector<Command>& more) {
+                              more.push_back(Eval(kOnce, "k", {"x"}));
+                              return ++made < 3;
+                            },
+                            commands, DeadlineAfter(absl::Milliseconds(100)));
+  ASSERT_EQ(none.size(), 3u);
+  EXPECT_EQ(commands.size(), 3u);
+  for (const Answer& answer : none) {
+    EXPECT_TRUE(absl::IsUnavailable(answer.reply.status())) << answer.reply.status();
+    EXPECT_EQ(GetOutcome(answer.reply.status()), Outcome::kNotDone);
+  }
+}
+
 TEST(Client, WaitsForAServerThatComesBack) {
   RedisServer server;
   const auto client = MakeClient(server.url());

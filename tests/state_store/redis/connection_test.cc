@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <string>
 
 #include "state_store/redis/error.h"
@@ -44,6 +45,39 @@ TEST(Connection, CarriesCommandsOfAnySizeInOnePipeline) {
       ASSERT_TRUE(replies[i]->text == big);
     }
     EXPECT_FALSE((*connection)->broken());
+    EXPECT_TRUE((*connection)->LooksAlive());
+  }
+}
+
+TEST(Connection, CommandsAreMadeWhileOthersAreOnTheirWay) {
+  RedisServer server({.unix_socket = true});
+  for (const Endpoint& endpoint : {At(server.port()), Endpoint{.unix_path = server.unix_path()}}) {
+    auto connection = Connection::Connect(endpoint, PatientOptions(), Patient());
+    ASSERT_TRUE(connection.ok()) << connection.status();
+    server.Do({"FLUSHALL"});
+    // Batches of none, one and several commands; large ones that no buffer on the way holds.
+    std::deque<std::string> owned;
+    int batches = 0, seen_early = 0;
+    const auto make = [&](std::vector<Arguments>& batch) {
+      // What was made before is there, or on its way, before the next is asked for.
+      if (batches > 0 && server.Do({"EXISTS", "key0"}).integer == 1) ++seen_early;
+      for (int i = 0; i < batches % 3; ++i) {
+        const std::string& key = owned.emplace_back("key" + std::to_string(owned.size() / 2));
+        const std::string& value = owned.emplace_back(batches == 4 ? 3 << 20 : 70'000, 'v');
+        batch.push_back({"SET", key, value});
+      }
+      return ++batches < 12;
+    };
+    const auto replies = (*connection)->Pipeline(ArgumentsMaker(make), Patient());
+    EXPECT_EQ(replies.size(), 12u);
+    for (const auto& reply : replies) EXPECT_TRUE(reply.ok()) << reply.status();
+    EXPECT_EQ(server.Do({"DBSIZE"}).integer, 12);
+    EXPECT_GT(seen_early, 0);
+    EXPECT_TRUE((*connection)->LooksAlive());
+    const auto nothing =
+        (*connection)
+            ->Pipeline(ArgumentsMaker([](std::vector<Arguments>&) { return false; }), Patient());
+    EXPECT_TRUE(nothing.empty());
     EXPECT_TRUE((*connection)->LooksAlive());
   }
 }
