@@ -94,6 +94,7 @@ absl::Status OpenRedis(const StoreSettings& settings, const state_store::StoreOp
   tiers.write_behind.max_commits = settings.write_behind_commits;
   tiers.lease = settings.lease;
   tiers.flush_patience = settings.timeout;
+  tiers.lossy = store.lossy;
   tiers.one_backend = address.topology != redis::Topology::kCluster;
   tiers.on_backend = [log](const absl::Status& status) {
     if (status.ok()) {

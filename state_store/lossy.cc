@@ -182,6 +182,37 @@ absl::StatusOr<EncodedPayloads> EncodeLossy(const std::vector<LossyRule>& rules,
   return result;
 }
 
+absl::StatusOr<std::shared_ptr<const Snapshot>> AsReadBack(
+    const std::vector<LossyRule>& rules, std::shared_ptr<const Snapshot> snapshot) {
+  const std::vector<SnapshotPart>& parts = snapshot->manifest.parts;
+  if (std::none_of(parts.begin(), parts.end(),
+                   [&](const SnapshotPart& part) { return RuleFor(rules, part) != nullptr; })) {
+    return snapshot;
+  }
+  auto result = std::make_shared<Snapshot>();
+  result->manifest = snapshot->manifest;
+  ASSIGN_OR_RETURN(EncodedPayloads encoded,
+                   EncodeLossy(rules, snapshot->payloads, result->manifest.parts));
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const bool exact = result->manifest.parts[i].dtype == parts[i].dtype;
+    result->payloads.push_back(exact ? snapshot->payloads[i] : std::move(encoded.owned[i]));
+  }
+  RETURN_IF_ERROR(DecodeLossy(*result));
+  return result;
+}
+
+absl::Status DecodeLossyManifest(SnapshotManifest& manifest) {
+  for (SnapshotPart& part : manifest.parts) {
+    ASSIGN_OR_RETURN(const std::optional<Encoding> encoding, EncodingOf(part));
+    if (!encoding.has_value()) continue;
+    ASSIGN_OR_RETURN(const uint64_t elements, ElementsOf(part, *encoding, part.byte_length));
+    part.dtype = kExact;
+    part.byte_length = elements * 4;
+    part.chunks.clear();
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckLossy(const SnapshotManifest& manifest) {
   for (const SnapshotPart& part : manifest.parts) {
     ASSIGN_OR_RETURN(const std::optional<Encoding> encoding, EncodingOf(part));

@@ -12,6 +12,7 @@
 #define REPRISE_STATE_STORE_LOSSY_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -49,6 +50,14 @@ absl::StatusOr<EncodedPayloads> EncodeLossy(const std::vector<LossyRule>& rules,
 // payload do not fit together, UNIMPLEMENTED (kUnsupportedVersion) for an encoding that this build
 // does not know.
 absl::Status DecodeLossy(Snapshot& snapshot);
+
+// The same for the manifest alone: what ReadSnapshot of this snapshot says.
+absl::Status DecodeLossyManifest(SnapshotManifest& manifest);
+
+// What a store that writes by `rules` gives back when it is read: the same object if none of them
+// applies. The errors of EncodeLossy.
+absl::StatusOr<std::shared_ptr<const Snapshot>> AsReadBack(
+    const std::vector<LossyRule>& rules, std::shared_ptr<const Snapshot> snapshot);
 
 // The errors of DecodeLossy, from the manifest alone.
 absl::Status CheckLossy(const SnapshotManifest& manifest);

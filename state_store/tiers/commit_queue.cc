@@ -71,7 +71,7 @@ std::optional<CommitQueue::Last> CommitQueue::FindLast(std::string_view tenant,
   const auto line = Find(tenant, session_id);
   if (line == nullptr) return std::nullopt;
   const QueuedCommit& commit = line->commits.back();
-  Last last{commit.result, SharedSnapshot(commit.snapshot)};
+  Last last{commit.result, SharedSnapshot(commit.read_back)};
   last.snapshot.manifest = commit.manifest;
   return last;
 }

@@ -27,9 +27,10 @@ namespace reprise::state_store {
 struct QueuedCommit {
   std::string tenant, session_id;
   uint64_t expected_version = 0;
-  std::shared_ptr<const Snapshot> snapshot;
-  CommitOptions options;  // with request_id and snapshot_id
-  LeaseRef lease;         // of the session; empty where it needs none, or could not be had
+  std::shared_ptr<const Snapshot> snapshot;   // to be written
+  std::shared_ptr<const Snapshot> read_back;  // what a read of it will give: itself, unless lossy
+  CommitOptions options;                      // with request_id and snapshot_id
+  LeaseRef lease;  // of the session; empty where it needs none, or could not be had
   uint64_t bytes = 0;
   Session result;                                    // as it was promised
   std::shared_ptr<const SnapshotManifest> manifest;  // as it will be, but for the chunks

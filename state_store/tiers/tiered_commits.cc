@@ -114,6 +114,8 @@ absl::StatusOr<Session> TieredStore::CommitShared(std::string_view tenant,
                                                   const CommitOptions& asked) {
   RETURN_IF_ERROR(ValidateTenant(tenant));
   RETURN_IF_ERROR(CheckCommit(*snapshot, asked));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const Snapshot> read_back,
+                   AsReadBack(options_.lossy, snapshot));
   const Key key(tenant, session_id);
   const KeyLock lock(*this, key);
   RETURN_IF_ERROR(TakeFailure(key));
@@ -134,7 +136,7 @@ absl::StatusOr<Session> TieredStore::CommitShared(std::string_view tenant,
   }
   if (!base.may_wait) {
     RETURN_IF_ERROR(Settle(key));
-    return WriteThrough(key, expected_version, snapshot, std::move(options), base.lease);
+    return WriteThrough(key, expected_version, snapshot, read_back, std::move(options), base.lease);
   }
   if (base.session.version != expected_version) return MovedOn(base.session, expected_version);
   const SnapshotManifest& manifest = snapshot->manifest;
@@ -149,13 +151,14 @@ absl::StatusOr<Session> TieredStore::CommitShared(std::string_view tenant,
   commit.session_id = session_id;
   commit.expected_version = expected_version;
   commit.snapshot = snapshot;
+  commit.read_back = read_back;
   commit.options = options;
   commit.options.hold = nullptr;
   commit.options.accepted = now;
   // So that a write whose answer was lost can be repeated.
   if (options.request_id.empty()) commit.options.request_id = Cat("~", options.snapshot_id);
   commit.lease = base.lease.Share();
-  commit.bytes = CountBytes(*snapshot);
+  commit.bytes = CountBytes(*snapshot) + (read_back == snapshot ? 0 : CountBytes(*read_back));
   Session& result = commit.result;
   result = base.session;
   ++result.version;
@@ -176,7 +179,7 @@ absl::StatusOr<Session> TieredStore::CommitShared(std::string_view tenant,
                        : absl::FromUnixMicros(absl::ToUnixMicros(now + result.ttl));
   commit.manifest = promised;
   const Session answer = result;
-  SharedSnapshot cached(snapshot);
+  SharedSnapshot cached(read_back);
   cached.manifest = promised;
   // Before the queue has it: what is written must find it there.
   cache_->Put(tenant, cached, LoadCost(commit.bytes));
@@ -190,11 +193,12 @@ absl::StatusOr<Session> TieredStore::CommitShared(std::string_view tenant,
   // No room: this caller waits, and with it whatever feeds the queue.
   cache_->Erase(tenant, options.snapshot_id);
   RETURN_IF_ERROR(Settle(key));
-  return WriteThrough(key, expected_version, snapshot, std::move(options), base.lease);
+  return WriteThrough(key, expected_version, snapshot, read_back, std::move(options), base.lease);
 }
 
 absl::StatusOr<Session> TieredStore::WriteThrough(const Key& key, uint64_t expected_version,
                                                   const std::shared_ptr<const Snapshot>& snapshot,
+                                                  const std::shared_ptr<const Snapshot>& read_back,
                                                   CommitOptions options, const LeaseRef& lease) {
   if (lease) {
     if (lease.Lapsed()) {
@@ -216,12 +220,12 @@ absl::StatusOr<Session> TieredStore::WriteThrough(const Key& key, uint64_t expec
     ++stats_.written_through;
   }
   if (session->head_snapshot_id == options.snapshot_id) {
-    SharedSnapshot cached(snapshot);
-    auto manifest = std::make_shared<SnapshotManifest>(snapshot->manifest);
+    SharedSnapshot cached(read_back);
+    auto manifest = std::make_shared<SnapshotManifest>(read_back->manifest);
     manifest->snapshot_id = options.snapshot_id;
     for (SnapshotPart& part : manifest->parts) part.chunks.clear();
     cached.manifest = std::move(manifest);
-    cache_->Put(key.first, std::move(cached), LoadCost(CountBytes(*snapshot)));
+    cache_->Put(key.first, std::move(cached), LoadCost(CountBytes(*read_back)));
   }
   // A repeat's answer is what was true then, not now.
   const auto seen = FindSeen(key);

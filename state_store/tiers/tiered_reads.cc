@@ -134,6 +134,7 @@ absl::StatusOr<SharedSnapshot> TieredStore::ReadShared(std::string_view tenant,
     }
     ASSIGN_OR_RETURN(SnapshotInfo info, GetSnapshot(tenant, session_id, snapshot_id));
     const std::string id = info.manifest.snapshot_id;
+    RETURN_IF_ERROR(DecodeLossyManifest(info.manifest));
     if (auto cached = cache_->Find(tenant, id); cached && Agree(*cached->manifest, info.manifest)) {
       const bool news = info.manifest != *cached->manifest;
       cached->manifest = std::make_shared<const SnapshotManifest>(std::move(info.manifest));

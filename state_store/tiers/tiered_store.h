@@ -13,7 +13,9 @@
 // session whose state is in the cache. Everything else asks the backend on each call: a read gets
 // the manifest from there, which says which snapshot is meant, and takes only the bytes from the
 // cache, where a snapshot's id stands for its bytes for ever. So another replica's commit is seen
-// by the next call. docs/durability.md says what this costs and what may be lost.
+// by the next call. A backend that stores lossily gives something else than what was committed: the
+// cache and the queue give just that, so that it is the same from everywhere. docs/durability.md
+// says what this costs and what may be lost.
 #ifndef REPRISE_STATE_STORE_TIERS_TIERED_STORE_H_
 #define REPRISE_STATE_STORE_TIERS_TIERED_STORE_H_
 
@@ -29,6 +31,7 @@
 #include <string_view>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -37,6 +40,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "state_store/leases.h"
+#include "state_store/lossy.h"
 #include "state_store/session_store.h"
 #include "state_store/tiers/commit_queue.h"
 #include "state_store/tiers/host_cache.h"
@@ -61,6 +65,7 @@ struct TieredStoreOptions {
   // Hears of each session whose acknowledged commits were lost, with why; as on_backend.
   std::function<void(const absl::Status&)> on_lost{};
   std::function<absl::Time()> clock = absl::Now;  // the backend's
+  std::vector<LossyRule> lossy{};  // the backend's: what is read here is what it gives
 };
 
 struct TieredStoreParts {
@@ -234,6 +239,7 @@ class TieredStore final : public SessionStore {
   absl::StatusOr<Base> FindBase(const Key& key, const CommitOptions& options, bool async);
   absl::StatusOr<Session> WriteThrough(const Key& key, uint64_t expected_version,
                                        const std::shared_ptr<const Snapshot>& snapshot,
+                                       const std::shared_ptr<const Snapshot>& read_back,
                                        CommitOptions options, const LeaseRef& lease);
   // The queue's ends.
   absl::StatusOr<Session> Write(QueuedCommit& commit);

@@ -19,6 +19,7 @@ QueuedCommit Make(const std::string& session, uint64_t version, uint64_t bytes =
   commit.session_id = session;
   commit.expected_version = version;
   commit.snapshot = std::make_shared<const Snapshot>(MakeTestSnapshot(version));
+  commit.read_back = commit.snapshot;
   commit.bytes = bytes;
   commit.result.version = version + 1;
   commit.options.request_id = session + std::to_string(version);

@@ -2,7 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstring>
+#include <limits>
 #include <memory>
+#include <random>
 #include <string>
 
 #include "state_store/redis/redis_store.h"
@@ -59,7 +62,7 @@ class PausableLeases final : public LeaseTable {
 
 struct Replica {
   explicit Replica(const std::string& url, absl::Duration lease = absl::Seconds(15),
-                   absl::Duration call = absl::Seconds(20)) {
+                   absl::Duration call = absl::Seconds(20), std::vector<LossyRule> lossy = {}) {
     cache = std::make_shared<HostCache>(1 << 20);
     RedisStoreOptions redis;
     redis.client.url = url;
@@ -67,6 +70,7 @@ struct Replica {
     redis.operation_timeout = call;
     redis.store.chunk_bytes = 512;
     redis.known_chunks = cache;
+    redis.store.lossy = lossy;
     auto opened = RedisStore::Create(redis);
     EXPECT_TRUE(opened.ok()) << opened.status();
     leases = std::make_unique<PausableLeases>(opened->get());
@@ -86,6 +90,7 @@ struct Replica {
     options.probe_interval = absl::Milliseconds(10);
     options.write_behind.max_retry = absl::Milliseconds(50);
     options.flush_patience = absl::Seconds(20);
+    options.lossy = std::move(lossy);
     store = TieredStore::Create(options, {std::move(faulty), leases.get(), cache}).value();
   }
   ~Replica() { Hang(false); }
@@ -168,6 +173,76 @@ TEST(TwoReplicas, ChunksOfAnOlderSnapshotNeedNotBeReadAgain) {
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(read->payloads, second.payloads);
   EXPECT_EQ(a.cache->stats().chunk_hits, 8u);  // the small part's, and seven
+}
+
+// A state of f32 that no lossy encoding keeps.
+Snapshot FineNumbers(uint64_t seed) {
+  Snapshot snapshot = MakeTestSnapshot(seed);
+  std::mt19937 random(static_cast<uint32_t>(seed));
+  std::uniform_real_distribution<float> numbers(-3, 3);
+  for (size_t i = 0; i < snapshot.payloads[0].size(); i += 4) {
+    const float x = numbers(random);
+    std::memcpy(snapshot.payloads[0].data() + i, &x, 4);
+  }
+  return snapshot;
+}
+
+TEST(TwoReplicas, ALossyStateIsTheSameFromEverywhere) {
+  for (const LossyEncoding encoding : {LossyEncoding::kBf16, LossyEncoding::kInt8Rows}) {
+    RedisServer server;
+    Replica a(server.url(), absl::Seconds(15), absl::Seconds(20), {{"rg_lru", encoding}});
+    Replica exact(server.url());
+    ASSERT_TRUE(a.store->CreateSession("t", {.id = "s"}).ok());
+    const auto read = [](Replica& from) {
+      auto snapshot = from.store->ReadSnapshot("t", "s", "");
+      EXPECT_TRUE(snapshot.ok()) << snapshot.status();
+      return snapshot.ok() ? *std::move(snapshot) : Snapshot();
+    };
+    for (uint64_t turn = 1; turn <= 6; ++turn) {
+      SCOPED_TRACE(turn);
+      const Snapshot put = FineNumbers(turn);
+      const bool behind = turn % 2 == 0;
+      a.Hang(behind);
+      ASSERT_TRUE(
+          a.store->PutAndCommit("t", "s", turn, put, behind ? CommitOptions() : kSyncCommit).ok());
+      const Snapshot waiting = read(a);
+      a.Hang(false);
+      ASSERT_EQ(a.store->Flush(kPatience), absl::OkStatus());
+      const Snapshot cached = read(a);
+      EXPECT_EQ(a.reads, 0) << "from the cache";
+      // One who never saw it reads what Redis has; his own flags say nothing about that.
+      const Snapshot stored = read(exact);
+      EXPECT_EQ(exact.reads, static_cast<int>(turn));
+      EXPECT_TRUE(SameState(stored, waiting));
+      EXPECT_TRUE(SameState(stored, cached));
+      EXPECT_TRUE(SameState(stored, read(exact)));
+      EXPECT_EQ(exact.reads, static_cast<int>(turn)) << "once";
+      EXPECT_NE(stored.payloads[0], put.payloads[0]) << "nothing was lost, so nothing is shown";
+      EXPECT_EQ(stored.payloads[1], put.payloads[1]);
+      EXPECT_EQ(stored.manifest.parts[0].dtype, "f32");
+      EXPECT_NE(exact.store->GetSnapshot("t", "s", "")->manifest.parts[0].dtype, "f32");
+    }
+    server.Kill();
+    const Snapshot without = read(a);
+    server.Start();
+    EXPECT_EQ(without.manifest.position, 7u);
+    const auto rounded =
+        AsReadBack({{"rg_lru", encoding}}, std::make_shared<const Snapshot>(FineNumbers(6)));
+    EXPECT_TRUE(SameState(**rounded, without)) << "while Redis is gone";
+  }
+}
+
+TEST(TwoReplicas, WhatALossyStoreCannotKeepIsNotAcknowledged) {
+  RedisServer server;
+  Replica a(server.url(), absl::Seconds(15), absl::Seconds(20),
+            {{"rg_lru", LossyEncoding::kInt8Rows}});
+  ASSERT_TRUE(a.store->CreateSession("t", {.id = "s"}).ok());
+  Snapshot infinite = FineNumbers(1);
+  const float x = std::numeric_limits<float>::infinity();
+  std::memcpy(infinite.payloads[0].data(), &x, 4);
+  const auto refused = a.store->PutAndCommit("t", "s", 1, infinite, {});
+  EXPECT_EQ(GetStoreError(refused.status()), StoreError::kInvalidArgument) << refused.status();
+  EXPECT_EQ(a.store->GetSession("t", "s")->version, 1u);
 }
 
 TEST(TwoReplicas, AHeldSessionIsTheOthersToWaitFor) {
