@@ -5,10 +5,12 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -47,6 +49,8 @@ pid_t Spawn(const std::vector<std::string>& arguments, const std::string& log) {
   const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   ::dup2(out, 1);
   ::dup2(out, 2);
+  // LimitFileBytes is to make writes fail and not to end the program; this outlives the exec.
+  ::signal(SIGXFSZ, SIG_IGN);
   ::execvp(argv[0], argv.data());
   ::_exit(127);
 }
@@ -158,6 +162,13 @@ void RedisServer::Start() {
   }
   std::ifstream log(directory_.path() + "/log");
   Die("redis-server does not start: " + std::string(std::istreambuf_iterator<char>(log), {}));
+}
+
+void RedisServer::LimitFileBytes(uint64_t bytes) {
+  rlimit limit{};
+  if (::prlimit(pid_, RLIMIT_FSIZE, nullptr, &limit) != 0) Die("prlimit");
+  limit.rlim_cur = std::min<rlim_t>(bytes, limit.rlim_max);
+  if (::prlimit(pid_, RLIMIT_FSIZE, &limit, nullptr) != 0) Die("prlimit");
 }
 
 bool RedisServer::Answers() {

@@ -61,6 +61,9 @@ class RedisServer {
   void Kill();
   // After Kill: again on the same port and directory. Ends with the thread that calls it.
   void Start();
+  // No file of the server may grow past so many bytes, as on a disk that is full; UINT64_MAX: as
+  // far as the system lets it.
+  void LimitFileBytes(uint64_t bytes);
   // SIGSTOP and SIGCONT.
   void Pause();
   void Resume();
