@@ -190,7 +190,7 @@ Snapshot FineNumbers(uint64_t seed) {
 TEST(TwoReplicas, ALossyStateIsTheSameFromEverywhere) {
   for (const LossyEncoding encoding : {LossyEncoding::kBf16, LossyEncoding::kInt8Rows}) {
     RedisServer server;
-    Replica a(server.url(), absl::Seconds(15), absl::Seconds(20), {{"rg_lru", encoding}});
+    Replica a(server.url(), absl::Seconds(15), absl::Seconds(3), {{"rg_lru", encoding}});
     Replica exact(server.url());
     ASSERT_TRUE(a.store->CreateSession("t", {.id = "s"}).ok());
     const auto read = [](Replica& from) {
