@@ -52,10 +52,8 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
   options.time_slice = settings.time_slice;
   options.max_request_bytes = settings.max_request_bytes;
   options.max_parked_bytes = settings.max_parked_bytes;
-  options.tenant_weight = [weights = settings.tenant_weights](const std::string& tenant) {
-    const auto named = weights.find(tenant);
-    return named == weights.end() ? 1.0 : named->second;
-  };
+  auto weights = std::make_shared<TenantWeights>(settings.tenant_weights);
+  options.tenant_weight = [weights](const std::string& tenant) { return weights->Of(tenant); };
   options.metrics = metrics;
 
   if (settings.prefix_cache_bytes > 0) {
@@ -72,6 +70,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
   auto served = std::make_unique<ServedModel>();
   served->name = name;
   served->queue = std::move(queue);
+  served->tenant_weights = std::move(weights);
   served->identity = {.model_id = name,
                       .weights_fingerprint = model->info().weights_fingerprint,
                       .tokenizer_fingerprint = tokenizer == nullptr ? "" : tokenizer->fingerprint(),

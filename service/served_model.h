@@ -17,6 +17,7 @@
 #include "scheduler/scheduler_thread.h"
 #include "scheduler/session_state.h"
 #include "service/server_options.h"
+#include "service/tenant_weights.h"
 #include "state_store/snapshot.h"
 
 namespace reprise::service {
@@ -28,6 +29,7 @@ struct ServedModel {
   std::unique_ptr<models::Tokenizer> tokenizer;  // null: requests carry token ids
   scheduler::ModelIdentity identity;
   kernels::Device device = kernels::Device::kCpu;
+  std::shared_ptr<TenantWeights> tenant_weights;
   std::unique_ptr<scheduler::SchedulerThread> scheduler;  // last: its thread uses the model
 
   int vocab_size() const { return model->info().vocab_size; }

@@ -200,6 +200,11 @@ class Server::Impl {
     ASSIGN_OR_RETURN(auth_, Authenticator::Create(options_.auth, environment_.clock));
     quotas_ = std::make_unique<QuotaBook>(
         environment_.clock, [auth = auth_.get()] { return auth->tenants(); }, environment_.store);
+    for (const auto& model : models_.models()) {
+      model->tenant_weights->Follow([auth = auth_.get()](const std::string& tenant) {
+        return auth->tenants()->QuotaOf(tenant).weight;
+      });
+    }
     environment_.auth = auth_.get();
     environment_.quotas = quotas_.get();
     if (!options_.tls.enabled()) {

@@ -46,6 +46,8 @@ absl::StatusOr<bool> ReadLimit(const std::string& key, const json& value, const 
   absl::Status read;
   if (key == "requests_per_second") {
     read = ReadNumber(value, path, 0, 1e6, &quota->requests_per_second);
+  } else if (key == "weight") {
+    read = ReadNumber(value, path, 0.001, 1000, &quota->weight);
   } else if (key == "request_burst") {
     read = ReadNumber(value, path, 1, 1e6, &quota->request_burst);
   } else if (key == "tokens_per_minute") {

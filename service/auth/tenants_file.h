@@ -2,7 +2,7 @@
 //
 //   {"defaults": {"requests_per_second": 20, "concurrent_requests": 64},
 //    "unlisted": "allow",
-//    "tenants": {"acme": {"tokens_per_minute": 600000, "sessions": 1000,
+//    "tenants": {"acme": {"tokens_per_minute": 600000, "sessions": 1000, "weight": 3,
 //                         "certificates": ["dns:gateway.acme.example"]},
 //                "gone": {"disabled": true}}}
 //
@@ -22,6 +22,7 @@ namespace reprise::service {
 
 // 0 = without limit.
 struct TenantQuota {
+  double weight = 0;                // share of slots and prompt rows; 0 = it is not said here
   double requests_per_second = 0;   // on average
   double request_burst = 0;         // at once after a pause; 0 = those of one second, at least 1
   int64_t tokens_per_minute = 0;    // of prompts and answers, on average; a minute's may be at once

@@ -42,7 +42,8 @@ std::vector<FlagSpec> SchedulingFlags() {
        "of these, requests of one tenant; auto is all of them", false,
        IntegerOrAuto(&O::compute, &C::max_queued_per_tenant, 1000000)},
       {"tenant-weight", "", "NAME=WEIGHT, a weight from 0.001 to 1000, each name once",
-       "a tenant's share of slots and prompt rows relative to others'; who is not named has 1",
+       "a tenant's share of slots and prompt rows relative to others'; who is not named has 1; a "
+       "weight in --tenants-file goes before it",
        true, SetTenantWeight},
       {"max-wait-seconds", "10", "a number from 0 to 3600",
        "who has waited this long for a slot is overdue, and goes before higher priorities for a "

@@ -17,7 +17,7 @@ TEST(TenantsFileTest, WhatATenantDoesNotSayIsTheDefault) {
     "defaults": {"requests_per_second": 2.5, "sessions": 10},
     "tenants": {
       "acme": {"requests_per_second": 0, "request_burst": 7, "tokens_per_minute": 600,
-               "concurrent_requests": 3, "stored_bytes": 9007199254740992},
+               "concurrent_requests": 3, "stored_bytes": 9007199254740992, "weight": 0.5},
       "small": {}}})");
   ASSERT_TRUE(file.ok()) << file.status();
   const TenantQuota& acme = file->QuotaOf("acme");
@@ -26,10 +26,12 @@ TEST(TenantsFileTest, WhatATenantDoesNotSayIsTheDefault) {
   EXPECT_EQ(acme.tokens_per_minute, 600);
   EXPECT_EQ(acme.concurrent_requests, 3);
   EXPECT_EQ(acme.sessions, 10);
+  EXPECT_EQ(acme.weight, 0.5);
   EXPECT_EQ(acme.stored_bytes, int64_t{1} << 53);
   for (const char* other : {"small", "somebody"}) {
     EXPECT_EQ(file->QuotaOf(other), file->defaults()) << other;
     EXPECT_EQ(file->QuotaOf(other).requests_per_second, 2.5);
+    EXPECT_EQ(file->QuotaOf(other).weight, 0) << "whoever says nothing leaves it to the flag";
   }
 }
 
@@ -75,7 +77,7 @@ TEST(TenantsFileTest, ErrorsNameTheKey) {
       {R"({"defaults": {"sessions": 1.5}})", "defaults.sessions: must be"},
       {R"({"defaults": {"sessions": "5"}})", "defaults.sessions: must be"},
       {R"({"defaults": {"sessions": 9007199254740993}})", "defaults.sessions: must be"},
-      {R"({"defaults": {"weight": 1}})", "defaults.weight: no such key"},
+      {R"({"defaults": {"colour": 1}})", "defaults.colour: no such key"},
       {R"({"defaults": {"request_burst": 0.5}})", "defaults.request_burst: must be"},
       {R"({"defaults": {"requests_per_second": -1}})", "defaults.requests_per_second: must be"},
       {R"({"defaults": {"requests_per_second": 1e999}})", ""},
@@ -91,6 +93,9 @@ TEST(TenantsFileTest, ErrorsNameTheKey) {
       {R"({"tenants": {"a": {"certificates": ["cn:x"]}, "b": {"certificates": ["cn:x"]}}})",
        "cn:x is of a already"},
       {R"({"unlisted": "deny"})", "unlisted: must be"},
+      {R"({"defaults": {"weight": 0}})", "defaults.weight: must be a number from 0.001 to 1000"},
+      {R"({"tenants": {"a": {"weight": 1001}}})", "tenants.a.weight: must be"},
+      {R"({"tenants": {"a": {"weight": "3"}}})", "tenants.a.weight: must be"},
       {R"({"tenants": {"a": {"x": [[[[[[[[1]]]]]]]]}}})", ""},
       {std::string(100000, '['), ""},
   };

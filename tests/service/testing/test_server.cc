@@ -184,8 +184,9 @@ TestServer::TestServer(const Options& options) : oracle_(PuppetOptions(options.s
   parts.store = metrics_->Measured(std::move(parts.store), "store");
   for (const std::string& name : options.models) {
     auto puppet = std::make_unique<scheduler::PuppetModel>(PuppetOptions(options.state_words));
-    puppet->on_forward = [this](const models::RaggedBatch&) {
+    puppet->on_forward = [this, on_step = options.on_step](const models::RaggedBatch& batch) {
       gate_.Pass();
+      if (on_step) on_step(batch);
       return absl::OkStatus();
     };
     puppet->nan_token = options.nan_token;

@@ -89,6 +89,8 @@ class TestServer {
         std::unique_ptr<state_store::SessionStore>)>
         wrap_store;
     std::function<bool()> store_answers;  // of ServerParts
+    // Hears of each step's rows before they run, on the scheduler's thread.
+    std::function<void(const models::RaggedBatch&)> on_step;
   };
   static Options SmallOptions();
 
