@@ -140,6 +140,7 @@ absl::StatusOr<std::shared_ptr<scheduler::TieredSpill>> OpenPrefixSpill(
   std::unique_ptr<state_store::BlobStore> blobs;
   scheduler::TieredSpillOptions options;
   options.max_host_bytes = settings.prefix_spill_bytes;
+  options.max_tenant_host_bytes = settings.prefix_spill_tenant_bytes;
   options.timeout = settings.prefix_share_timeout;
   if (settings.prefix_share) {
     redis::RedisBlobOptions redis;

@@ -9,6 +9,7 @@
 #include "kernels/device_queue.h"
 #include "models/load_model.h"
 #include "service/metrics/metrics.h"
+#include "service/metrics/sources.h"
 #include "service/open_store.h"
 #include "service/served_model.h"
 
@@ -45,6 +46,9 @@ absl::StatusOr<ServerParts> LoadParts(const ServerOptions& options, const Clock*
   // First: a locked or damaged store shows before minutes of loading.
   RETURN_IF_ERROR(OpenStore(options.store, log, &parts));
   ASSIGN_OR_RETURN(const auto spill, OpenPrefixSpill(options.store, clock, log));
+  if (spill != nullptr) {
+    parts.metrics->AddSource([spill](Scrape& scrape) { ScrapeSpill(spill->stats(), scrape); });
+  }
   for (const ModelSource& source : options.models) {
     const absl::Time start = clock->Now();
     std::unique_ptr<kernels::DeviceQueue> queue;

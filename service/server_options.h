@@ -38,9 +38,10 @@ struct StoreSettings {
   int write_behind_commits = 1024;  // 0: ASYNC commits are written before they are acknowledged
   absl::Duration sweep_interval = absl::Seconds(60);
   // Of the prefix caches of all models.
-  int64_t prefix_spill_bytes = 256 << 20;         // in host memory; 0 = none
-  bool prefix_share = false;                      // of kRedis: through the store
-  int64_t prefix_share_bytes = int64_t{1} << 30;  // of each tenant
+  int64_t prefix_spill_bytes = 256 << 20;            // in host memory; 0 = none
+  std::optional<int64_t> prefix_spill_tenant_bytes;  // 0 = tenants have none; unset = all
+  bool prefix_share = false;                         // of kRedis: through the store
+  int64_t prefix_share_bytes = int64_t{1} << 30;     // of each tenant
   absl::Duration prefix_share_ttl = absl::Hours(1);
   absl::Duration prefix_share_timeout = absl::Milliseconds(250);
 };

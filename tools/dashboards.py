@@ -161,6 +161,15 @@ SCHEDULER = [
          [rate("reprise_prefix_cache_lookups_total", "result")]),
         ("States that left", "ops", "To make room, or unused for too long.",
          [rate("reprise_prefix_cache_evictions_total", "cause")]),
+        ("Spill", "bytes", "Host memory of evicted states, and states on their way to Redis.",
+         [(f"sum(reprise_prefix_spill_bytes{{{S}}})", "host memory"),
+          (f"sum(reprise_prefix_share_queued_bytes{{{S}}})", "to Redis")]),
+        ("States from the spill", "ops", "By where they were: host memory, Redis.",
+         [rate("reprise_prefix_spill_hits_total", "tier", S)]),
+        ("Spill: states that left, shared prefixes", "ops",
+         "Evicted from host memory; written to Redis, dropped, damaged, missed, failed.",
+         [(f"sum(rate(reprise_prefix_spill_evictions_total{{{S}}}{R}))", "evicted"),
+          rate("reprise_prefix_share_events_total", "event", S)]),
     ]),
 ]
 

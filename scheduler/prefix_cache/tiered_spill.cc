@@ -74,9 +74,15 @@ std::vector<Sha256Digest> AnchorDigests(const SpillPath& path,
 // Shared with the threads: the last reference to a spill may go on one of them.
 struct TieredSpill::Core {
   using Key = std::pair<std::string, Sha256Digest>;
+  // Least recently used first.
+  using Uses = std::list<Key>;
   struct HostEntry {
     StateImage image;
-    std::list<Key>::iterator use;
+    Uses::iterator use, tenant_use;
+  };
+  struct HostTenant {
+    int64_t bytes = 0;
+    Uses uses;
   };
   struct Question {
     SpillPath path;
@@ -98,6 +104,8 @@ struct TieredSpill::Core {
     const auto found = host.find(key);
     if (found == host.end()) return nullptr;
     uses.splice(uses.end(), uses, found->second.use);
+    Uses& own = tenants[key.first].uses;
+    own.splice(own.end(), own, found->second.tenant_use);
     ++stats.host_hits;
     return found->second.image;
   }
@@ -106,9 +114,19 @@ struct TieredSpill::Core {
     if (const auto found = host.find(key); found != host.end()) Drop(found);
   }
   void Drop(std::map<Key, HostEntry>::iterator entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
-    stats.host_bytes -= static_cast<int64_t>(entry->second.image->size());
+    const auto bytes = static_cast<int64_t>(entry->second.image->size());
+    const auto tenant = tenants.find(entry->first.first);
+    stats.host_bytes -= bytes;
+    tenant->second.bytes -= bytes;
+    tenant->second.uses.erase(entry->second.tenant_use);
+    if (tenant->second.uses.empty()) tenants.erase(tenant);
     uses.erase(entry->second.use);
     host.erase(entry);
+  }
+  // The least recently used of `from` makes room.
+  void Evict(const Uses& from) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    Drop(host.find(from.front()));
+    ++stats.host_evictions;
   }
   bool Paused() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) { return clock->Now() < paused_until; }
 
@@ -144,7 +162,8 @@ struct TieredSpill::Core {
 
   mutable absl::Mutex mutex;
   std::map<Key, HostEntry> host ABSL_GUARDED_BY(mutex);
-  std::list<Key> uses ABSL_GUARDED_BY(mutex);  // least recent first
+  Uses uses ABSL_GUARDED_BY(mutex);
+  std::map<std::string, HostTenant> tenants ABSL_GUARDED_BY(mutex);  // those with entries
   std::deque<Question> questions ABSL_GUARDED_BY(mutex);
   std::deque<Write> writes ABSL_GUARDED_BY(mutex);
   bool writing ABSL_GUARDED_BY(mutex) = false;
@@ -157,10 +176,11 @@ struct TieredSpill::Core {
 absl::StatusOr<std::shared_ptr<TieredSpill>> TieredSpill::Create(
     const Clock* clock, const TieredSpillOptions& options,
     std::unique_ptr<state_store::BlobStore> store) {
-  if (options.max_host_bytes < 0 || options.max_queued_bytes < 0 || options.max_waiting < 1) {
+  if (options.max_host_bytes < 0 || options.max_tenant_host_bytes.value_or(0) < 0 ||
+      options.max_queued_bytes < 0 || options.max_waiting < 1) {
     return absl::InvalidArgumentError(
-        "prefix spill: max_host_bytes, max_queued_bytes: expected 0 or more; max_waiting: 1 or "
-        "more");
+        "prefix spill: max_host_bytes, max_tenant_host_bytes, max_queued_bytes: expected 0 or "
+        "more; max_waiting: 1 or more");
   }
   if (options.timeout <= absl::ZeroDuration() || options.pause < absl::ZeroDuration()) {
     return absl::InvalidArgumentError("prefix spill: timeout, pause: out of range");
@@ -204,17 +224,24 @@ bool TieredSpill::shares() const { return core_->store != nullptr; }
 void TieredSpill::Put(SpillPath path, StateImage image) {
   const auto bytes = static_cast<int64_t>(image->size());
   const int64_t cap = core_->options.max_host_bytes;
-  if (bytes > cap) return;
+  const int64_t tenant_cap = std::min(cap, core_->options.max_tenant_host_bytes.value_or(cap));
+  if (bytes > tenant_cap) return;
   Core::Key key{path.tenant, DigestOf(path, static_cast<int64_t>(path.tokens.size()))};
   absl::MutexLock lock(&core_->mutex);
   if (const auto found = core_->host.find(key); found != core_->host.end()) core_->Drop(found);
-  while (core_->stats.host_bytes + bytes > cap) {
-    core_->Drop(core_->host.find(core_->uses.front()));
-    ++core_->stats.host_evictions;
+  for (auto own = core_->tenants.find(key.first);
+       own != core_->tenants.end() && own->second.bytes + bytes > tenant_cap;
+       own = core_->tenants.find(key.first)) {
+    core_->Evict(own->second.uses);
   }
+  while (core_->stats.host_bytes + bytes > cap) core_->Evict(core_->uses);
+  Core::HostTenant& tenant = core_->tenants[key.first];
   core_->uses.push_back(key);
-  core_->host[std::move(key)] = {std::move(image), std::prev(core_->uses.end())};
+  tenant.uses.push_back(key);
+  tenant.bytes += bytes;
   core_->stats.host_bytes += bytes;
+  core_->host[std::move(key)] = {std::move(image), std::prev(core_->uses.end()),
+                                 std::prev(tenant.uses.end())};
 }
 
 void TieredSpill::Get(SpillPath path, std::function<void(absl::StatusOr<StateImage>)> done) {
@@ -355,11 +382,7 @@ void TieredSpill::Core::Read() {
       found = AskStore(question);
       Note(found.status());
       absl::MutexLock lock(&mutex);
-      if (found.ok()) {
-        ++stats.store_hits;
-      } else {
-        ++stats.store_misses;
-      }
+      stats.store_misses += !found.ok();
     }
     if (!found.ok()) {
       if (absl::StatusOr<Found> in_host = Answer(question); in_host.ok()) found = in_host;
@@ -383,11 +406,11 @@ absl::StatusOr<StateImage> TieredSpill::Core::GetSealed(const SpillPath& path, i
                                                         const Sha256Digest& digest) {
   ASSIGN_OR_RETURN(const std::string sealed, store->Get(path.tenant, digest));
   absl::StatusOr<StateImage> image = OpenImage(digest, sealed);
-  if (image.ok()) return image;
   {
     absl::MutexLock lock(&mutex);
-    ++stats.damaged;
+    ++(image.ok() ? stats.store_hits : stats.damaged);
   }
+  if (image.ok()) return image;
   Enqueue({{path.tenant, path.root, {path.tokens.begin(), path.tokens.begin() + length}}, nullptr});
   return image;
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -20,6 +21,8 @@ namespace reprise::scheduler {
 struct TieredSpillOptions {
   // Evicted states in host memory, those unused for longest going first. 0 = none.
   int64_t max_host_bytes = int64_t{1} << 30;
+  // Of these, states of one tenant: beyond it its own go. 0 = tenants have none there; unset = all.
+  std::optional<int64_t> max_tenant_host_bytes;
   // States on their way to the store; more are dropped. >= 0.
   int64_t max_queued_bytes = int64_t{256} << 20;
   // Requests that wait for the store; more compute at once. >= 1.
@@ -33,9 +36,11 @@ struct TieredSpillOptions {
 };
 
 struct TieredSpillStats {
+  // Gauges: entries and bytes. What went to make room, in the tenant's share or in all.
   int64_t host_entries = 0, host_bytes = 0, host_evictions = 0, host_hits = 0;
   int64_t queued_bytes = 0;
   int64_t shared = 0, share_drops = 0;  // states written to the store; that were not taken
+  // States that the store gave; questions to which it had no answer; calls that failed.
   int64_t store_hits = 0, store_misses = 0, store_failures = 0;
   int64_t damaged = 0;  // blobs that were not what had been put
 };

@@ -68,14 +68,7 @@ std::vector<FlagSpec> SchedulingFlags() {
        false, Integer(&O::compute, &C::prefix_cache_bytes, 0, kMaxInt64)},
       {"prefix-cache-tenant-bytes", "auto", "auto or an integer >= 0",
        "of these, states of one tenant; 0 = none, auto is all of them", false,
-       [](const std::string& text, ServerOptions* options) {
-         options->compute.prefix_cache_tenant_bytes.reset();
-         if (text == "auto") return absl::OkStatus();
-         int64_t bytes;
-         if (!absl::SimpleAtoi(text, &bytes) || bytes < 0) return NotAllowed();
-         options->compute.prefix_cache_tenant_bytes = bytes;
-         return absl::OkStatus();
-       }},
+       BytesOrAuto(&O::compute, &C::prefix_cache_tenant_bytes)},
       {"prefix-cache-ttl-seconds", "3600", "a number from 0.001 to 31536000",
        "how long a state of a prompt is kept that nobody uses", false,
        SecondsFrom(&O::compute, &C::prefix_cache_ttl, 0.001, 31536000)},

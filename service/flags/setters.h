@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -49,6 +50,19 @@ Setter IntegerOrAuto(Group ServerOptions::*group, Int Group::*field, int64_t max
                                                       ServerOptions* options) {
     if (text != "auto") return integer(text, options);
     options->*group.*field = 0;
+    return absl::OkStatus();
+  };
+}
+
+// A number of bytes that may be left open: "auto".
+template <typename Group>
+Setter BytesOrAuto(Group ServerOptions::*group, std::optional<int64_t> Group::*field) {
+  return [=](const std::string& text, ServerOptions* options) {
+    (options->*group.*field).reset();
+    if (text == "auto") return absl::OkStatus();
+    int64_t bytes;
+    if (!absl::SimpleAtoi(text, &bytes) || bytes < 0) return NotAllowed();
+    options->*group.*field = bytes;
     return absl::OkStatus();
   };
 }

@@ -47,6 +47,15 @@ void ScrapePrefixCache(const scheduler::PrefixCacheStats& stats, const LabelList
   };
   removal("room", stats.evictions);
   removal("age", stats.expirations);
+  scrape.Counter("reprise_prefix_cache_spilled_total", "Evicted states that the spill was given",
+                 model, Number(stats.spilled));
+  const auto fetch = [&](const char* result, int64_t count) {
+    scrape.Counter("reprise_prefix_cache_fetches_total",
+                   "Requests that waited for a state from the spill: hit, or miss",
+                   With(model, "result", result), Number(count));
+  };
+  fetch("hit", stats.spill_hits);
+  fetch("miss", stats.spill_misses);
 }
 
 }  // namespace
@@ -92,6 +101,34 @@ void ScrapeModel(const ServedModel& served, Scrape& scrape) {
   if (const auto& cache = served.scheduler->options().prefix_cache; cache != nullptr) {
     ScrapePrefixCache(cache->TotalStats(), model, scrape);
   }
+}
+
+void ScrapeSpill(const scheduler::TieredSpillStats& stats, Scrape& scrape) {
+  scrape.Gauge("reprise_prefix_spill_bytes", "Host memory of states evicted from prefix caches", {},
+               Number(stats.host_bytes));
+  scrape.Gauge("reprise_prefix_spill_entries", "These states", {}, Number(stats.host_entries));
+  scrape.Counter("reprise_prefix_spill_evictions_total", "Of these, those that made room", {},
+                 Number(stats.host_evictions));
+  const auto hits = [&](const char* tier, int64_t count) {
+    scrape.Counter("reprise_prefix_spill_hits_total",
+                   "States that the spill gave, from host memory or the shared store",
+                   {{"tier", tier}}, Number(count));
+  };
+  hits("host", stats.host_hits);
+  hits("store", stats.store_hits);
+  scrape.Gauge("reprise_prefix_share_queued_bytes", "States on their way to the shared store", {},
+               Number(stats.queued_bytes));
+  const auto event = [&](const char* name, int64_t count) {
+    scrape.Counter("reprise_prefix_share_events_total",
+                   "Prefixes in the shared store: states written, not taken, or damaged; "
+                   "questions without an answer; calls that failed",
+                   {{"event", name}}, Number(count));
+  };
+  event("written", stats.shared);
+  event("dropped", stats.share_drops);
+  event("damaged", stats.damaged);
+  event("missed", stats.store_misses);
+  event("failed", stats.store_failures);
 }
 
 void ScrapeTiers(const state_store::TierStats& stats, Scrape& scrape) {

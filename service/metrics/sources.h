@@ -2,6 +2,7 @@
 #ifndef REPRISE_SERVICE_METRICS_SOURCES_H_
 #define REPRISE_SERVICE_METRICS_SOURCES_H_
 
+#include "scheduler/prefix_cache/tiered_spill.h"
 #include "service/metrics/scrape.h"
 #include "service/served_model.h"
 #include "state_store/tiers/tiered_store.h"
@@ -9,6 +10,8 @@
 namespace reprise::service {
 
 void ScrapeModel(const ServedModel& model, Scrape& scrape);
+// What all models spill to.
+void ScrapeSpill(const scheduler::TieredSpillStats& stats, Scrape& scrape);
 void ScrapeTiers(const state_store::TierStats& stats, Scrape& scrape);
 // The process, its build, and the memory of the device that its models run on.
 void ScrapeProcess(kernels::Device device, Scrape& scrape);

@@ -1,6 +1,7 @@
 """Two servers on one Redis: a prompt that one computed is not computed again by the other."""
 
 import struct
+import urllib.request
 
 import grpc
 import pytest
@@ -15,12 +16,20 @@ PREFIXES = "reprise:1:p:*"
 
 
 class Client:
-    def __init__(self, server):
+    def __init__(self, server, metrics):
+        self._metrics = metrics
         self._channel = grpc.insecure_channel(server.address)
         self._stub = generation_pb2_grpc.GenerationServiceStub(self._channel)
 
     def close(self):
         self._channel.close()
+
+    def sample(self, name):
+        """A value of /metrics."""
+        url = f"http://127.0.0.1:{int(self._metrics.read_text())}/metrics"
+        with urllib.request.urlopen(url, timeout=30) as page:
+            lines = page.read().decode().splitlines()
+        return next(float(line.split()[-1]) for line in lines if line.startswith(name + " "))
 
     def call(self, ids, **fields):
         """Token ids, the bits of their log-probabilities, and usage."""
@@ -41,9 +50,12 @@ class Client:
 
 @pytest.fixture
 def replicas(model_dir, tmp_path, redis):
-    flags = ["--prefix-share", "on", "--prefix-share-timeout-seconds", "30"]
-    servers = [ServerProcess(model_dir, tmp_path / name, flags, redis.url) for name in "ab"]
-    clients = [Client(server) for server in servers]
+    ports = [tmp_path / f"metrics-{name}" for name in "ab"]
+    servers = [ServerProcess(model_dir, tmp_path / name,
+                             ["--prefix-share", "on", "--prefix-share-timeout-seconds", "30",
+                              "--metrics-listen", "127.0.0.1:0", "--metrics-port-file", port],
+                             redis.url) for name, port in zip("ab", ports)]
+    clients = [Client(server, port) for server, port in zip(servers, ports)]
     yield clients
     for client in clients:
         client.close()
@@ -64,6 +76,9 @@ def test_the_second_replica_goes_on_from_what_the_first_computed(replicas, redis
     tokens, bits, usage = b.call(longer)
     assert usage.cached_tokens == len(PROMPT)
     assert usage.computed_tokens == 3 + 11
+    assert a.sample('reprise_prefix_share_events_total{event="written"}') > 0
+    assert b.sample('reprise_prefix_spill_hits_total{tier="store"}') == 1
+    assert b.sample('reprise_prefix_spill_hits_total{tier="host"}') == 0
     cold_tokens, cold_bits, cold = b.call(longer, no_prefix_cache=True)
     assert cold.cached_tokens == 0 and cold.computed_tokens == len(longer) + 11
     assert (tokens, bits) == (cold_tokens, cold_bits)

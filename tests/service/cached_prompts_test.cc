@@ -162,6 +162,24 @@ TEST(CachedPromptsTest, ATenantWithoutACache) {
   }
 }
 
+TEST(CachedPromptsTest, WhatHadToMakeRoomIsSaidToBeEvicted) {
+  auto options = TestServer::SmallOptions();
+  options.state_words = 2048;                         // 16 KiB
+  options.server.compute.prefix_cache_bytes = 65536;  // of three states, with their prompts
+  TestServer server(options);
+  const auto prompt = [](char first, const char* end = "") {
+    return Bytes(std::string(1, first) + kSystem + end);
+  };
+  for (const char first : {'a', 'b', 'c', 'd'}) {
+    ASSERT_TRUE(server.Generate(TokenRequest(prompt(first), 1)).status.ok());
+  }
+  const Answer gone = server.Generate(TokenRequest(prompt('a', "Well?"), 1));
+  EXPECT_EQ(gone.finished.usage().cached_tokens(), 0);
+  EXPECT_EQ(gone.finished.usage().reuse_miss_reason(), "evicted");
+  const Answer never = server.Generate(TokenRequest(prompt('e', "Well?"), 1));
+  EXPECT_EQ(never.finished.usage().reuse_miss_reason(), "no_entry");
+}
+
 TEST(CachedPromptsTest, WhatNobodyUsesExpiresAndTheSweeperTakesItAway) {
   auto options = TestServer::SmallOptions();
   options.server.compute.prefix_cache_ttl = absl::Milliseconds(1);

@@ -279,11 +279,26 @@ TEST(ServerFlagsTest, WeightsOfTenants) {
 }
 
 TEST(ServerFlagsTest, SchedulingIsWhatTheFlagsSay) {
-  const auto parsed =
-      Parse({"--model", "m=/models/m", "--max-queued-per-tenant", "7", "--max-wait-seconds", "2.5",
-             "--time-slice-seconds", "0.25", "--max-request-bytes", "1000", "--max-parked-bytes",
-             "0", "--step-logit-rows", "32", "--prefix-cache-tenant-bytes", "0",
-             "--prefix-cache-ttl-seconds", "60"});
+  const auto parsed = Parse({"--model",
+                             "m=/models/m",
+                             "--max-queued-per-tenant",
+                             "7",
+                             "--max-wait-seconds",
+                             "2.5",
+                             "--time-slice-seconds",
+                             "0.25",
+                             "--max-request-bytes",
+                             "1000",
+                             "--max-parked-bytes",
+                             "0",
+                             "--step-logit-rows",
+                             "32",
+                             "--prefix-cache-tenant-bytes",
+                             "0",
+                             "--prefix-cache-ttl-seconds",
+                             "60",
+                             "--prefix-spill-tenant-bytes",
+                             "5000"});
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   const ComputeSettings& compute = parsed->options.compute;
   EXPECT_EQ(compute.max_queued_per_tenant, 7);
@@ -294,6 +309,7 @@ TEST(ServerFlagsTest, SchedulingIsWhatTheFlagsSay) {
   EXPECT_EQ(compute.step_logit_rows, 32);
   EXPECT_EQ(compute.prefix_cache_tenant_bytes, 0);
   EXPECT_EQ(compute.prefix_cache_ttl, absl::Minutes(1));
+  EXPECT_EQ(parsed->options.store.prefix_spill_tenant_bytes, 5000);
   EXPECT_FALSE(
       Parse({"--model", "m=/models/m", "--step-tokens", "64", "--step-logit-rows", "65"}).ok());
 }
@@ -344,6 +360,7 @@ TEST(ServerFlagsTest, TheStructsDefaultsAreTheTables) {
   EXPECT_EQ(options.compute.step_logit_rows, defaults.compute.step_logit_rows);
   EXPECT_EQ(options.compute.prefix_cache_tenant_bytes, defaults.compute.prefix_cache_tenant_bytes);
   EXPECT_EQ(options.compute.prefix_cache_ttl, defaults.compute.prefix_cache_ttl);
+  EXPECT_EQ(options.store.prefix_spill_tenant_bytes, defaults.store.prefix_spill_tenant_bytes);
   EXPECT_EQ(options.store.max_bytes, defaults.store.max_bytes);
   EXPECT_EQ(options.store.sweep_interval, defaults.store.sweep_interval);
   EXPECT_EQ(options.compute.threads, defaults.compute.threads);

@@ -106,6 +106,7 @@ TEST_F(TieredSpillTest, RefusesBadOptions) {
   };
   using O = TieredSpillOptions;
   EXPECT_TRUE(refused([](O& o) { o.max_host_bytes = -1; }));
+  EXPECT_TRUE(refused([](O& o) { o.max_tenant_host_bytes = -1; }));
   EXPECT_TRUE(refused([](O& o) { o.max_queued_bytes = -1; }));
   EXPECT_TRUE(refused([](O& o) { o.max_waiting = 0; }));
   EXPECT_TRUE(refused([](O& o) { o.timeout = absl::ZeroDuration(); }));
@@ -132,6 +133,65 @@ TEST_F(TieredSpillTest, HostMemoryKeepsWhatIsUsedWithinItsBytes) {
   spill->Erase(Path({0}));
   EXPECT_TRUE(absl::IsNotFound(Get(*spill, Path({0})).status()));
   EXPECT_EQ(spill->stats().host_bytes, 2000);
+}
+
+TEST_F(TieredSpillTest, ATenantMakesRoomWithItsOwnBeforeItTakesFromOthers) {
+  TieredSpillOptions options;
+  options.max_host_bytes = 5000;
+  options.max_tenant_host_bytes = 2000;
+  const auto spill = Open(options, /*with_store=*/false);
+  const auto put = [&](int token, const std::string& tenant, size_t bytes = 1000) {
+    spill->Put(Path({token}, tenant), ImageOf(Path({token}, tenant), bytes));
+  };
+  const auto has = [&](int token, const std::string& tenant) {
+    const absl::StatusOr<StateImage> image = Get(*spill, Path({token}, tenant));
+    return image.ok() && **image == *ImageOf(Path({token}, tenant));
+  };
+  put(0, "u");
+  put(1, "u");
+  for (int i = 0; i < 3; ++i) put(i, "t");
+  EXPECT_FALSE(has(0, "t"));
+  EXPECT_TRUE(has(1, "t"));
+  EXPECT_EQ(spill->stats().host_bytes, 4000) << "there was room, but not for this tenant";
+  put(3, "t");  // 1 has been used since
+  EXPECT_FALSE(has(2, "t"));
+  EXPECT_TRUE(has(1, "t"));
+  put(9, "t", 2001);  // never fits, and takes nobody's place
+  EXPECT_EQ(spill->stats().host_evictions, 2);
+  EXPECT_EQ(spill->stats().host_entries, 4);
+  // Within their shares tenants compete for the total: whoever's was unused for longest goes.
+  EXPECT_TRUE(has(0, "u"));
+  put(0, "v");
+  put(1, "v");
+  EXPECT_FALSE(has(1, "u"));
+  EXPECT_TRUE(has(0, "u"));
+  EXPECT_EQ(spill->stats().host_bytes, 5000);
+  // What is erased or replaced leaves the share.
+  spill->Erase(Path({0}, "v"));
+  put(1, "v");
+  put(2, "v");
+  EXPECT_TRUE(has(1, "v") && has(2, "v") && has(0, "u") && has(3, "t"));
+  EXPECT_EQ(spill->stats().host_evictions, 3);
+  options.max_tenant_host_bytes = 0;
+  const auto nothing = Open(options, /*with_store=*/false);
+  nothing->Put(Path({0}), ImageOf(Path({0})));
+  EXPECT_EQ(nothing->stats().host_entries, 0);
+}
+
+// What operators see: where a state was.
+TEST_F(TieredSpillTest, HitsCountWhereTheStateWas) {
+  const auto a = Open(), b = Open();
+  Share(*a, Path(Iota(300)));
+  EXPECT_EQ(Find(*b, Path(Iota(310)))->tokens, 300);
+  EXPECT_TRUE(absl::IsNotFound(Find(*b, Path({9, 9})).status()));
+  EXPECT_EQ(b->stats().store_hits, 1);
+  EXPECT_EQ(b->stats().host_hits, 0);
+  EXPECT_EQ(b->stats().store_misses, 1);
+  a->Put(Path(Iota(305)), ImageOf(Path(Iota(305))));
+  EXPECT_EQ(Find(*a, Path(Iota(310)), 0, 305)->tokens, 305);
+  EXPECT_EQ(a->stats().store_hits, 0);
+  EXPECT_EQ(a->stats().host_hits, 1);
+  EXPECT_EQ(a->stats().store_misses, 0);
 }
 
 TEST_F(TieredSpillTest, AnotherReplicaFindsTheLongestWithoutKnowingItsLength) {

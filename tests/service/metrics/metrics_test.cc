@@ -5,10 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <utility>
 
 #include "service/metrics/batched_histogram.h"
 #include "service/metrics/buckets.h"
 #include "service/metrics/process_stats.h"
+#include "service/metrics/sources.h"
 #include "state_store/memory_store.h"
 #include "state_store/testing/faulty_store.h"
 #include "tests/service/metrics/exposition.h"
@@ -253,6 +255,41 @@ TEST(MetricsTest, SourcesAreAskedUntilTheyAreForgotten) {
   metrics.ForgetSources();
   EXPECT_THAT(metrics.Text(), ::testing::Not(::testing::HasSubstr("reprise_asked")));
   EXPECT_EQ(asked, 2);
+}
+
+TEST(SourcesTest, TheSpillIsToldByTier) {
+  scheduler::TieredSpillStats stats;
+  stats.host_entries = 1;
+  stats.host_bytes = 2;
+  stats.host_evictions = 3;
+  stats.host_hits = 4;
+  stats.queued_bytes = 5;
+  stats.shared = 6;
+  stats.share_drops = 7;
+  stats.store_hits = 8;
+  stats.store_misses = 9;
+  stats.store_failures = 10;
+  stats.damaged = 11;
+  Metrics metrics(0);
+  metrics.AddSource([&](Scrape& scrape) { ScrapeSpill(stats, scrape); });
+  const auto samples = ReadSamples(metrics.Text());
+  const std::pair<const char*, int> expected[] = {
+      {"reprise_prefix_spill_entries", 1},
+      {"reprise_prefix_spill_bytes", 2},
+      {"reprise_prefix_spill_evictions_total", 3},
+      {"reprise_prefix_spill_hits_total{tier=\"host\"}", 4},
+      {"reprise_prefix_share_queued_bytes", 5},
+      {"reprise_prefix_share_events_total{event=\"written\"}", 6},
+      {"reprise_prefix_share_events_total{event=\"dropped\"}", 7},
+      {"reprise_prefix_spill_hits_total{tier=\"store\"}", 8},
+      {"reprise_prefix_share_events_total{event=\"missed\"}", 9},
+      {"reprise_prefix_share_events_total{event=\"failed\"}", 10},
+      {"reprise_prefix_share_events_total{event=\"damaged\"}", 11},
+  };
+  for (const auto& [name, value] : expected) {
+    ASSERT_EQ(samples.count(name), 1u) << name;
+    EXPECT_EQ(samples.at(name), value) << name;
+  }
 }
 
 TEST(ProcessStatsTest, TheKernelSaysSomething) {
