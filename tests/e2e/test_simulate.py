@@ -80,6 +80,23 @@ def test_replay_runs_the_same_turns_on_a_real_model(tmp_path, model_dir):
     assert measured["all"]["itl_ms"]["p50"] > 0
 
 
+def test_replay_without_states_sends_the_history_again(tmp_path, model_dir):
+    traffic = ("replay", "--model", model_dir, "--kind", "chat", "--scripts", 6, "--rate", 20, "--length-scale",
+               0.1, "--think-scale", 0.002, "--step-tokens", 128, "--prefill-chunk-tokens", 64)
+    states = report(*traffic)
+    resent = report(*traffic, "--resend-history")
+    cached = report(*traffic, "--resend-history", "--prefix-bytes", 1 << 28)
+    assert states["device"]["exports"] > 0 and resent["device"]["exports"] == 0
+    rows = [sum(tenant["computed_rows"] for tenant in r["tenants"]) for r in (states, resent, cached)]
+    assert rows[1] > 1.3 * rows[0]
+    assert resent["prefix_cache"]["hits"] == 0 and cached["prefix_cache"]["hits"] > 0
+    assert rows[2] + cached["prefix_cache"]["cached_tokens"] == rows[1]
+    # Without room for states that gave up their slot none does.
+    crowd = (*traffic, "--slots", 2, "--max-wait", 0, "--time-slice", 0)
+    assert report(*crowd)["device"]["preemptions"] > 0
+    assert report(*crowd, "--parked-bytes", 0)["device"]["preemptions"] == 0
+
+
 def test_calibrate_writes_a_device_that_runs(tmp_path, model_dir):
     device = tmp_path / "here.json"
     fitted = simulate("calibrate", "--model", model_dir, "--repeats", 1, "--name", "here", "--threads", 1)

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_format.h"
+#include "base/clock.h"
 #include "base/status_macros.h"
 #include "models/load_model.h"
 #include "tools/simulate/calibrate.h"
@@ -70,12 +71,36 @@ absl::StatusOr<Loaded> Load(const ModelFlags& flags) {
   return loaded;
 }
 
+struct ReplayFlags {
+  scheduler::SchedulerOptions options;
+  int64_t prefix_bytes = 0;
+  bool resend_history = false;
+
+  void Add(CLI::App& app) {
+    AddSchedulerFlags(app, options);
+    app.add_option("--parked-bytes", options.max_parked_bytes,
+                   "host memory for states that gave up their slot; 0 = none does")
+        ->capture_default_str();
+    app.add_option("--prefix-bytes", prefix_bytes, "host memory of the prefix cache; 0 = none")
+        ->capture_default_str();
+    app.add_flag("--resend-history", resend_history,
+                 "sessions keep no state: each turn sends the whole conversation");
+  }
+};
+
 absl::Status RunReplay(const ModelFlags& flags, const SourceFlags& source,
-                       const scheduler::SchedulerOptions& options, bool json) {
+                       const ReplayFlags& replay, bool json) {
+  static const RealClock& clock = *new RealClock;
+  scheduler::SchedulerOptions options = replay.options;
+  if (replay.prefix_bytes != 0) {
+    scheduler::PrefixCacheOptions prefix;
+    prefix.max_bytes = replay.prefix_bytes;
+    ASSIGN_OR_RETURN(options.prefix_cache, scheduler::PrefixCache::Create(&clock, prefix));
+  }
   ASSIGN_OR_RETURN(const std::unique_ptr<ScriptSource> scripts, source.Open());
   ASSIGN_OR_RETURN(const Loaded loaded, Load(flags));
-  ASSIGN_OR_RETURN(Report report,
-                   Replay(*scripts, loaded.model.model.get(), loaded.context, options));
+  ASSIGN_OR_RETURN(Report report, Replay(*scripts, loaded.model.model.get(), loaded.context,
+                                         options, replay.resend_history));
   report.title = source.Describe() + " on " + flags.directory + ", measured";
   Print(report, json);
   return absl::OkStatus();
@@ -132,10 +157,10 @@ int Main(int argc, char** argv) {
       "replay", "run a trace on a real model, in real time, to compare a simulation with");
   ModelFlags model;
   SourceFlags replayed;
-  scheduler::SchedulerOptions replay_options;
+  ReplayFlags replay_flags;
   model.Add(*replay);
   replayed.AddAll(*replay);
-  AddSchedulerFlags(*replay, replay_options);
+  replay_flags.Add(*replay);
   replay->add_flag("--json", json, "the report as JSON");
 
   CLI::App* calibrate =
@@ -153,8 +178,9 @@ int Main(int argc, char** argv) {
   if (*generate) status = Generate(generated, out);
   if (*run) status = Run(run_flags, json);
   if (*replay) {
-    model.max_rows = std::max(replay_options.step_tokens, replay_options.step_logit_rows);
-    status = RunReplay(model, replayed, replay_options, json);
+    const scheduler::SchedulerOptions& options = replay_flags.options;
+    model.max_rows = std::max(options.step_tokens, options.step_logit_rows);
+    status = RunReplay(model, replayed, replay_flags, json);
   }
   if (*calibrate) status = RunCalibrate(model, fitted_name, repeats);
   if (*device) status = Device(device_name);

@@ -22,8 +22,8 @@ constexpr int kMaxAttempts = 8;
 
 class Replayer {
  public:
-  Replayer(ScriptSource* source, models::HybridModel* model)
-      : source_(source), vocab_(model->info().vocab_size) {}
+  Replayer(ScriptSource* source, models::HybridModel* model, bool resend_history)
+      : source_(source), vocab_(model->info().vocab_size), resend_history_(resend_history) {}
 
   absl::StatusOr<Report> Run(models::HybridModel* model, const kernels::Context& context,
                              const scheduler::SchedulerOptions& options) {
@@ -34,9 +34,10 @@ class Replayer {
     Script script;
     while (source_->Next(&script)) {
       report_.turns += static_cast<int64_t>(script.turns.size());
-      scripts_.push_back({std::move(script), {}});
+      scripts_.push_back({std::move(script), {}, {}});
       Running& running = scripts_.back();
       running.ends.resize(running.script.turns.size());
+      running.texts.resize(running.script.turns.size());
       for (size_t turn = 0; turn < running.script.turns.size(); ++turn) {
         if (running.script.turns[turn].after >= 0) continue;
         due_.push({begin_ + absl::Seconds(running.script.start), scripts_.size() - 1, turn, 0});
@@ -79,7 +80,9 @@ class Replayer {
  private:
   struct Running {
     Script script;
-    std::vector<std::optional<scheduler::SequenceState>> ends;  // state after each turn
+    // After each turn: its state; or, where histories are sent again, all of its tokens.
+    std::vector<std::optional<scheduler::SequenceState>> ends;
+    std::vector<std::vector<int32_t>> texts;
   };
   struct Due {
     absl::Time at;
@@ -120,6 +123,9 @@ class Replayer {
     request.priority = turn.priority == TurnPriority::kLow    ? scheduler::Priority::kLow
                        : turn.priority == TurnPriority::kHigh ? scheduler::Priority::kHigh
                                                               : scheduler::Priority::kNormal;
+    const bool goes_on = turn.after >= 0 && turn.session >= 0;
+    Running& running = scripts_[due.script];
+    if (goes_on && resend_history_) request.prompt = running.texts[turn.after];
     const auto append = [&](uint64_t stream, int32_t count) {
       for (int32_t i = 0; i < count; ++i) {
         request.prompt.push_back(static_cast<int32_t>(Mix64(stream + i) % vocab_));
@@ -129,11 +135,12 @@ class Replayer {
     for (int32_t token : turn.tokens) request.prompt.push_back(token % vocab_);
     append(Mix64(due.script, due.turn), turn.own_tokens);
     request.max_tokens = turn.output;
-    request.export_state = turn.session >= 0;
-    if (turn.after >= 0 && turn.session >= 0) {
-      request.state = scripts_[due.script].ends[turn.after];
+    request.export_state = turn.session >= 0 && !resend_history_;
+    if (goes_on && !resend_history_) {
+      request.state = running.ends[turn.after];
       ++report_.states_local;
     }
+    if (resend_history_) running.texts[due.turn] = request.prompt;
     request.observer = std::make_shared<Observer>(this, due);
     const auto submitted = scheduler_->Submit(std::move(request));
     if (submitted.ok()) return;
@@ -178,7 +185,12 @@ class Replayer {
     }
     report_.tenants[turn.tenant].computed_rows += static_cast<double>(result.computed_tokens);
     report_.exports += result.state.has_value();
+    report_.cache_hits += result.reuse.cached_tokens > 0;
+    report_.cached_tokens += result.reuse.cached_tokens;
+    report_.fed_tokens += result.computed_tokens + result.reuse.cached_tokens;
     Running& running = scripts_[due.script];
+    std::vector<int32_t>& text = running.texts[due.turn];
+    text.insert(text.end(), result.generated.begin(), result.generated.end());
     running.ends[due.turn] = std::move(result.state);
     for (size_t next = due.turn + 1; next < running.script.turns.size(); ++next) {
       const Turn& child = running.script.turns[next];
@@ -191,6 +203,7 @@ class Replayer {
 
   ScriptSource* const source_;
   const int32_t vocab_;
+  const bool resend_history_;
   RealClock clock_;
   absl::Time begin_, last_end_;
   std::vector<Running> scripts_;
@@ -204,8 +217,8 @@ class Replayer {
 
 absl::StatusOr<Report> Replay(ScriptSource& source, models::HybridModel* model,
                               const kernels::Context& context,
-                              const scheduler::SchedulerOptions& options) {
-  return Replayer(&source, model).Run(model, context, options);
+                              const scheduler::SchedulerOptions& options, bool resend_history) {
+  return Replayer(&source, model, resend_history).Run(model, context, options);
 }
 
 }  // namespace reprise::simulate

@@ -11,11 +11,12 @@
 namespace reprise::simulate {
 
 // Runs `source` on one scheduler in this thread and returns when the last turn has ended; sessions'
-// states wait in memory. Refused turns come back as in a simulation. INTERNAL when a turn ends
-// otherwise than with all its tokens.
+// states wait in memory, or with `resend_history` each turn sends all that was said. Refused turns
+// come back as in a simulation. INTERNAL when a turn ends otherwise than with all its tokens.
 absl::StatusOr<Report> Replay(ScriptSource& source, models::HybridModel* model,
                               const kernels::Context& context,
-                              const scheduler::SchedulerOptions& options);
+                              const scheduler::SchedulerOptions& options,
+                              bool resend_history = false);
 
 }  // namespace reprise::simulate
 
