@@ -37,7 +37,7 @@ Sha256Digest Sha256(std::string_view bytes) {
   return stream.Finish();
 }
 
-std::string HexDigest(const Digest256& digest) {
+std::string HexDigest(const Sha256Digest& digest) {
   return absl::BytesToHexString(
       absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size()));
 }

@@ -1,5 +1,5 @@
-// SHA-256 where a name must not be forged (fingerprints, chains of tokens), XXH3 where only
-// accidents must be noticed. What is long and must not be forged is named by blake3.h.
+// The two hashes of the tree: SHA-256 where a name must not be forged (content
+// addresses, fingerprints), XXH3 where only accidents must be noticed.
 #ifndef REPRISE_BASE_HASH_H_
 #define REPRISE_BASE_HASH_H_
 
@@ -11,13 +11,12 @@
 
 namespace reprise {
 
-using Digest256 = std::array<uint8_t, 32>;
-using Sha256Digest = Digest256;
+using Sha256Digest = std::array<uint8_t, 32>;
 
 Sha256Digest Sha256(std::string_view bytes);
 
 // Lower-case hexadecimal, 64 characters.
-std::string HexDigest(const Digest256& digest);
+std::string HexDigest(const Sha256Digest& digest);
 
 // SHA-256 over several pieces. Not thread-safe. Finish() may be called once.
 class Sha256Stream {

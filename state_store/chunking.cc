@@ -4,7 +4,6 @@
 
 #include <utility>
 
-#include "base/blake3.h"
 #include "state_store/internal/cat.h"
 #include "state_store/internal/wire.h"
 #include "state_store/store_error.h"
@@ -27,14 +26,7 @@ std::vector<std::string_view> CutIntoChunks(std::string_view bytes, uint32_t chu
   return chunks;
 }
 
-Digest256 ChunkDigest(std::string_view tenant, std::string_view raw) {
-  WireWriter scope;
-  scope.Bytes("reprise/chunk/2");
-  scope.String(tenant);
-  return Blake3Keyed(Sha256(scope.out()), raw);
-}
-
-Digest256 ChunkDigestV1(std::string_view tenant, std::string_view raw) {
+Sha256Digest ChunkDigest(std::string_view tenant, std::string_view raw) {
   WireWriter prefix;
   prefix.Bytes("reprise/chunk/1");
   prefix.String(tenant);

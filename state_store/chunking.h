@@ -17,13 +17,10 @@ namespace reprise::state_store {
 // that did not change stays at its place, so it keeps its address.
 std::vector<std::string_view> CutIntoChunks(std::string_view bytes, uint32_t chunk_bytes);
 
-// The address of a chunk in manifests of the newest version: BLAKE3 of the raw bytes under the key
-// SHA-256("reprise/chunk/2", u32 length of the tenant, tenant), so that equal bytes of two tenants
-// have two addresses and neither can tell that the other has them.
-Digest256 ChunkDigest(std::string_view tenant, std::string_view raw);
-// In those of version 1: SHA-256 over ("reprise/chunk/1", u32 length of the tenant, tenant, raw
-// bytes).
-Digest256 ChunkDigestV1(std::string_view tenant, std::string_view raw);
+// The address of a chunk: SHA-256 over ("reprise/chunk/1", u32 length of the tenant, tenant, raw
+// bytes), so that equal bytes of two tenants have two addresses and neither can tell that the
+// other has them.
+Sha256Digest ChunkDigest(std::string_view tenant, std::string_view raw);
 
 struct EncodedChunk {
   ChunkCodec codec = ChunkCodec::kRaw;  // kRaw also where the codec would not have saved a byte

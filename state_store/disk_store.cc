@@ -74,7 +74,7 @@ absl::StatusOr<Replayed> Replay(DiskBackend& backend, const DirectoryContents& c
   for (const LogFrame& frame : contents.log.frames) {
     chunks_durable = std::max(chunks_durable, frame.chunks_durable);
   }
-  std::vector<std::pair<std::string, Digest256>> bad;
+  std::vector<std::pair<std::string, Sha256Digest>> bad;
   for (const LogFrame& frame : contents.log.frames) {
     if (replayed.frames == max_frames) break;
     ASSIGN_OR_RETURN(const Mutation mutation, DecodeMutation(frame.payload));
@@ -125,11 +125,11 @@ absl::StatusOr<Replayed> Recover(DiskBackend& backend, DirectoryContents& conten
 
 // Compares chunk files with the index: which to remove, and which are not as they should be.
 void MatchChunks(const SessionIndex& index, const std::vector<StoredChunk>& stored,
-                 std::vector<Digest256>& orphans, absl::flat_hash_set<Digest256>& damaged,
+                 std::vector<Sha256Digest>& orphans, absl::flat_hash_set<Sha256Digest>& damaged,
                  RecoveryReport& report) {
-  absl::flat_hash_map<Digest256, uint64_t> lengths;
+  absl::flat_hash_map<Sha256Digest, uint64_t> lengths;
   for (const StoredChunk& chunk : stored) lengths.emplace(chunk.digest, chunk.length);
-  absl::flat_hash_set<Digest256> named;
+  absl::flat_hash_set<Sha256Digest> named;
   for (const auto& [name, tenant] : index.tenants()) {
     for (const auto& [digest, chunk] : tenant.chunks) {
       named.insert(digest);
@@ -156,12 +156,12 @@ absl::StatusOr<OpenedDiskStore> OpenDiskStore(const DiskStoreOptions& options) {
       std::unique_ptr<DiskBackend> backend,
       DiskBackend::Open(files, options.directory, options.compact_log_bytes, &contents));
   Replayed replayed;
-  absl::flat_hash_set<Digest256> damaged;
+  absl::flat_hash_set<Sha256Digest> damaged;
   if (contents.fresh) {
     report.clean = true;
   } else {
     ASSIGN_OR_RETURN(replayed, Recover(*backend, contents, report));
-    std::vector<Digest256> orphans;
+    std::vector<Sha256Digest> orphans;
     MatchChunks(replayed.index, contents.chunks, orphans, damaged, report);
     // Nothing has been changed up to here; from here on nothing is refused.
     report.cut_bytes = contents.log_bytes.size() - contents.log.valid_bytes;
@@ -170,10 +170,10 @@ absl::StatusOr<OpenedDiskStore> OpenDiskStore(const DiskStoreOptions& options) {
       report.notes.push_back(Cat("log cut at offset ", contents.log.valid_bytes, ", ",
                                  report.cut_bytes, " bytes removed"));
     }
-    std::vector<Digest256> unsynced;
+    std::vector<Sha256Digest> unsynced;
     for (const auto& [tenant, ref] : replayed.unsynced) unsynced.push_back(ref.digest);
     RETURN_IF_ERROR(backend->Resume(contents, unsynced));
-    for (const Digest256& digest : orphans) {
+    for (const Sha256Digest& digest : orphans) {
       RETURN_IF_ERROR(backend->RemoveChunk(digest));
       ++report.orphan_chunks;
     }

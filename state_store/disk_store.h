@@ -3,7 +3,7 @@
 //   LOCK                   flock'ed while open
 //   checkpoint             the whole index at one moment, with the number of the log that goes on
 //   log.<n>                index changes since then
-//   chunks/ab/cd/<digest>  the bytes
+//   chunks/ab/cd/<sha256>  the bytes
 //
 // A chunk is renamed into place before the log names it, and removed only after the record that
 // lets go of it is durable; see docs/snapshot-format.md, "The directory of the disk store".

@@ -1,5 +1,5 @@
-// The manifest's bytes: versions 1 and 2 differ in what the digests of chunks are. The numbers here
-// are frozen; docs/snapshot-format.md is their description.
+// Version 1 of the manifest's bytes. The numbers here are frozen; docs/snapshot-format.md is their
+// description.
 #include <string>
 #include <utility>
 
@@ -66,7 +66,7 @@ absl::StatusOr<std::string> EncodeManifest(const SnapshotManifest& m) {
   RETURN_IF_ERROR(ValidateManifest(m));
   WireWriter w;
   w.Bytes(kMagic);
-  w.U32(m.format_version);
+  w.U32(kManifestVersion);
   w.U32(0);  // length, set below
   w.String(m.snapshot_id);
   w.String(m.parent_snapshot_id);
@@ -100,10 +100,10 @@ absl::StatusOr<SnapshotManifest> DecodeManifest(std::string_view bytes) {
   const uint32_t version = r.U32("format_version");
   const uint32_t length = r.U32("length");
   RETURN_IF_ERROR(r.status());
-  if (version < kFirstManifestVersion || version > kManifestVersion) {
-    return MakeStoreError(StoreError::kUnsupportedVersion,
-                          Cat("manifest: format_version ", version, ", this build reads ",
-                              kFirstManifestVersion, " to ", kManifestVersion));
+  if (version != kManifestVersion) {
+    return MakeStoreError(
+        StoreError::kUnsupportedVersion,
+        Cat("manifest: format_version ", version, ", this build reads ", kManifestVersion));
   }
   if (length != bytes.size() || length > kMaxManifestBytes ||
       length < kHeaderBytes + kChecksumBytes) {

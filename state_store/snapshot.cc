@@ -129,7 +129,7 @@ absl::Status ValidateNewManifest(const SnapshotManifest& m) {
 }
 
 absl::Status ValidateManifest(const SnapshotManifest& m) {
-  if (m.format_version < kFirstManifestVersion || m.format_version > kManifestVersion) {
+  if (m.format_version != kManifestVersion) {
     return Refuse("format_version", Cat("is ", m.format_version));
   }
   if (m.snapshot_id.empty()) return Refuse("snapshot_id", "is empty");

@@ -18,10 +18,7 @@
 
 namespace reprise::state_store {
 
-// Of manifests that are made now, and the first that is still read: version 1 had its chunks named
-// by SHA-256, version 2 names them by BLAKE3.
-inline constexpr uint32_t kManifestVersion = 2;
-inline constexpr uint32_t kFirstManifestVersion = 1;
+inline constexpr uint32_t kManifestVersion = 1;
 
 // Bounds on what a manifest may hold. A writer that exceeds one gets INVALID_ARGUMENT, a reader
 // DATA_LOSS. They may be raised in a later format version, never lowered.
@@ -43,7 +40,7 @@ enum class ChunkCodec : uint8_t { kRaw = 0, kZstd = 1 };
 
 // One piece of a part, as it lies in the store.
 struct ChunkRef {
-  Digest256 digest{};          // of (tenant, raw bytes): see ChunkDigest in chunking.h
+  Sha256Digest digest{};       // of (tenant, raw bytes): see ChunkDigest in chunking.h
   uint32_t raw_length = 0;     // bytes, 1..kMaxChunkBytes
   uint32_t stored_length = 0;  // bytes after the codec
   ChunkCodec codec = ChunkCodec::kRaw;
@@ -123,7 +120,7 @@ class ChunkSource {
 // twice, or a part's chunks do not add up to its length.
 absl::Status ValidateManifest(const SnapshotManifest& manifest);
 
-// In the version that the manifest says. Fails as ValidateManifest.
+// Version 1 of the encoding. Fails as ValidateManifest.
 absl::StatusOr<std::string> EncodeManifest(const SnapshotManifest& manifest);
 
 // Reads bytes that anyone may have written: DATA_LOSS (kCorruptManifest) with field and offset, or

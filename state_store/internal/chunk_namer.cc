@@ -10,7 +10,7 @@ namespace reprise::state_store {
 namespace {
 
 // Below this a thread costs more than it saves.
-constexpr size_t kBytesPerThread = 4 << 20;
+constexpr size_t kBytesPerThread = 1 << 20;
 constexpr size_t kMaxThreads = 4;
 
 size_t ThreadsFor(const std::vector<std::string_view>& chunks) {

@@ -16,7 +16,7 @@
 namespace reprise::state_store {
 
 struct ChunkName {
-  Digest256 digest{};     // see ChunkDigest
+  Sha256Digest digest{};  // see ChunkDigest
   uint64_t checksum = 0;  // XXH3 of the raw bytes
 };
 

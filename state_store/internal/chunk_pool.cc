@@ -102,9 +102,9 @@ void ChunkPool::Pin(const ChunkRef& ref, ChunkPins& pins) {
   pins.digests_.push_back(ref.digest);
 }
 
-void ChunkPool::Unpin(const std::vector<Digest256>& digests) {
+void ChunkPool::Unpin(const std::vector<Sha256Digest>& digests) {
   absl::MutexLock lock(&mu_);
-  for (const Digest256& digest : digests) {
+  for (const Sha256Digest& digest : digests) {
     const auto it = entries_.find(digest);
     Entry& entry = it->second;
     --entry.pins;
@@ -149,12 +149,12 @@ void ChunkPool::Collect() {
   // A record that failed may still lie in the log, and come back with a crash: it needs its chunks.
   if (backend_.compaction() == Compaction::kRequired) return;
   absl::MutexLock collect_lock(&collect_mu_);
-  std::vector<Digest256> doomed;
+  std::vector<Sha256Digest> doomed;
   const uint64_t durable = backend_.durable();
   {
     absl::MutexLock lock(&mu_);
-    std::vector<Digest256> later;
-    for (const Digest256& digest : garbage_) {
+    std::vector<Sha256Digest> later;
+    for (const Sha256Digest& digest : garbage_) {
       const auto it = entries_.find(digest);
       if (it == entries_.end() || it->second.removing || !Idle(it->second)) continue;
       if (it->second.free_after > durable) {
@@ -166,7 +166,7 @@ void ChunkPool::Collect() {
     }
     garbage_ = std::move(later);
   }
-  for (const Digest256& digest : doomed) {
+  for (const Sha256Digest& digest : doomed) {
     const absl::Status removed = backend_.RemoveChunk(digest);
     absl::MutexLock lock(&mu_);
     const auto it = entries_.find(digest);
@@ -180,7 +180,7 @@ void ChunkPool::Collect() {
   }
 }
 
-absl::Status ChunkPool::Check(const absl::flat_hash_map<Digest256, ChunkRef>& committed) {
+absl::Status ChunkPool::Check(const absl::flat_hash_map<Sha256Digest, ChunkRef>& committed) {
   absl::MutexLock collect_lock(&collect_mu_);
   ASSIGN_OR_RETURN(const std::vector<StoredChunk> stored, backend_.ListChunks());
   absl::MutexLock lock(&mu_);

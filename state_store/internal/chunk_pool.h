@@ -32,7 +32,7 @@ class ChunkPins {
  private:
   friend class ChunkPool;
   ChunkPool& pool_;
-  std::vector<Digest256> digests_;
+  std::vector<Sha256Digest> digests_;
 };
 
 // Thread-safe. A chunk is removed when no manifest names it (Commit, Free), nobody pins it, and
@@ -64,7 +64,7 @@ class ChunkPool {
 
   // INTERNAL or DATA_LOSS unless the backend holds exactly the pool's chunks and the pool's
   // committed ones are exactly `committed`. Calls in progress make it fail.
-  absl::Status Check(const absl::flat_hash_map<Digest256, ChunkRef>& committed);
+  absl::Status Check(const absl::flat_hash_map<Sha256Digest, ChunkRef>& committed);
 
  private:
   friend class ChunkPins;
@@ -79,7 +79,7 @@ class ChunkPool {
     uint64_t free_after = 0;  // record that must be durable before it may go
   };
 
-  void Unpin(const std::vector<Digest256>& digests) ABSL_LOCKS_EXCLUDED(mu_);
+  void Unpin(const std::vector<Sha256Digest>& digests) ABSL_LOCKS_EXCLUDED(mu_);
   // Pins; true if the chunk need not be written, with its description in `ref`.
   bool PinOrClaim(ChunkRef& ref, bool& heal, ChunkPins& pins) ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Reserve(uint64_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
@@ -89,9 +89,9 @@ class ChunkPool {
   const StoreOptions& options_;
   absl::Mutex collect_mu_ ABSL_ACQUIRED_BEFORE(mu_);  // one Collect, or Check, at a time
   absl::Mutex mu_;
-  absl::flat_hash_map<Digest256, Entry> entries_ ABSL_GUARDED_BY(mu_);
-  std::vector<Digest256> garbage_ ABSL_GUARDED_BY(mu_);  // candidates; may repeat
-  uint64_t used_bytes_ ABSL_GUARDED_BY(mu_) = 0;         // present or reserved
+  absl::flat_hash_map<Sha256Digest, Entry> entries_ ABSL_GUARDED_BY(mu_);
+  std::vector<Sha256Digest> garbage_ ABSL_GUARDED_BY(mu_);  // candidates; may repeat
+  uint64_t used_bytes_ ABSL_GUARDED_BY(mu_) = 0;            // present or reserved
 };
 
 }  // namespace reprise::state_store

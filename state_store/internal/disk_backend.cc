@@ -32,7 +32,7 @@ absl::StatusOr<std::vector<std::string>> FanOut(FileSystem& files, const std::st
 
 }  // namespace
 
-std::string DiskBackend::ChunkPath(const Digest256& digest) const {
+std::string DiskBackend::ChunkPath(const Sha256Digest& digest) const {
   const std::string hex = HexDigest(digest);
   return Cat(directory_, "/chunks/", hex.substr(0, 2), "/", hex.substr(2, 2), "/", hex);
 }
@@ -114,7 +114,7 @@ absl::Status DiskBackend::ReadContents(DirectoryContents* contents) {
 }
 
 absl::Status DiskBackend::Resume(const DirectoryContents& contents,
-                                 const std::vector<Digest256>& unsynced) {
+                                 const std::vector<Sha256Digest>& unsynced) {
   const uint64_t generation = contents.checkpoint.generation;
   ASSIGN_OR_RETURN(std::shared_ptr<WritableFile> log,
                    files_.OpenForAppend(LogPath(generation), /*truncate=*/false));
@@ -122,7 +122,7 @@ absl::Status DiskBackend::Resume(const DirectoryContents& contents,
     RETURN_IF_ERROR(log->Truncate(contents.log.valid_bytes));
     RETURN_IF_ERROR(log->Sync());
   }
-  for (const Digest256& digest : unsynced) RETURN_IF_ERROR(PrepareDirs(digest));
+  for (const Sha256Digest& digest : unsynced) RETURN_IF_ERROR(PrepareDirs(digest));
   absl::MutexLock lock(&mu_);
   log_ = std::move(log);
   log_bytes_ = contents.log.valid_bytes;
@@ -133,11 +133,11 @@ absl::Status DiskBackend::Resume(const DirectoryContents& contents,
   appended_ = contents.checkpoint.sequence + contents.log.frames.size();
   durable_ = contents.checkpoint.sequence;
   chunks_durable_ = contents.checkpoint.sequence;
-  for (const Digest256& digest : unsynced) unsynced_.push_back({ChunkPath(digest)});
+  for (const Sha256Digest& digest : unsynced) unsynced_.push_back({ChunkPath(digest)});
   return absl::OkStatus();
 }
 
-absl::Status DiskBackend::PrepareDirs(const Digest256& digest) {
+absl::Status DiskBackend::PrepareDirs(const Sha256Digest& digest) {
   const std::string hex = HexDigest(digest);
   const std::string root = Cat(directory_, "/chunks");
   const std::string middle = Cat(root, "/", hex.substr(0, 2));
@@ -174,7 +174,7 @@ absl::Status DiskBackend::WriteWhole(const std::string& path, std::string_view b
   return status;
 }
 
-absl::Status DiskBackend::PutChunk(const Digest256& digest, std::string_view stored) {
+absl::Status DiskBackend::PutChunk(const Sha256Digest& digest, std::string_view stored) {
   const std::string path = ChunkPath(digest);
   RETURN_IF_ERROR(PrepareDirs(digest));
   RETURN_IF_ERROR(WriteWhole(path, stored, /*sync=*/false));
@@ -197,7 +197,7 @@ absl::StatusOr<std::string> DiskBackend::GetChunk(const ChunkRef& ref) {
   return bytes;
 }
 
-absl::Status DiskBackend::RemoveChunk(const Digest256& digest) {
+absl::Status DiskBackend::RemoveChunk(const Sha256Digest& digest) {
   REPRISE_FAULT_POINT("disk.chunk.removing");
   const absl::Status status = files_.Remove(ChunkPath(digest));
   REPRISE_FAULT_POINT("disk.chunk.removed");

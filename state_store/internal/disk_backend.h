@@ -43,11 +43,11 @@ class DiskBackend : public LocalBackend {
   // Goes on after the last frame of `contents.log`, which is cut there if anything follows. The
   // chunks of `unsynced` reach the device with the next Flush. For a fresh directory, and only
   // there, call Compact instead.
-  absl::Status Resume(const DirectoryContents& contents, const std::vector<Digest256>& unsynced);
+  absl::Status Resume(const DirectoryContents& contents, const std::vector<Sha256Digest>& unsynced);
 
-  absl::Status PutChunk(const Digest256& digest, std::string_view stored) override;
+  absl::Status PutChunk(const Sha256Digest& digest, std::string_view stored) override;
   absl::StatusOr<std::string> GetChunk(const ChunkRef& ref) override;
-  absl::Status RemoveChunk(const Digest256& digest) override;
+  absl::Status RemoveChunk(const Sha256Digest& digest) override;
   absl::StatusOr<std::vector<StoredChunk>> ListChunks() override;
   absl::Status Append(std::string_view record, bool sync) override;
   Compaction compaction() override;
@@ -68,12 +68,12 @@ class DiskBackend : public LocalBackend {
       : files_(files), directory_(std::move(directory)), compact_log_bytes_(compact_log_bytes) {}
 
   absl::Status ReadContents(DirectoryContents* contents);
-  std::string ChunkPath(const Digest256& digest) const;
+  std::string ChunkPath(const Sha256Digest& digest) const;
   std::string LogPath(uint64_t generation) const;
   std::string TemporaryPath();
   absl::Status WriteWhole(const std::string& path, std::string_view bytes, bool sync);
   // Makes the directories of a chunk, and notes what must be synced for it to be found again.
-  absl::Status PrepareDirs(const Digest256& digest) ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status PrepareDirs(const Sha256Digest& digest) ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status SyncChunks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(sync_mu_) ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status SyncChunk(const Unsynced& chunk);
 

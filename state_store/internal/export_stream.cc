@@ -116,7 +116,6 @@ absl::StatusOr<SnapshotManifest> LocalStore::ReceiveStream(std::string_view tena
   ASSIGN_OR_RETURN(const std::string encoded, reader.Read(length, "manifest"));
   ASSIGN_OR_RETURN(SnapshotManifest manifest, DecodeManifest(encoded));
 
-  const auto digest = manifest.format_version == 1 ? ChunkDigestV1 : ChunkDigest;
   for (SnapshotPart& part : manifest.parts) {
     // Cut anew: whoever made the stream does not decide how many files it becomes.
     const std::vector<ChunkRef> sent = std::move(part.chunks);
@@ -124,7 +123,7 @@ absl::StatusOr<SnapshotManifest> LocalStore::ReceiveStream(std::string_view tena
     std::string pending;
     for (const ChunkRef& ref : sent) {
       ASSIGN_OR_RETURN(const std::string raw, reader.Read(ref.raw_length, "part"));
-      if (Checksum64(raw) != ref.checksum || digest(manifest.tenant, raw) != ref.digest) {
+      if (Checksum64(raw) != ref.checksum || ChunkDigest(manifest.tenant, raw) != ref.digest) {
         return reader.Corrupt(Cat("part \"", part.name, "\" does not match its checksum"));
       }
       pending += raw;
@@ -136,7 +135,6 @@ absl::StatusOr<SnapshotManifest> LocalStore::ReceiveStream(std::string_view tena
   }
   RETURN_IF_ERROR(reader.ReadTrailer());
   RETURN_IF_ERROR(CheckLossy(manifest));
-  manifest.format_version = kManifestVersion;
   return manifest;
 }
 

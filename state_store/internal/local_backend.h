@@ -16,7 +16,7 @@
 namespace reprise::state_store {
 
 struct StoredChunk {
-  Digest256 digest{};
+  Sha256Digest digest{};
   uint64_t length = 0;
 };
 
@@ -32,10 +32,10 @@ class LocalBackend {
   virtual ~LocalBackend() = default;
 
   // Replaces what is there under this digest, which holds the same raw bytes.
-  virtual absl::Status PutChunk(const Digest256& digest, std::string_view stored) = 0;
+  virtual absl::Status PutChunk(const Sha256Digest& digest, std::string_view stored) = 0;
   // The stored bytes, unverified. DATA_LOSS (kCorruptChunk) if there are none.
   virtual absl::StatusOr<std::string> GetChunk(const ChunkRef& ref) = 0;
-  virtual absl::Status RemoveChunk(const Digest256& digest) = 0;
+  virtual absl::Status RemoveChunk(const Sha256Digest& digest) = 0;
   virtual absl::StatusOr<std::vector<StoredChunk>> ListChunks() = 0;
 
   // With `sync`, all chunks put before and all records up to this one are on stable storage when

@@ -93,11 +93,11 @@ absl::Status ValidateStoreOptions(const StoreOptions& options) {
 absl::StatusOr<std::unique_ptr<SessionStore>> CreateMemoryStore(const StoreOptions& options) {
   RETURN_IF_ERROR(ValidateStoreOptions(options));
   return std::make_unique<LocalStore>(options, MakeMemoryBackend(), SessionIndex(),
-                                      absl::flat_hash_set<Digest256>(), absl::ZeroDuration());
+                                      absl::flat_hash_set<Sha256Digest>(), absl::ZeroDuration());
 }
 
 LocalStore::LocalStore(const StoreOptions& options, std::unique_ptr<LocalBackend> backend,
-                       SessionIndex index, const absl::flat_hash_set<Digest256>& damaged,
+                       SessionIndex index, const absl::flat_hash_set<Sha256Digest>& damaged,
                        absl::Duration flush_interval)
     : options_(options),
       page_key_(options.page_token_key.empty() ? MakeFreshId() : options.page_token_key),

@@ -48,7 +48,7 @@ class LocalStore : public SessionStore, public StoreAdmin {
   // `index` is what the backend's log says, `damaged` chunks of it that are missing. A positive
   // flush_interval starts a thread that flushes, collects and compacts.
   LocalStore(const StoreOptions& options, std::unique_ptr<LocalBackend> backend, SessionIndex index,
-             const absl::flat_hash_set<Digest256>& damaged, absl::Duration flush_interval);
+             const absl::flat_hash_set<Sha256Digest>& damaged, absl::Duration flush_interval);
   ~LocalStore() override;
 
   absl::StatusOr<Session> CreateSession(std::string_view tenant,

@@ -41,7 +41,6 @@ absl::StatusOr<Session> LocalStore::RestoreSession(const SessionCopy& copy,
       ASSIGN_OR_RETURN(const Snapshot snapshot, read(id));
       RETURN_IF_ERROR(CheckPayloads(snapshot));
       auto manifest = std::make_shared<SnapshotManifest>(snapshot.manifest);
-      manifest->format_version = kManifestVersion;
       for (size_t i = 0; i < manifest->parts.size(); ++i) {
         manifest->parts[i].chunks.clear();
         RETURN_IF_ERROR(StorePart(tenant, snapshot.payloads[i], manifest->parts[i], pins));

@@ -165,7 +165,7 @@ absl::StatusOr<int64_t> LocalStore::SweepExpired(absl::Time now) {
 
 absl::Status LocalStore::CheckIntegrity() {
   absl::MutexLock commit_lock(&commit_mu_);
-  absl::flat_hash_map<Digest256, ChunkRef> named;
+  absl::flat_hash_map<Sha256Digest, ChunkRef> named;
   {
     absl::ReaderMutexLock lock(&mu_);
     RETURN_IF_ERROR(index_.CheckCounts());

@@ -12,7 +12,7 @@ namespace {
 
 class MemoryBackend : public LocalBackend {
  public:
-  absl::Status PutChunk(const Digest256& digest, std::string_view stored) override {
+  absl::Status PutChunk(const Sha256Digest& digest, std::string_view stored) override {
     auto bytes = std::make_shared<const std::string>(stored);
     absl::MutexLock lock(&mu_);
     chunks_[digest] = std::move(bytes);
@@ -33,7 +33,7 @@ class MemoryBackend : public LocalBackend {
     return *bytes;
   }
 
-  absl::Status RemoveChunk(const Digest256& digest) override {
+  absl::Status RemoveChunk(const Sha256Digest& digest) override {
     absl::MutexLock lock(&mu_);
     chunks_.erase(digest);
     return absl::OkStatus();
@@ -58,7 +58,8 @@ class MemoryBackend : public LocalBackend {
 
  private:
   absl::Mutex mu_;
-  absl::flat_hash_map<Digest256, std::shared_ptr<const std::string>> chunks_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<Sha256Digest, std::shared_ptr<const std::string>> chunks_
+      ABSL_GUARDED_BY(mu_);
   std::atomic<uint64_t> appended_ = 0;
 };
 

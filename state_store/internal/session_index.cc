@@ -179,7 +179,8 @@ const SnapshotEntry* SessionIndex::FindSnapshot(std::string_view tenant,
   return it == entry->snapshots.end() ? nullptr : &it->second;
 }
 
-const ChunkEntry* SessionIndex::FindChunk(std::string_view tenant, const Digest256& digest) const {
+const ChunkEntry* SessionIndex::FindChunk(std::string_view tenant,
+                                          const Sha256Digest& digest) const {
   const TenantEntry* entry = FindTenant(tenant);
   if (entry == nullptr) return nullptr;
   const auto it = entry->chunks.find(digest);
@@ -217,7 +218,7 @@ absl::Status SessionIndex::CheckCounts() const {
       if (entry.holds_origin) ++snapshot_refs[entry.session.parent_snapshot_id];
       for (const auto& [order, snapshot_id] : entry.retained) ++snapshot_refs[snapshot_id];
     }
-    absl::flat_hash_map<Digest256, uint64_t> chunk_refs;
+    absl::flat_hash_map<Sha256Digest, uint64_t> chunk_refs;
     uint64_t logical = 0, stored = 0;
     for (const auto& [id, entry] : tenant.snapshots) {
       const uint64_t refs = snapshot_refs[id];

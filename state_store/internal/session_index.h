@@ -38,7 +38,7 @@ struct SessionEntry {
 struct TenantEntry {
   std::map<std::string, SessionEntry, std::less<>> sessions;
   std::map<std::string, SnapshotEntry, std::less<>> snapshots;
-  absl::flat_hash_map<Digest256, ChunkEntry> chunks;
+  absl::flat_hash_map<Sha256Digest, ChunkEntry> chunks;
   std::vector<RequestRecord> creations;  // creates, forks and imports, oldest first
   uint64_t logical_bytes = 0;
   uint64_t stored_bytes = 0;
@@ -56,7 +56,7 @@ class SessionIndex {
   const TenantEntry* FindTenant(std::string_view tenant) const;
   const SessionEntry* FindSession(std::string_view tenant, std::string_view session_id) const;
   const SnapshotEntry* FindSnapshot(std::string_view tenant, std::string_view snapshot_id) const;
-  const ChunkEntry* FindChunk(std::string_view tenant, const Digest256& digest) const;
+  const ChunkEntry* FindChunk(std::string_view tenant, const Sha256Digest& digest) const;
 
   const std::map<std::string, TenantEntry, std::less<>>& tenants() const { return tenants_; }
   uint64_t last_order() const { return last_order_; }

@@ -23,7 +23,7 @@ class WireWriter {
   void U32(uint32_t v) { Integer(v); }
   void U64(uint64_t v) { Integer(v); }
   void Bytes(std::string_view v) { out_.append(v); }
-  void Digest(const Digest256& d) {
+  void Digest(const Sha256Digest& d) {
     out_.append(reinterpret_cast<const char*>(d.data()), d.size());
   }
   // u32 length, bytes.
@@ -82,8 +82,8 @@ class WireReader {
     offset_ += n;
     return view;
   }
-  Digest256 Digest(std::string_view field) {
-    Digest256 digest{};
+  Sha256Digest Digest(std::string_view field) {
+    Sha256Digest digest{};
     const std::string_view view = Bytes(digest.size(), field);
     if (view.size() == digest.size()) std::memcpy(digest.data(), view.data(), digest.size());
     return digest;

@@ -27,7 +27,7 @@ constexpr size_t kStreamBytes = 512 << 10;
 // That are named before they are handed to a pipeline that is on its way.
 constexpr size_t kMadeBytes = 64 << 10;
 
-absl::Status CorruptChunk(const Digest256& digest, std::string_view problem) {
+absl::Status CorruptChunk(const Sha256Digest& digest, std::string_view problem) {
   return MakeStoreError(StoreError::kCorruptChunk, Cat("chunk ", HexDigest(digest), " ", problem));
 }
 
@@ -58,7 +58,7 @@ absl::Status ReadStamp(const Reply& stamp, uint64_t& oldest) {
 
 std::vector<ChunkRef> DistinctChunks(const SnapshotManifest& manifest) {
   std::vector<ChunkRef> chunks;
-  std::set<Digest256> seen;
+  std::set<Sha256Digest> seen;
   for (const SnapshotPart& part : manifest.parts) {
     for (const ChunkRef& ref : part.chunks) {
       if (seen.insert(ref.digest).second) chunks.push_back(ref);

@@ -49,7 +49,7 @@ std::string Keys::Session(std::string_view tenant, std::string_view session_id) 
   return Cat(prefix_, "s:{", EscapeTenant(tenant), ":", session_id, "}");
 }
 
-std::string Keys::Chunk(std::string_view tenant, const Digest256& digest) const {
+std::string Keys::Chunk(std::string_view tenant, const Sha256Digest& digest) const {
   return Cat(prefix_, "c:{", EscapeTenant(tenant), ":", HexDigest(digest), "}");
 }
 

@@ -38,7 +38,7 @@ class Keys {
   explicit Keys(std::string prefix) : prefix_(std::move(prefix)) {}
 
   std::string Session(std::string_view tenant, std::string_view session_id) const;
-  std::string Chunk(std::string_view tenant, const Digest256& digest) const;
+  std::string Chunk(std::string_view tenant, const Sha256Digest& digest) const;
   std::string Hold(std::string_view tenant, std::string_view pin) const;
   std::string Index(std::string_view tenant) const { return OfTenant("i:{", tenant); }
   std::string Expiry(std::string_view tenant) const { return OfTenant("x:{", tenant); }

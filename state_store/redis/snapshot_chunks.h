@@ -63,10 +63,10 @@ class SnapshotChunks {
   const Keys& keys_;
   const std::string tenant_;
   const std::vector<size_t> ends_;  // of each part's chunks among all
-  std::map<Digest256, const ChunkRef*> there_;
+  std::map<Sha256Digest, const ChunkRef*> there_;
   std::deque<ChunkPiece> pieces_;
-  std::map<Digest256, size_t> index_;  // in pieces_
-  std::vector<size_t> piece_of_;       // by chunk
+  std::map<Sha256Digest, size_t> index_;  // in pieces_
+  std::vector<size_t> piece_of_;          // by chunk
   size_t next_ = 0;
   uint64_t bytes_left_ = 0;
   ChunkNamer namer_;

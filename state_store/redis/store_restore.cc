@@ -48,7 +48,6 @@ absl::StatusOr<Session> StoreImpl::RestoreSession(const SessionCopy& copy,
       ASSIGN_OR_RETURN(const Snapshot snapshot, read(info.manifest.snapshot_id));
       RETURN_IF_ERROR(CheckPayloads(snapshot));
       auto manifest = std::make_shared<SnapshotManifest>(snapshot.manifest);
-      manifest->format_version = kManifestVersion;
       const PinUse use{NewToken(), NewToken()};
       Replication chunks = replication;
       ASSIGN_OR_RETURN(const uint64_t stamp,

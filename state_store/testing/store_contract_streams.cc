@@ -1,12 +1,10 @@
 // The contract of export and import, and of many threads at once.
 #include <atomic>
-#include <cstring>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "base/hash.h"
-#include "state_store/chunking.h"
 #include "state_store/internal/cat.h"
 #include "state_store/testing/store_contract.h"
 
@@ -60,44 +58,6 @@ TEST_P(StoreContract, BadStreamsLeaveNothingBehind) {
   EXPECT_EQ(StatsOf("u"), StoreStats{});
   EXPECT_EQ(store().CheckIntegrity(), absl::OkStatus());
   EXPECT_EQ(import(stream), absl::OkStatus());
-}
-
-TEST_P(StoreContract, StreamsOfTheFirstVersionAreRead) {
-  const Session session = Commit(Create("s"), 1);
-  std::string stream = Export("s");
-  const auto as_version_one = [&](const auto& digest) {
-    uint32_t length = 0;
-    std::memcpy(&length, stream.data() + 8, sizeof length);
-    SnapshotManifest manifest = DecodeManifest(std::string_view(stream).substr(12, length)).value();
-    manifest.format_version = 1;
-    size_t at = 12 + length;
-    for (SnapshotPart& part : manifest.parts) {
-      for (ChunkRef& ref : part.chunks) {
-        ref.digest = digest(manifest.tenant, std::string_view(stream).substr(at, ref.raw_length));
-        at += ref.raw_length;
-      }
-    }
-    std::string old = stream.substr(0, 12) + EncodeManifest(manifest).value() +
-                      stream.substr(12 + length, stream.size() - 32 - 12 - length);
-    const Sha256Digest whole = Sha256(old);
-    old.append(reinterpret_cast<const char*>(whole.data()), whole.size());
-    return old;
-  };
-  const auto import = [&](const std::string& bytes, const std::string& id) {
-    StringSource source(bytes);
-    return store().ImportSnapshot("u", {.id = id}, source).status();
-  };
-  ASSERT_EQ(import(as_version_one(ChunkDigestV1), "copy"), absl::OkStatus());
-  const auto read = store().ReadSnapshot("u", "copy", "");
-  ASSERT_TRUE(read.ok()) << read.status();
-  EXPECT_TRUE(SameState(MakeTestSnapshot(1), *read));
-  // What is stored is of the newest version, and can be exported again.
-  EXPECT_EQ(store().GetSnapshot("u", "copy", "")->manifest.format_version, kManifestVersion);
-  StringSink sink;
-  EXPECT_EQ(store().ExportSnapshot("u", "copy", "", sink), absl::OkStatus());
-  EXPECT_EQ(import(sink.bytes(), "again"), absl::OkStatus());
-  // The version decides what the digests are of.
-  EXPECT_STORE_ERROR(import(as_version_one(ChunkDigest), "forged"), kCorruptStream);
 }
 
 TEST_P(StoreContract, FailingStreamsPassOnTheirError) {

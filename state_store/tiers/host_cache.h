@@ -49,8 +49,8 @@ class HostCache final : public ChunkSource {
   HostCacheStats stats() const;
 
  private:
-  using Key = std::pair<std::string, std::string>;     // tenant, snapshot id
-  using ChunkKey = std::pair<std::string, Digest256>;  // tenant, digest
+  using Key = std::pair<std::string, std::string>;        // tenant, snapshot id
+  using ChunkKey = std::pair<std::string, Sha256Digest>;  // tenant, digest
   using ByValue = std::set<std::pair<double, const Key*>>;
   struct Entry {
     SharedSnapshot snapshot;
