@@ -111,6 +111,13 @@ struct StoreStats {
   friend bool operator==(const StoreStats&, const StoreStats&) = default;
 };
 
+struct StoreUsage {
+  uint64_t sessions = 0;
+  uint64_t stored_bytes = 0;
+
+  friend bool operator==(const StoreUsage&, const StoreUsage&) = default;
+};
+
 // Thread-safe; calls block. Each operation is one atomic step: it happens whole or not at all, and
 // an error leaves everything as it was, except that an operation cut off by a failing device or a
 // lost connection may turn out to have happened; repeat it with its request_id to learn which.
@@ -197,7 +204,13 @@ class SessionStore {
                                                  const NewSessionOptions& options,
                                                  ByteSource& source) = 0;
 
+  // Everything counted anew where others share the store: as long as the tenant has sessions.
   virtual absl::StatusOr<StoreStats> Stats(std::string_view tenant) = 0;
+  // What the tenant takes, from counters that go along with each change: the same cost whatever it
+  // has. While nothing is in progress these are the counts of Stats. Calls in progress count from
+  // when they begin to store until they have let go; expired sessions until they are swept. Where
+  // others share the store, what a crash or a lost failover left counts until garbage is collected.
+  virtual absl::StatusOr<StoreUsage> Usage(std::string_view tenant) = 0;
   // Deletes the sessions whose `expires` <= now, of all tenants, and forgets old request ids.
   // Returns how many sessions.
   virtual absl::StatusOr<int64_t> SweepExpired(absl::Time now) = 0;

@@ -179,11 +179,11 @@ absl::StatusOr<QuotaBook::Reservation> QuotaBook::Reserve(const std::string& ten
       return reserved;
     }
   }
-  ASSIGN_OR_RETURN(const state_store::StoreStats stats, store_->Stats(tenant));
+  ASSIGN_OR_RETURN(const state_store::StoreUsage stored, store_->Usage(tenant));
   absl::MutexLock lock(&mutex_);
   Usage& usage = UsageOf(tenant);
-  usage.sessions = static_cast<int64_t>(stats.sessions);
-  usage.bytes = static_cast<int64_t>(stats.stored_bytes);
+  usage.sessions = static_cast<int64_t>(stored.sessions);
+  usage.bytes = static_cast<int64_t>(stored.stored_bytes);
   usage.asked = clock_->Now();
   usage.known = true;
   RETURN_IF_ERROR(check(usage));

@@ -208,6 +208,10 @@ absl::StatusOr<state_store::StoreStats> MeasuredStore::Stats(std::string_view te
   return store_->Stats(tenant);
 }
 
+absl::StatusOr<state_store::StoreUsage> MeasuredStore::Usage(std::string_view tenant) {
+  return store_->Usage(tenant);
+}
+
 absl::StatusOr<int64_t> MeasuredStore::SweepExpired(absl::Time now) {
   return Timed(kSweep, [&] { return store_->SweepExpired(now); });
 }

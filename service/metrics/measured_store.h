@@ -71,6 +71,7 @@ class MeasuredStore final : public state_store::SessionStore {
                                                       const state_store::NewSessionOptions& options,
                                                       state_store::ByteSource& source) override;
   absl::StatusOr<state_store::StoreStats> Stats(std::string_view tenant) override;
+  absl::StatusOr<state_store::StoreUsage> Usage(std::string_view tenant) override;
   absl::StatusOr<int64_t> SweepExpired(absl::Time now) override;
   absl::Status CheckIntegrity() override;
   absl::StatusOr<std::unique_ptr<state_store::SessionHold>> Hold(

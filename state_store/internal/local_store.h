@@ -85,6 +85,7 @@ class LocalStore : public SessionStore, public StoreAdmin {
   absl::StatusOr<Session> ImportSnapshot(std::string_view tenant, const NewSessionOptions& options,
                                          ByteSource& source) override;
   absl::StatusOr<StoreStats> Stats(std::string_view tenant) override;
+  absl::StatusOr<StoreUsage> Usage(std::string_view tenant) override;
   absl::StatusOr<int64_t> SweepExpired(absl::Time now) override;
   absl::Status CheckIntegrity() override;
   absl::StatusOr<std::vector<std::string>> ListTenants() override;

@@ -128,6 +128,11 @@ absl::StatusOr<StoreStats> LocalStore::Stats(std::string_view tenant) {
   return stats;
 }
 
+absl::StatusOr<StoreUsage> LocalStore::Usage(std::string_view tenant) {
+  ASSIGN_OR_RETURN(const StoreStats stats, Stats(tenant));
+  return StoreUsage{stats.sessions, stats.stored_bytes};
+}
+
 absl::StatusOr<int64_t> LocalStore::SweepExpired(absl::Time now) {
   std::vector<std::pair<std::string, std::string>> expired;
   {

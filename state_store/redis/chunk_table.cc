@@ -127,7 +127,7 @@ absl::Status ChunkTable::ReadPut(const Answer& answer, Piece& piece, Progress& p
   RETURN_IF_ERROR(answer.reply.status());
   ASSIGN_OR_RETURN(const auto* fields, answer.reply->Array("put_chunk", 2));
   const std::string& header = (*fields)[1].text;
-  if ((*fields)[0].integer != 1 || fields->size() < 4) {
+  if ((*fields)[0].integer != 1 || fields->size() < 5) {
     piece.old_header = header;
     return absl::OkStatus();
   }
@@ -151,6 +151,18 @@ absl::Status ChunkTable::Reserve(const PinScope& scope, int64_t bytes) {
   return MakeStoreError(
       StoreError::kStoreFull,
       Cat(bytes, " bytes more do not fit under the cap of ", options_.max_stored_bytes));
+}
+
+Command ChunkTable::Counting(const Script& script, std::string_view tenant, std::string key,
+                             std::vector<std::string> arguments) const {
+  if (is_cluster_) return Eval(script, std::move(key), std::move(arguments));
+  return EvalKeys(script, {std::move(key), keys_.Counters(tenant)}, std::move(arguments));
+}
+
+absl::Status ChunkTable::Count(std::string_view tenant, int64_t bytes, Deadline deadline) {
+  if (!is_cluster_ || bytes == 0) return absl::OkStatus();
+  return client_.Run(Eval(kCount, keys_.Counters(tenant), {Cat(bytes), ""}), deadline)
+      .reply.status();
 }
 
 absl::Status ChunkTable::Encode(Piece& piece) const {
@@ -185,7 +197,8 @@ absl::Status ChunkTable::Exchange(const PinScope& scope, const std::vector<Piece
     // The bytes go beside the script: through one they would be copied four times.
     commands.push_back(
         {.arguments = {"HSETNX", piece->key, "d"}, .tail = piece->stored(), .key = piece->key});
-    commands.push_back(Eval(kSealChunk, piece->key, {pin, session_id, piece->header}));
+    commands.push_back(
+        Counting(kSealChunk, scope.tenant, piece->key, {pin, session_id, piece->header}));
   }
   for (const Piece* piece : pins) {
     commands.push_back(Eval(kPinChunk, piece->key, {pin, session_id}));
@@ -196,6 +209,7 @@ absl::Status ChunkTable::Exchange(const PinScope& scope, const std::vector<Piece
   replicas.Add();
   REPRISE_FAULT_POINT("redis.chunks.asked");
   size_t next = 0;
+  int64_t count = 0;
   absl::Status failure = absl::OkStatus();
   if (take) {
     const Answer& held = answers[next++];
@@ -210,10 +224,13 @@ absl::Status ChunkTable::Exchange(const PinScope& scope, const std::vector<Piece
     failure.Update(answers[next++].reply.status());
     const Answer& sealed = answers[next++];
     failure.Update(ReadPut(sealed, *piece, progress));
-    if (!piece->missing) reserved -= sealed.reply->elements[3].integer;
+    if (piece->missing) continue;
+    reserved -= sealed.reply->elements[3].integer;
+    count += sealed.reply->elements[4].integer;
   }
   for (Piece* piece : pins) failure.Update(ReadPinned(answers[next++], *piece, progress));
   Reserve(scope, -reserved).IgnoreError();
+  Count(scope.tenant, count, scope.deadline).IgnoreError();
   return failure;
 }
 
@@ -222,14 +239,17 @@ absl::Status ChunkTable::Replace(const PinScope& scope, Piece& piece, Progress& 
   int64_t reserved = piece.ref.stored_length;
   RETURN_IF_ERROR(Reserve(scope, reserved));
   ReplicationSum replicas(progress.replication);
-  const Answer answer = client_.Run(
-      Eval(kPutChunk, piece.key,
-           {std::string(scope.pin), std::string(scope.session_id), piece.header, piece.old_header},
-           piece.stored()),
-      scope.deadline, replicas.one());
+  Command command = Counting(
+      kPutChunk, scope.tenant, piece.key,
+      {std::string(scope.pin), std::string(scope.session_id), piece.header, piece.old_header});
+  command.tail = piece.stored();
+  const Answer answer = client_.Run(command, scope.deadline, replicas.one());
   replicas.Add();
   const absl::Status put = ReadPut(answer, piece, progress);
-  if (!piece.missing) reserved -= answer.reply->elements[3].integer;
+  if (!piece.missing) {
+    reserved -= answer.reply->elements[3].integer;
+    Count(scope.tenant, answer.reply->elements[4].integer, scope.deadline).IgnoreError();
+  }
   Reserve(scope, -reserved).IgnoreError();
   RETURN_IF_ERROR(put);
   if (!piece.missing) return absl::OkStatus();
@@ -381,35 +401,41 @@ std::vector<Command> ChunkTable::UnpinCommands(const PinScope& scope,
   std::vector<Command> commands;
   commands.push_back(EvalKeys(kLeaveHold, {session_key, hold}, {rev, std::string(scope.user)}));
   for (const ChunkRef& ref : DistinctChunks(manifest)) {
-    commands.push_back(EvalKeys(kUnpinLeft,
-                                {keys_.Chunk(scope.tenant, ref.digest), session_key, hold},
-                                {std::string(scope.pin), rev}));
+    commands.push_back(EvalKeys(
+        kUnpinLeft,
+        {keys_.Chunk(scope.tenant, ref.digest), session_key, hold, keys_.Counters(scope.tenant)},
+        {std::string(scope.pin), rev}));
   }
   return commands;
 }
 
-void ChunkTable::Discard(const PreparedChunks& prepared, Deadline deadline) {
+void ChunkTable::Discard(const PinScope& scope, const PreparedChunks& prepared) {
   std::vector<Command> commands;
   for (const std::string& key : prepared.sent) {
-    commands.push_back(Eval(kUnpinChunk, key, {"none", ""}));
+    commands.push_back(Counting(kUnpinChunk, scope.tenant, key, {"none", ""}));
   }
-  for (const Answer& answer : client_.Run(commands, deadline)) answer.reply.status().IgnoreError();
+  for (const Answer& answer : client_.Run(commands, scope.deadline)) {
+    answer.reply.status().IgnoreError();
+  }
 }
 
 void ChunkTable::UnpinKeys(const PinScope& scope, const std::vector<std::string>& keys) {
-  int64_t freed = 0;
+  int64_t freed = 0, count = 0;
   for (size_t begin = 0; begin < keys.size(); begin += kBatchCommands) {
     std::vector<Command> commands;
     for (size_t i = begin; i < std::min(keys.size(), begin + kBatchCommands); ++i) {
-      commands.push_back(Eval(kUnpinChunk, keys[i], {std::string(scope.pin), ""}));
+      commands.push_back(
+          Counting(kUnpinChunk, scope.tenant, keys[i], {std::string(scope.pin), ""}));
     }
     for (const Answer& answer : client_.Run(commands, scope.deadline)) {
-      if (answer.reply.ok() && !answer.reply->elements.empty()) {
+      if (answer.reply.ok() && answer.reply->elements.size() > 1) {
         freed += answer.reply->elements[0].integer;
+        count += answer.reply->elements[1].integer;
       }
     }
   }
   Reserve(scope, -freed).IgnoreError();
+  Count(scope.tenant, count, scope.deadline).IgnoreError();
 }
 
 absl::StatusOr<std::string> ChunkTable::Verified(std::string_view tenant, const ChunkRef& ref,

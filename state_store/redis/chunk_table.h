@@ -45,9 +45,11 @@ struct PreparedChunks {
 // Thread-safe. Everything passed to the constructor is borrowed.
 class ChunkTable {
  public:
-  // `known` may be null.
-  ChunkTable(Client& client, const Keys& keys, const StoreOptions& options, ChunkSource* known)
-      : client_(client), keys_(keys), options_(options), known_(known) {}
+  // `known` may be null. In a cluster scripts cannot count for the tenant, so its counters follow
+  // in a command of their own; what a crash leaves uncounted is found by CollectGarbage.
+  ChunkTable(Client& client, const Keys& keys, const StoreOptions& options, ChunkSource* known,
+             bool is_cluster)
+      : client_(client), keys_(keys), options_(options), known_(known), is_cluster_(is_cluster) {}
 
   // Stores what the tenant has not, pins all of it, and fills parts[i].chunks from payloads[i].
   // Returns the oldest stamp of pins and hold, 0 without any. Lets go again on failure.
@@ -81,7 +83,13 @@ class ChunkTable {
   std::vector<Command> UnpinCommands(const PinScope& scope, const SnapshotManifest& manifest,
                                      const std::string& session_key, const std::string& rev) const;
   // Takes away bytes of `prepared` that came to be in Redis and that nobody pinned.
-  void Discard(const PreparedChunks& prepared, Deadline deadline);
+  void Discard(const PinScope& scope, const PreparedChunks& prepared);
+
+  // One of the scripts of chunks that count, without `tail`.
+  Command Counting(const Script& script, std::string_view tenant, std::string key,
+                   std::vector<std::string> arguments) const;
+  // In a cluster, what the scripts' answers said is to be counted.
+  absl::Status Count(std::string_view tenant, int64_t bytes, Deadline deadline);
 
   // The raw bytes of all parts, verified. DATA_LOSS (kCorruptChunk).
   absl::StatusOr<std::vector<std::string>> Read(std::string_view tenant,
@@ -124,6 +132,7 @@ class ChunkTable {
   const Keys& keys_;
   const StoreOptions& options_;
   ChunkSource* const known_;
+  const bool is_cluster_;
 };
 
 }  // namespace reprise::state_store::redis

@@ -4,9 +4,10 @@
 //   <prefix>c:{T:D}    hash    one chunk, D its digest: bytes, header, pins
 //   <prefix>h:{T:P}    hash    who uses pin P, and since when
 //   <prefix>i:{T}      zset    the tenant's session ids, all with score 0: paged by name
-//   <prefix>x:{T}      zset    sessions that expire, by a time not after their expiry
-//   (microseconds) <prefix>q:{T}      hash    request ids of creations, forks and imports
+//   <prefix>x:{T}      zset    sessions that expire, by a time not after it (microseconds)
+//   <prefix>q:{T}      hash    request ids of creations, forks and imports
 //   <prefix>b:{T}      string  bytes of the tenant's chunks, where a cap is set
+//   <prefix>u:{T}      hash    counters: bytes of its sealed chunks, and of all that ever moved
 //   <prefix>tenants    set     T
 //   <prefix>p:{T:D}    string  a blob (redis_blobs.h), D its digest
 //   <prefix>a:{T:D}    set     notes under a digest
@@ -44,6 +45,7 @@ class Keys {
   std::string Expiry(std::string_view tenant) const { return OfTenant("x:{", tenant); }
   std::string Creations(std::string_view tenant) const { return OfTenant("q:{", tenant); }
   std::string Bytes(std::string_view tenant) const { return OfTenant("b:{", tenant); }
+  std::string Counters(std::string_view tenant) const { return OfTenant("u:{", tenant); }
   // `hex`: a digest in hexadecimal.
   std::string Blob(std::string_view tenant, std::string_view hex) const;
   std::string BlobNotes(std::string_view tenant, std::string_view hex) const;

@@ -58,7 +58,7 @@ StoreImpl::StoreImpl(const RedisStoreOptions& options, std::unique_ptr<Client> c
                                                      : options.store.page_token_key),
       keys_(options.key_prefix),
       client_(std::move(client)),
-      chunks_(*client_, keys_, options_.store, options_.known_chunks.get()),
+      chunks_(*client_, keys_, options_.store, options_.known_chunks.get(), is_cluster),
       is_cluster_(is_cluster),
       release_delay_(is_cluster ? options.cluster_release_delay : absl::ZeroDuration()),
       records_(kKnownRecords) {}

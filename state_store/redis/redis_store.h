@@ -56,7 +56,8 @@ struct GarbageReport {
   int64_t pins_dropped = 0;
   int64_t holds_dropped = 0;  // users of pins, that is
   int64_t index_repairs = 0;
-  int64_t fields_dropped = 0;  // of sessions
+  int64_t fields_dropped = 0;    // of sessions
+  int64_t counts_corrected = 0;  // of tenants
 };
 
 // Thread-safe; calls block.
@@ -66,7 +67,8 @@ class RedisStore : public StoreAdmin, public SessionStore, public LeaseTable {
   static absl::StatusOr<std::unique_ptr<RedisStore>> Create(const RedisStoreOptions& options);
 
   // Walks over all keys: drops pins that no manifest names and that are older than pin_grace, and
-  // mends the tenants' lists of sessions. Any number of replicas may do so at any time.
+  // mends the tenants' lists of sessions and their counters (Usage). Any number of replicas may do
+  // so at any time.
   virtual absl::StatusOr<GarbageReport> CollectGarbage() = 0;
 
   // Connections idle or in use, and in use alone.

@@ -102,6 +102,7 @@ absl::Status StoreImpl::PlanAtOnce(const Commit& commit, const PinUse& use,
 
   std::vector<std::string> keys = {key, keys_.Hold(commit.tenant, use.pin)};
   keys.insert(keys.end(), prepared.keys.begin(), prepared.keys.end());
+  keys.push_back(keys_.Counters(commit.tenant));
   std::vector<std::string> arguments = {Cat(prepared.keys.size()), use.pin, use.user,
                                         std::string(commit.session_id)};
   arguments.insert(arguments.end(), prepared.headers.begin(), prepared.headers.end());
@@ -155,7 +156,7 @@ absl::StatusOr<std::optional<Session>> StoreImpl::CommitAtOnce(Commit& commit) {
 
   const auto undo = [&] {
     chunks_.Unpin(scope, *commit.manifest);
-    chunks_.Discard(prepared, commit.deadline);
+    chunks_.Discard(scope, prepared);
   };
   if (!planned.ok()) {
     undo();

@@ -3,9 +3,12 @@
 // Whoever takes a hold or a pin must commit within a quarter of pin_grace, or is refused. So what
 // is older than the whole of it is in use if and only if a session names it now.
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <set>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/numbers.h"
 #include "base/fault_point.h"
 #include "base/status_macros.h"
@@ -27,6 +30,12 @@ bool ReadStamp(std::string_view value, uint64_t& stamp) {
          absl::SimpleAtoi(absl::string_view(value.data(), space), &stamp);
 }
 
+// As the scripts count a chunk.
+int64_t SealedBytes(const std::string& header) {
+  long long stored = 0;
+  return std::sscanf(header.c_str(), "1 %*u %*u %lld ", &stored) == 1 ? stored : 0;
+}
+
 }  // namespace
 
 // What one walk has found out.
@@ -37,9 +46,18 @@ struct StoreImpl::Garbage {
     std::string user;
   };
 
+  // What a walk finds of a tenant, beside its counters.
+  struct Counted {
+    Counters before{};
+    int64_t bytes = 0;    // of sealed chunks
+    int64_t dropped = 0;  // of them, by this walk
+  };
+
   uint64_t grace = 0;  // microseconds
   GarbageReport report{};
   std::map<std::string, uint64_t> bytes{};                            // of chunks, by tenant
+  std::map<std::string, Counted> counted{};                           // by tenant
+  absl::flat_hash_set<uint64_t> seen{};                               // chunks: a scan may repeat
   std::map<std::string, std::vector<SnapshotRow>> sessions{};         // by key
   std::set<std::string> holds{};                                      // keys of those seen
   std::optional<std::map<std::string, std::vector<Namer>>> namers{};  // by key of the hold
@@ -183,26 +201,84 @@ absl::Status StoreImpl::CollectPins(const std::vector<std::string>& keys, Garbag
   const Deadline deadline = NewDeadline();
   ASSIGN_OR_RETURN(const std::vector<Inspected> chunks, Inspect(keys, deadline));
   std::vector<Command> drops;
+  std::vector<Garbage::Counted*> owners;  // of what is dropped
+  const auto drop = [&](const std::string& tenant, Command command) {
+    drops.push_back(std::move(command));
+    owners.push_back(&garbage.counted[tenant]);
+  };
   for (size_t i = 0; i < keys.size(); ++i) {
     const auto name = keys_.ParseChunk(keys[i]);
     if (!name.has_value()) continue;
-    ++garbage.report.chunks_seen;
-    garbage.bytes[name->first] += chunks[i].length;
+    if (garbage.seen.insert(Checksum64(keys[i])).second) {
+      ++garbage.report.chunks_seen;
+      garbage.bytes[name->first] += chunks[i].length;
+      garbage.counted[name->first].bytes += SealedBytes(chunks[i].header);
+    }
     // As bytes leave it that arrive after their writer has given up. Who pins it meanwhile keeps
     // it.
-    if (chunks[i].pins.empty()) drops.push_back(Eval(kUnpinChunk, keys[i], {"none", ""}));
+    if (chunks[i].pins.empty()) {
+      drop(name->first, chunks_.Counting(kUnpinChunk, name->first, keys[i], {"none", ""}));
+    }
     for (const auto& [pin, value] : chunks[i].pins) {
       uint64_t stamp = 0;
       // A pin that cannot be read may be a live one: it stays, and CheckIntegrity tells of it.
       if (!ReadStamp(value, stamp) || stamp + garbage.grace > chunks[i].now) continue;
       ASSIGN_OR_RETURN(const bool named, IsNamed(name->first, pin, garbage));
-      if (!named) drops.push_back(Eval(kUnpinChunk, keys[i], {pin, value}));
+      if (!named) {
+        drop(name->first, chunks_.Counting(kUnpinChunk, name->first, keys[i], {pin, value}));
+      }
     }
   }
   REPRISE_FAULT_POINT("redis.garbage.pin");
-  for (const Answer& answer : client_->Run(drops, deadline)) {
-    RETURN_IF_ERROR(answer.reply.status());
+  const std::vector<Answer> answers = client_->Run(drops, deadline);
+  for (size_t i = 0; i < answers.size(); ++i) {
+    RETURN_IF_ERROR(answers[i].reply.status());
+    ASSIGN_OR_RETURN(const auto* freed, answers[i].reply->Array("unpin_chunk", 2));
+    owners[i]->dropped -= (*freed)[1].integer;
     ++garbage.report.pins_dropped;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StoreImpl::Counters> StoreImpl::ReadCounters(std::string_view tenant,
+                                                            Deadline deadline) {
+  const Answer answer =
+      client_->Run(Plain({"HMGET", keys_.Counters(tenant), "bytes", "moved"}), deadline);
+  RETURN_IF_ERROR(answer.reply.status());
+  ASSIGN_OR_RETURN(const auto* values, answer.reply->Array("HMGET", 2));
+  Counters counters;
+  for (const auto& [value, to] :
+       {std::pair(&(*values)[0], &counters.bytes), std::pair(&(*values)[1], &counters.moved)}) {
+    if (!value->is_nil() && !absl::SimpleAtoi(value->text, to)) {
+      return MakeStoreError(StoreError::kCorruptIndex,
+                            Cat(keys_.Counters(tenant), " holds what is no count"));
+    }
+  }
+  return counters;
+}
+
+// A count is wrong for certain when it is further from what the walk found than everything that
+// moved meanwhile; then that far it is set right. In a quiet moment that is to the byte.
+absl::Status StoreImpl::CorrectCounters(Garbage& garbage) {
+  for (auto& [tenant, counted] : garbage.counted) {
+    const Deadline deadline = NewDeadline();
+    RETURN_IF_ERROR(chunks_.Count(tenant, -counted.dropped, deadline));
+    absl::StatusOr<Counters> read = ReadCounters(tenant, deadline);
+    if (absl::IsDataLoss(read.status())) {
+      RETURN_IF_ERROR(
+          client_->Run(Plain({"DEL", keys_.Counters(tenant)}), deadline).reply.status());
+      counted.before = {};
+      read = Counters{};
+    }
+    ASSIGN_OR_RETURN(const Counters now, read);
+    const int64_t off = counted.bytes - counted.dropped - now.bytes;
+    const int64_t moved = now.moved - counted.before.moved - counted.dropped;
+    if (std::abs(off) <= moved) continue;
+    const Answer answer =
+        client_->Run(Eval(kCount, keys_.Counters(tenant), {Cat(off), Cat(now.moved)}), deadline);
+    RETURN_IF_ERROR(answer.reply.status());
+    ASSIGN_OR_RETURN(const auto* done, answer.reply->Array("count", 1));
+    garbage.report.counts_corrected += (*done)[0].integer;
   }
   return absl::OkStatus();
 }
@@ -289,6 +365,12 @@ absl::Status StoreImpl::DropUnnamedFields(const std::vector<std::string>& keys,
 absl::StatusOr<GarbageReport> StoreImpl::CollectGarbage() {
   ReleaseDue(/*all=*/false);
   Garbage garbage{static_cast<uint64_t>(absl::ToInt64Microseconds(options_.pin_grace))};
+  ASSIGN_OR_RETURN(const std::vector<std::string> tenants, Tenants(NewDeadline()));
+  for (const std::string& tenant : tenants) {
+    const absl::StatusOr<Counters> before = ReadCounters(tenant, NewDeadline());
+    if (!absl::IsDataLoss(before.status())) RETURN_IF_ERROR(before.status());
+    garbage.counted[tenant].before = before.value_or(Counters{});
+  }
   // Holds first: with its last user a hold goes, and with it the reason for its pins.
   RETURN_IF_ERROR(Scan(keys_.HoldPattern(), [&](const std::vector<std::string>& keys) {
     return CollectHolds(keys, garbage);
@@ -296,6 +378,7 @@ absl::StatusOr<GarbageReport> StoreImpl::CollectGarbage() {
   RETURN_IF_ERROR(Scan(keys_.ChunkPattern(), [&](const std::vector<std::string>& keys) {
     return CollectPins(keys, garbage);
   }));
+  RETURN_IF_ERROR(CorrectCounters(garbage));
   RETURN_IF_ERROR(Scan(keys_.SessionPattern(), [&](const std::vector<std::string>& keys) {
     return DropUnnamedFields(keys, garbage.report);
   }));

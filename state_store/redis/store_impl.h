@@ -103,6 +103,7 @@ class StoreImpl final : public RedisStore {
   absl::StatusOr<Session> ImportSnapshot(std::string_view tenant, const NewSessionOptions& options,
                                          ByteSource& source) override;
   absl::StatusOr<StoreStats> Stats(std::string_view tenant) override;
+  absl::StatusOr<StoreUsage> Usage(std::string_view tenant) override;
   absl::StatusOr<int64_t> SweepExpired(absl::Time now) override;
   absl::Status CheckIntegrity() override;
 
@@ -127,6 +128,10 @@ class StoreImpl final : public RedisStore {
   struct AtOnce;
   struct Walk;
   struct Garbage;
+  // Of a tenant.
+  struct Counters {
+    int64_t bytes = 0, moved = 0;
+  };
   // A chunk as it lies in Redis.
   struct Inspected {
     std::string header{};
@@ -233,11 +238,14 @@ class StoreImpl final : public RedisStore {
                                                  Deadline deadline);
   absl::Status CheckChunks(const std::vector<std::string>& keys, Walk& walk);
   absl::Status CheckHolds(const Walk& walk);
+  absl::Status CheckCounters(const Walk& walk);
   absl::Status CollectHolds(const std::vector<std::string>& keys, Garbage& garbage);
   absl::Status CollectPins(const std::vector<std::string>& keys, Garbage& garbage);
   absl::Status FindNamers(Garbage& garbage);
   // Whether a pin that is old may be in use.
   absl::StatusOr<bool> IsNamed(const std::string& tenant, const std::string& pin, Garbage& garbage);
+  absl::StatusOr<Counters> ReadCounters(std::string_view tenant, Deadline deadline);
+  absl::Status CorrectCounters(Garbage& garbage);
   absl::Status RepairLists(GarbageReport& report);
   // Fields that no record names: what a torn log of Redis brings back.
   absl::Status DropUnnamedFields(const std::vector<std::string>& keys, GarbageReport& report);

@@ -128,6 +128,22 @@ absl::Status StoreImpl::CheckHolds(const Walk& walk) {
   return absl::OkStatus();
 }
 
+absl::Status StoreImpl::CheckCounters(const Walk& walk) {
+  std::map<std::string, int64_t> bytes;
+  for (const auto& [tenant, ids] : walk.sessions) bytes[tenant] = 0;
+  for (const auto& [key, named] : walk.chunks) {
+    const auto name = keys_.ParseChunk(key);
+    if (name.has_value()) bytes[name->first] += named.ref.stored_length;
+  }
+  for (const auto& [tenant, sum] : bytes) {
+    ASSIGN_OR_RETURN(const Counters counters, ReadCounters(tenant, NewDeadline()));
+    if (counters.bytes == sum) continue;
+    return absl::InternalError(
+        Cat("tenant \"", tenant, "\" has chunks of ", sum, " bytes, counted ", counters.bytes));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status StoreImpl::CheckIntegrity() {
   ReleaseDue(/*all=*/true);
   Walk walk;
@@ -146,6 +162,7 @@ absl::Status StoreImpl::CheckIntegrity() {
     }
   }
   RETURN_IF_ERROR(CheckHolds(walk));
+  RETURN_IF_ERROR(CheckCounters(walk));
   const auto [all, taken] = client_->ConnectionCounts();
   if (taken < 0 || taken > all) return absl::InternalError("connections are miscounted");
   return absl::OkStatus();

@@ -10,6 +10,7 @@
 #include "state_store/internal/validate.h"
 #include "state_store/memory_store.h"
 #include "state_store/redis/error.h"
+#include "state_store/redis/store_commands.h"
 #include "state_store/redis/store_impl.h"
 #include "state_store/redis/store_scripts.h"
 
@@ -314,6 +315,18 @@ absl::StatusOr<StoreStats> StoreImpl::Stats(std::string_view tenant) {
     stats.stored_bytes = entry->stored_bytes;
   }
   return stats;
+}
+
+absl::StatusOr<StoreUsage> StoreImpl::Usage(std::string_view tenant) {
+  RETURN_IF_ERROR(ValidateTenant(tenant));
+  const Deadline deadline = NewDeadline();
+  const Answer sessions = client_->Run(Plain({"ZCARD", keys_.Index(tenant)}), deadline);
+  RETURN_IF_ERROR(sessions.reply.status());
+  ASSIGN_OR_RETURN(const Counters counters, ReadCounters(tenant, deadline));
+  StoreUsage usage;
+  usage.sessions = static_cast<uint64_t>(sessions.reply->integer);
+  usage.stored_bytes = static_cast<uint64_t>(std::max<int64_t>(counters.bytes, 0));
+  return usage;
 }
 
 }  // namespace reprise::state_store::redis

@@ -19,6 +19,20 @@ end
 return out
 )lua");
 
+// Adds to a tenant's counters, which outside clusters every script that seals or removes chunks is
+// given as its last key. A chunk counts as its header says, whatever became of its bytes.
+constexpr std::string_view kTally = R"lua(
+local function sealed(header)
+  return tonumber(header and string.match(header, '^1 %d+ %d+ (%d+) ') or 0)
+end
+local function tally(key, delta)
+  if not key or delta == 0 then return end
+  -- A counter that holds no number must not keep anybody from committing.
+  redis.pcall('HINCRBY', key, 'bytes', string.format('%.0f', delta))
+  redis.pcall('HINCRBY', key, 'moved', string.format('%.0f', math.abs(delta)))
+end
+)lua";
+
 // Both scripts that change a session begin with this. apply(at, check, store) takes its arguments
 // after ARGV[at]; check() may refuse before anything is written, store(now) writes first.
 constexpr std::string_view kApply = R"lua(
@@ -93,8 +107,9 @@ return apply(0, function() end, function() end)
 
 // KEYS: the session, the hold, the chunks. ARGV: how many chunks, pin, user, session, what their
 // headers must be, and what apply wants. In a torn log the chunks stand before what names them.
-const std::string kCommitSource = Cat(kApply, R"lua(
+const std::string kCommitSource = Cat(kTally, kApply, R"lua(
 local chunks, pin, user, session = tonumber(ARGV[1]), 'p:' .. ARGV[2], ARGV[3], ARGV[4]
+local fresh = 0
 local function check()
   for i = 1, chunks do
     local header, chunk = ARGV[4 + i], redis.call('HMGET', KEYS[2 + i], 'h', 'bad')
@@ -103,12 +118,14 @@ local function check()
        redis.call('HSTRLEN', KEYS[2 + i], 'd') ~= length then
       return {'chunks'}
     end
+    if not chunk[1] then fresh = fresh + length end
   end
 end
 local function store(now)
   local stamp = string.format('%.0f', now) .. ' ' .. session
   redis.call('HSET', KEYS[2], user, stamp)
   for i = 1, chunks do redis.call('HSET', KEYS[2 + i], 'h', ARGV[4 + i], pin, stamp) end
+  tally(KEYS[3 + chunks], fresh)
 end
 return apply(4 + chunks, check, store)
 )lua");
@@ -154,7 +171,7 @@ redis.call('HSET', KEYS[1], 'p:' .. ARGV[1], stamp .. ' ' .. ARGV[2])
 return {whole and 1 or 0, chunk[1] or '', stamp}
 )lua");
 
-const Script kSealChunk("seal_chunk", R"lua(
+const std::string kSealChunkSource = Cat(kTally, R"lua(
 local time = redis.call('TIME')
 local stamp = string.format('%.0f', time[1] * 1000000 + time[2])
 local chunk = redis.call('HMGET', KEYS[1], 'h', 'bad')
@@ -163,10 +180,12 @@ local length = tonumber(string.match(header, '^1 %d+ %d+ (%d+) ') or -1)
 local have = redis.call('HSTRLEN', KEYS[1], 'd')
 if chunk[2] or have ~= length then return {0, chunk[1] or ''} end
 redis.call('HSET', KEYS[1], 'h', header, 'p:' .. ARGV[1], stamp .. ' ' .. ARGV[2])
-return {1, header, stamp, chunk[1] and 0 or have}
+local added = chunk[1] and 0 or have
+tally(KEYS[2], added)
+return {1, header, stamp, added, added}
 )lua");
 
-const Script kPutChunk("put_chunk", R"lua(
+const std::string kPutChunkSource = Cat(kTally, R"lua(
 local time = redis.call('TIME')
 local stamp = string.format('%.0f', time[1] * 1000000 + time[2])
 local chunk = redis.call('HMGET', KEYS[1], 'h', 'bad')
@@ -176,40 +195,47 @@ if old and old ~= ARGV[4] then
   local length = tonumber(string.match(old, '^1 %d+ %d+ (%d+) ') or -1)
   if not chunk[2] and before == length then
     redis.call('HSET', KEYS[1], pin, owner)
-    return {1, old, stamp, 0}
+    return {1, old, stamp, 0, 0}
   end
   if old ~= ARGV[3] then return {0, old} end
 end
 redis.call('HSET', KEYS[1], 'h', ARGV[3], 'd', ARGV[5], pin, owner)
 redis.call('HDEL', KEYS[1], 'bad')
-return {1, ARGV[3], stamp, #ARGV[5] - before}
+local added = sealed(ARGV[3]) - sealed(old)
+tally(KEYS[2], added)
+return {1, ARGV[3], stamp, #ARGV[5] - before, added}
 )lua");
 
+const Script kSealChunk("seal_chunk", kSealChunkSource);
+const Script kPutChunk("put_chunk", kPutChunkSource);
+
 constexpr std::string_view kUnpin = R"lua(
-local function unpin(pin)
+local function unpin(pin, counters)
 redis.call('HDEL', KEYS[1], pin)
 local others = redis.call('HLEN', KEYS[1])
 for _, field in ipairs({'h', 'd', 'bad'}) do
   others = others - redis.call('HEXISTS', KEYS[1], field)
 end
-if others > 0 then return {0} end
+if others > 0 then return {0, 0} end
 local freed = redis.call('HSTRLEN', KEYS[1], 'd')
+local counted = sealed(redis.call('HGET', KEYS[1], 'h'))
 redis.call('DEL', KEYS[1])
-return {freed}
+tally(counters, -counted)
+return {freed, -counted}
 end
 )lua";
 
-const std::string kUnpinChunkSource = Cat(kUnpin, R"lua(
+const std::string kUnpinChunkSource = Cat(kTally, kUnpin, R"lua(
 local pin = 'p:' .. ARGV[1]
-if ARGV[2] ~= '' and redis.call('HGET', KEYS[1], pin) ~= ARGV[2] then return {0} end
-return unpin(pin)
+if ARGV[2] ~= '' and redis.call('HGET', KEYS[1], pin) ~= ARGV[2] then return {0, 0} end
+return unpin(pin, KEYS[2])
 )lua");
 
-const std::string kUnpinLeftSource = Cat(kUnpin, R"lua(
+const std::string kUnpinLeftSource = Cat(kTally, kUnpin, R"lua(
 if redis.call('HGET', KEYS[2], 'rev') ~= ARGV[2] or redis.call('EXISTS', KEYS[3]) == 1 then
   return {-1}
 end
-return unpin('p:' .. ARGV[1])
+return unpin('p:' .. ARGV[1], KEYS[4])
 )lua");
 
 const Script kUnpinChunk("unpin_chunk", kUnpinChunkSource);
@@ -275,6 +301,14 @@ else
 end
 return {1, ARGV[3]}
 )lua");
+
+const std::string kCountSource = Cat(kTally, R"lua(
+local moved = redis.call('HGET', KEYS[1], 'moved') or '0'
+if ARGV[2] ~= '' and moved ~= ARGV[2] then return {0} end
+tally(KEYS[1], tonumber(ARGV[1]))
+return {1}
+)lua");
+const Script kCount("count", kCountSource);
 
 const Script kReserveBytes("reserve_bytes", R"lua(
 local used = tonumber(redis.call('GET', KEYS[1]) or 0) + tonumber(ARGV[1])

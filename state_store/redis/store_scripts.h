@@ -1,5 +1,5 @@
-// The scripts of the store. Each touches one key and, but for kReserveBytes, may run twice: see
-// script.h.
+// The scripts of the store. Each touches one key, outside clusters some have the tenant's counters
+// as one more, and may run twice but for kReserveBytes and kCount: see script.h.
 #ifndef REPRISE_STATE_STORE_REDIS_STORE_SCRIPTS_H_
 #define REPRISE_STATE_STORE_REDIS_STORE_SCRIPTS_H_
 
@@ -21,7 +21,7 @@ extern const Script kReadSession;
 extern const Script kApplySession;
 
 // The same behind a check of chunks, which it pins: a whole commit in one go, for servers that hold
-// all keys. Session, hold, chunks.
+// all keys. Session, hold, chunks, the tenant's counters.
 //   ARGV: number of chunks, pin, user, session id, the chunks' headers, what kApplySession wants
 //   -> as kApplySession, or {"chunks"} if one is missing, damaged or there in another form
 extern const Script kCommit;
@@ -37,27 +37,30 @@ extern const Script kLease;
 //   ARGV: pin, session id -> {1 if they are there and sound, header or "", stamp}
 extern const Script kPinChunk;
 
-// Chunk: after HSETNX of the bytes, which so need not go through a script. Says what they are,
-// unless somebody else has.
+// Chunk, and outside clusters counters: after HSETNX of the bytes, which so need not go through a
+// script. Says what they are, unless somebody else has.
 //   ARGV: pin, session id, header
-//   -> {1, header, stamp, bytes added}, or {0, header or ""} if other bytes are there
+//   -> {1, header, stamp, bytes added, bytes to count}, or {0, header or ""} if other bytes are
+//   there
 extern const Script kSealChunk;
 
-// Chunk: bytes with a pin. Bytes that are there and sound stay.
+// Chunk, counters: bytes with a pin. Bytes that are there and sound stay.
 //   ARGV: pin, session id, header, header that may be replaced or "", bytes
-//   -> {1, header, stamp, bytes added}, or {0, header} if there are others that must not be
-//   replaced
+//   -> {1, header, stamp, bytes added, bytes to count}, or {0, header} if there are others that
+//   must not be replaced
 extern const Script kPutChunk;
 
-// Chunk: ARGV: pin, value that it must have or "" -> {bytes freed}
+// Chunk, counters: ARGV: pin, value that it must have or "" -> {bytes freed, bytes to count}
 extern const Script kUnpinChunk;
 
 // Session, hold: leaves the hold. ARGV: rev that the session must have, user
 //   -> {1 if nobody uses it now}, or {-1} if the session has another revision
 extern const Script kLeaveHold;
 
-// Chunk, session, hold: like kUnpinChunk, if the session has that revision and the hold is gone.
-//   ARGV: pin, rev -> {bytes freed} or {-1}
+// Chunk, session, hold, counters: like kUnpinChunk, if the session has that revision and the hold
+// is gone.
+//   ARGV: pin, rev -> {bytes freed, bytes to count}
+//   or {-1}
 extern const Script kUnpinLeft;
 
 // Chunk: marks the bytes as bad, so that the next writer brings them again. ARGV: header -> {}
@@ -79,6 +82,10 @@ extern const Script kDropFields;
 // Any hash: compare-and-set of one field. ARGV: field, expected or "", new or ""
 //   -> {1, new} or {0, what is there}
 extern const Script kCompareAndSetField;
+
+// Counters: bytes to count, for clusters, where the scripts of chunks cannot; and corrections.
+//   ARGV: bytes, what "moved" must be or "" -> {1}, or {0} if it is not
+extern const Script kCount;
 
 // Counter: ARGV: amount to add, cap -> {1} or {0, count}. Run twice it counts twice: the count is
 // of a cap, and CollectGarbage sets it right.

@@ -108,6 +108,9 @@ class FaultyStore final : public SessionStore {
                                          ByteSource& source) override {
     return Run("ImportSnapshot", [&] { return store_->ImportSnapshot(tenant, options, source); });
   }
+  absl::StatusOr<StoreUsage> Usage(std::string_view tenant) override {
+    return Run("Usage", [&] { return store_->Usage(tenant); });
+  }
   absl::StatusOr<StoreStats> Stats(std::string_view tenant) override {
     return Run("Stats", [&] { return store_->Stats(tenant); });
   }

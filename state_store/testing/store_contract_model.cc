@@ -56,6 +56,12 @@ class Model {
     return all[all.size() - 1 - Pick(std::min<size_t>(all.size(), 12))];
   }
 
+  // Expired ones too, until they are swept.
+  size_t Sessions(const std::string& tenant) const {
+    return std::count_if(sessions.begin(), sessions.end(),
+                         [&](const auto& entry) { return entry.first.first == tenant; });
+  }
+
   size_t LiveSnapshots(const std::string& tenant) const {
     std::set<std::string> live;
     for (const auto& [key, session] : sessions) {
@@ -250,7 +256,13 @@ TEST_P(StoreContract, AgreesWithASequentialModel) {
       }
       if (step % 10 == 0) {
         for (const std::string t : {"t", "u"}) {
-          ASSERT_EQ(StatsOf(t).snapshots, model.LiveSnapshots(t));
+          const StoreStats stats = StatsOf(t);
+          ASSERT_EQ(stats.snapshots, model.LiveSnapshots(t));
+          ASSERT_EQ(stats.sessions, model.Sessions(t));
+          const StoreUsage usage = store().Usage(t).value();
+          ASSERT_EQ(usage, (StoreUsage{stats.sessions, stats.stored_bytes}))
+              << usage.sessions << " sessions of " << stats.sessions << ", " << usage.stored_bytes
+              << " bytes of " << stats.stored_bytes;
         }
         ASSERT_EQ(store().CheckIntegrity(), absl::OkStatus());
       }
@@ -273,6 +285,7 @@ TEST_P(StoreContract, AgreesWithASequentialModel) {
     ASSERT_TRUE(store().SweepExpired(clock_.Now()).ok());
     EXPECT_EQ(StatsOf("t"), StoreStats{});
     EXPECT_EQ(StatsOf("u"), StoreStats{});
+    EXPECT_EQ(store().Usage("t").value(), StoreUsage{});
   }
   // The walk must not have been one of refusals only.
   std::printf("%d commits, %d forks, %d rewinds, %d deleted snapshots, %d refusals\n", moved,

@@ -411,6 +411,12 @@ absl::StatusOr<StoreStats> TieredStore::Stats(std::string_view tenant) {
   return backend_->Stats(tenant);
 }
 
+absl::StatusOr<StoreUsage> TieredStore::Usage(std::string_view tenant) {
+  absl::StatusOr<StoreUsage> usage = backend_->Usage(tenant);
+  if (!usage.ok()) return Typed(usage.status());
+  return usage;
+}
+
 absl::StatusOr<int64_t> TieredStore::SweepExpired(absl::Time now) {
   // A commit that waits may be what keeps its session.
   RETURN_IF_ERROR(Typed(queue_->Flush(std::min(options_.flush_patience, absl::Seconds(1)))));

@@ -141,6 +141,8 @@ class TieredStore final : public SessionStore {
   absl::StatusOr<Session> ImportSnapshot(std::string_view tenant, const NewSessionOptions& options,
                                          ByteSource& source) override;
   absl::StatusOr<StoreStats> Stats(std::string_view tenant) override;
+  // Without what waits to be written.
+  absl::StatusOr<StoreUsage> Usage(std::string_view tenant) override;
   absl::StatusOr<int64_t> SweepExpired(absl::Time now) override;
   absl::Status CheckIntegrity() override;
   absl::StatusOr<std::unique_ptr<SessionHold>> Hold(std::string_view tenant,

@@ -458,14 +458,14 @@ TEST(Garbage, RunsBesideWritersThatForkAndDelete) {
 
 TEST(Access, TheRightsThatTheDocumentsNameAreEnough) {
   RedisServer server(
-      {.arguments = {"--user",         "reprise",  "on",           ">pw",      "resetchannels",
-                     "~reprise:1:*",   "+evalsha", "+script|load", "+hget",    "+hmget",
-                     "+hset",          "+hdel",    "+hsetnx",      "+hexists", "+hlen",
-                     "+hstrlen",       "+hkeys",   "+hgetall",     "+hscan",   "+hincrby",
-                     "+del",           "+exists",  "+get",         "+set",     "+sadd",
-                     "+sscan",         "+zadd",    "+zrem",        "+zrange",  "+scan",
-                     "+time",          "+wait",    "+ping",        "+select",  "+role",
-                     "+cluster|slots", "+asking"}});
+      {.arguments = {"--user",       "reprise",        "on",           ">pw",      "resetchannels",
+                     "~reprise:1:*", "+evalsha",       "+script|load", "+hget",    "+hmget",
+                     "+hset",        "+hdel",          "+hsetnx",      "+hexists", "+hlen",
+                     "+hstrlen",     "+hkeys",         "+hgetall",     "+hscan",   "+hincrby",
+                     "+del",         "+exists",        "+get",         "+set",     "+sadd",
+                     "+sscan",       "+zadd",          "+zrem",        "+zrange",  "+zcard",
+                     "+scan",        "+time",          "+wait",        "+ping",    "+select",
+                     "+role",        "+cluster|slots", "+asking"}});
   const std::string at = "@127.0.0.1:" + std::to_string(server.port());
   const auto store = OpenStore("redis://reprise:pw" + at);
   const Session session = store->CreateSession("t", {.id = "s", .request_id = "r"}).value();
