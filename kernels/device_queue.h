@@ -79,8 +79,8 @@ class DeviceEvent {
 class DeviceQueue {
  public:
   // `scratch_bytes`: device memory for partial results of one operation at a time.
-  static absl::StatusOr<std::unique_ptr<DeviceQueue>> Create(size_t scratch_bytes = size_t{64}
-                                                                                    << 20);
+  static constexpr size_t kScratchBytes = size_t{64} << 20;
+  static absl::StatusOr<std::unique_ptr<DeviceQueue>> Create(size_t scratch_bytes = kScratchBytes);
   ~DeviceQueue();
   DeviceQueue(const DeviceQueue&) = delete;
   DeviceQueue& operator=(const DeviceQueue&) = delete;

@@ -59,6 +59,12 @@ absl::Status ValidateEmbedding(const EmbeddingParams& p, const Context& context)
 
 }  // namespace
 
+size_t PackedMatrix::PackedBytes(const Source& source, Device device) {
+  if (device == Device::kCuda) return cuda::PackedBytes(source);
+  const size_t panels = (source.n + kPanel - 1) / kPanel;
+  return source.blocks * panels * source.k * kPanel * DTypeBytes(source.dtype);
+}
+
 absl::StatusOr<PackedMatrix> PackedMatrix::Pack(const Source& source, const Context& context) {
   RETURN_IF_ERROR(internal::ValidateContext("PackedMatrix", context));
   internal::Validator v("PackedMatrix");
@@ -93,14 +99,13 @@ absl::StatusOr<PackedMatrix> PackedMatrix::Pack(const Source& source, const Cont
   const size_t elements = size_t(source.blocks) * packed.panels() * source.k;
   constexpr size_t kMost = std::numeric_limits<size_t>::max() / (4 * kPanel);
   if (elements > kMost) return absl::ResourceExhaustedError("PackedMatrix: too many elements");
+  ASSIGN_OR_RETURN(packed.buffer_,
+                   Buffer::Allocate(context.device, PackedBytes(source, context.device)));
   if (context.device == Device::kCuda) {
     packed.dtype_ = DType::kBF16;
-    ASSIGN_OR_RETURN(packed.buffer_, Buffer::Allocate(context.device, cuda::PackedBytes(source)));
     RETURN_IF_ERROR(cuda::PackMatrix(source, packed.buffer_.data(), *context.queue));
     return packed;
   }
-  ASSIGN_OR_RETURN(packed.buffer_,
-                   Buffer::Allocate(context.device, elements * kPanel * DTypeBytes(source.dtype)));
   cpu::PackMatrix(source, packed.buffer_.data(), *context.pool);
   return packed;
 }

@@ -29,6 +29,8 @@ class PackedMatrix {
   // The CPU keeps the source's dtype in memory (kF16 and kBF16 stay 2 bytes): weights are read once
   // per step and widened in registers. CUDA rounds everything to kBF16. `data` is host memory.
   static absl::StatusOr<PackedMatrix> Pack(const Source& source, const Context& context);
+  // bytes() of what Pack makes of it; `data` is not looked at. 0 for CUDA in a build without it.
+  static size_t PackedBytes(const Source& source, Device device);
 
   PackedMatrix() = default;
   int blocks() const { return blocks_; }

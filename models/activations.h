@@ -2,6 +2,8 @@
 #ifndef REPRISE_MODELS_ACTIVATIONS_H_
 #define REPRISE_MODELS_ACTIVATIONS_H_
 
+#include <cstdint>
+
 #include "absl/status/statusor.h"
 #include "kernels/kernels.h"
 #include "models/recurrent_gemma_config.h"
@@ -40,6 +42,8 @@ struct Activations {
 
   kernels::Device device = kernels::Device::kCpu;
 
+  // Of all buffers, for each of max_rows.
+  static int64_t RowBytes(const RecurrentGemmaConfig& config, kernels::Device device);
   static absl::StatusOr<Activations> Create(const RecurrentGemmaConfig& config, int max_rows,
                                             const kernels::Context& context);
 

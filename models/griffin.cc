@@ -74,6 +74,25 @@ absl::StatusOr<std::unique_ptr<Griffin>> Griffin::Create(const RecurrentGemmaCon
   return model;
 }
 
+ModelPlan Griffin::Plan(const RecurrentGemmaConfig& config, const Weights& weights, int max_rows,
+                        kernels::Device device) {
+  StateLayout layout(device);
+  for (int i = 0; i < config.num_layers; ++i) {
+    if (config.blocks[i] == BlockType::kRecurrent) {
+      RgLruMixer(config).DeclareState(i, layout);
+    } else {
+      WindowAttentionMixer(config).DeclareState(i, layout);
+    }
+  }
+  ModelPlan plan;
+  plan.weight_bytes = weights.BytesAtMost(config, device);
+  plan.step_bytes = static_cast<size_t>(Activations::RowBytes(config, device)) * max_rows +
+                    StepInputs::DeviceBytes(max_rows, device);
+  plan.state_bytes = layout.bytes();
+  plan.vocab_size = config.vocab_size;
+  return plan;
+}
+
 absl::StatusOr<Griffin::Layer> Griffin::LoadLayer(const Weights& weights, int layer) const {
   Layer out;
   ASSIGN_OR_RETURN(out.temporal_norm, weights.Floats({WeightId::kTemporalNorm}, layer, context_));

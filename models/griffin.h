@@ -15,6 +15,7 @@
 #include "models/hybrid_model.h"
 #include "models/mixers/mixer.h"
 #include "models/mlp.h"
+#include "models/model_plan.h"
 #include "models/step_inputs.h"
 #include "models/weights.h"
 
@@ -28,6 +29,10 @@ class Griffin final : public HybridModel {
                                                          const Weights& weights, ModelInfo info,
                                                          int max_rows,
                                                          const kernels::Context& context);
+
+  // What Create would make. On CUDA without the queue's scratch and the recorded graphs.
+  static ModelPlan Plan(const RecurrentGemmaConfig& config, const Weights& weights, int max_rows,
+                        kernels::Device device);
 
   const ModelInfo& info() const override { return info_; }
   const StateLayout& state_layout() const override { return layout_; }

@@ -19,31 +19,57 @@ namespace {
 
 constexpr int kMaxRows = 65536;
 
-absl::StatusOr<std::unique_ptr<HybridModel>> LoadRecurrentGemma(const std::string& directory,
-                                                                const std::string& config_path,
-                                                                std::string_view config_bytes,
-                                                                const nlohmann::json& json,
+// config.json, read and mapped.
+struct ConfigFile {
+  std::string directory, path;
+  MappedFile file;
+  nlohmann::json json;
+};
+
+// A checkpoint whose tensors are found and checked, with no byte of their data read.
+struct RecurrentGemma {
+  RecurrentGemmaConfig config;
+  std::unique_ptr<Checkpoint> checkpoint;  // `weights` points into it
+  Weights weights;
+
+  static absl::StatusOr<RecurrentGemma> Open(const ConfigFile& file) {
+    const absl::StatusOr<RecurrentGemmaConfig> config = RecurrentGemmaConfig::FromJson(file.json);
+    if (!config.ok()) return Prefixed(config.status(), file.path);
+    RecurrentGemma opened;
+    opened.config = *config;
+    ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::Open(file.directory));
+    opened.checkpoint = std::make_unique<Checkpoint>(std::move(checkpoint));
+    ASSIGN_OR_RETURN(opened.weights, Weights::Resolve(*opened.checkpoint, opened.config));
+    return opened;
+  }
+};
+
+absl::StatusOr<std::unique_ptr<HybridModel>> LoadRecurrentGemma(const ConfigFile& file,
                                                                 const LoadOptions& options) {
-  const absl::StatusOr<RecurrentGemmaConfig> config = RecurrentGemmaConfig::FromJson(json);
-  if (!config.ok()) return Prefixed(config.status(), config_path);
-  ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(directory));
-  ASSIGN_OR_RETURN(const Weights weights, Weights::Resolve(checkpoint, *config));
+  ASSIGN_OR_RETURN(const RecurrentGemma opened, RecurrentGemma::Open(file));
   ModelInfo info;
   info.architecture = "recurrent_gemma";
-  info.unused_tensors = weights.unused();
-  ASSIGN_OR_RETURN(info.weights_fingerprint, weights.Fingerprint(config_bytes, options.context));
-  ASSIGN_OR_RETURN(
-      std::unique_ptr<HybridModel> model,
-      Griffin::Create(*config, weights, std::move(info), options.max_rows, options.context));
+  info.unused_tensors = opened.weights.unused();
+  ASSIGN_OR_RETURN(info.weights_fingerprint,
+                   opened.weights.Fingerprint(file.file.bytes(), options.context));
+  ASSIGN_OR_RETURN(std::unique_ptr<HybridModel> model,
+                   Griffin::Create(opened.config, opened.weights, std::move(info), options.max_rows,
+                                   options.context));
   return model;
+}
+
+absl::StatusOr<ModelPlan> PlanRecurrentGemma(const ConfigFile& file, const LoadOptions& options) {
+  ASSIGN_OR_RETURN(const RecurrentGemma opened, RecurrentGemma::Open(file));
+  return Griffin::Plan(opened.config, opened.weights, options.max_rows, options.context.device);
 }
 
 struct Architecture {
   const char* model_type;
   decltype(&LoadRecurrentGemma) load;
+  decltype(&PlanRecurrentGemma) plan;
 };
 constexpr Architecture kArchitectures[] = {
-    {"recurrent_gemma", &LoadRecurrentGemma},
+    {"recurrent_gemma", &LoadRecurrentGemma, &PlanRecurrentGemma},
 };
 
 absl::Status Unsupported(const std::string& path, std::string_view model_type) {
@@ -56,41 +82,50 @@ absl::Status Unsupported(const std::string& path, std::string_view model_type) {
                                                " is not supported (supported: ", supported, ")"));
 }
 
-absl::StatusOr<std::unique_ptr<HybridModel>> LoadWeights(const std::string& directory,
-                                                         const LoadOptions& options) {
-  const std::string path = absl::StrCat(directory, "/config.json");
-  ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
-  const absl::StatusOr<nlohmann::json> json = ParseJsonObject(file.bytes());
-  if (!json.ok()) return Prefixed(json.status(), path);
-  const auto model_type = ReadString(*json, "model_type");
-  if (!model_type.ok()) return Prefixed(model_type.status(), path);
+absl::StatusOr<ConfigFile> OpenConfig(const std::string& directory) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(directory, error)) {
+    return absl::NotFoundError(absl::StrCat(directory, ": no such folder"));
+  }
+  ConfigFile config;
+  config.directory = directory;
+  config.path = absl::StrCat(directory, "/config.json");
+  ASSIGN_OR_RETURN(config.file, MappedFile::Open(config.path));
+  absl::StatusOr<nlohmann::json> json = ParseJsonObject(config.file.bytes());
+  if (!json.ok()) return Prefixed(json.status(), config.path);
+  config.json = *std::move(json);
+  return config;
+}
+
+absl::StatusOr<const Architecture*> ArchitectureOf(const ConfigFile& config) {
+  const auto model_type = ReadString(config.json, "model_type");
+  if (!model_type.ok()) return Prefixed(model_type.status(), config.path);
   if (!model_type->has_value()) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": model_type is missing"));
+    return absl::InvalidArgumentError(absl::StrCat(config.path, ": model_type is missing"));
   }
   for (const Architecture& row : kArchitectures) {
-    if (**model_type == row.model_type) {
-      return row.load(directory, path, file.bytes(), *json, options);
-    }
+    if (**model_type == row.model_type) return &row;
   }
-  return Unsupported(path, **model_type);
+  return Unsupported(config.path, **model_type);
+}
+
+absl::Status CheckMaxRows(int max_rows) {
+  if (max_rows >= 1 && max_rows <= kMaxRows) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("max_rows: expected 1 to ", kMaxRows, ", found ", max_rows));
 }
 
 }  // namespace
 
 absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const LoadOptions& options) {
-  if (options.max_rows < 1 || options.max_rows > kMaxRows) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("max_rows: expected 1 to ", kMaxRows, ", found ", options.max_rows));
-  }
+  RETURN_IF_ERROR(CheckMaxRows(options.max_rows));
   if (options.context.pool == nullptr) {
     return absl::InvalidArgumentError("context.pool: expected a thread pool, found null");
   }
-  std::error_code error;
-  if (!std::filesystem::is_directory(directory, error)) {
-    return absl::NotFoundError(absl::StrCat(directory, ": no such folder"));
-  }
+  ASSIGN_OR_RETURN(const ConfigFile config, OpenConfig(directory));
+  ASSIGN_OR_RETURN(const Architecture* const architecture, ArchitectureOf(config));
   LoadedModel loaded;
-  ASSIGN_OR_RETURN(loaded.model, LoadWeights(directory, options));
+  ASSIGN_OR_RETURN(loaded.model, architecture->load(config, options));
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadTokenizer(directory);
   if (tokenizer.ok()) {
     loaded.tokenizer = *std::move(tokenizer);
@@ -98,6 +133,13 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const LoadOp
     return tokenizer.status();
   }
   return loaded;
+}
+
+absl::StatusOr<ModelPlan> PlanModel(const std::string& directory, const LoadOptions& options) {
+  RETURN_IF_ERROR(CheckMaxRows(options.max_rows));
+  ASSIGN_OR_RETURN(const ConfigFile config, OpenConfig(directory));
+  ASSIGN_OR_RETURN(const Architecture* const architecture, ArchitectureOf(config));
+  return architecture->plan(config, options);
 }
 
 }  // namespace reprise::models

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/kernels.h"
 #include "models/hybrid_model.h"
+#include "models/model_plan.h"
 #include "models/tokenizer/tokenizer.h"
 
 namespace reprise::models {
@@ -25,6 +26,10 @@ struct LoadedModel {
 // Reads `directory`. NOT_FOUND, INVALID_ARGUMENT or DATA_LOSS name the file, the key or the tensor;
 // UNIMPLEMENTED an architecture or an option that is not supported, with the supported ones.
 absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const LoadOptions& options);
+
+// What LoadModel would take, from the config and the headers of the files. Errors as LoadModel's,
+// as far as these show them. context.pool is not used.
+absl::StatusOr<ModelPlan> PlanModel(const std::string& directory, const LoadOptions& options);
 
 }  // namespace reprise::models
 

@@ -15,13 +15,18 @@ size_t Bytes(size_t rows, size_t seqs, size_t logit_rows) {
 
 }  // namespace
 
+size_t StepInputs::DeviceBytes(int max_rows, kernels::Device device) {
+  if (device == kernels::Device::kCpu) return 0;
+  // Sequences without rows may come on top of the rows; twice as many fit.
+  const size_t most = static_cast<size_t>(max_rows);
+  return Bytes(most, 2 * most, most);
+}
+
 absl::StatusOr<StepInputs> StepInputs::Create(int max_rows, const kernels::Context& context) {
   StepInputs inputs;
   inputs.context_ = context;
   if (context.device == kernels::Device::kCpu) return inputs;
-  // Sequences without rows may come on top of the rows; twice as many fit.
-  const size_t most = static_cast<size_t>(max_rows);
-  const size_t bytes = Bytes(most, 2 * most, most);
+  const size_t bytes = DeviceBytes(max_rows, context.device);
   ASSIGN_OR_RETURN(inputs.host_, kernels::PinnedBuffer::Allocate(bytes));
   ASSIGN_OR_RETURN(inputs.device_, kernels::Buffer::Allocate(context.device, bytes));
   return inputs;

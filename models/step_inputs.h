@@ -29,6 +29,8 @@ class StepInputs {
   // `max_rows`: most rows and most sequences of a batch.
   static absl::StatusOr<StepInputs> Create(int max_rows, const kernels::Context& context);
   StepInputs() = default;
+  // Of its buffer on the device, and as much beside it.
+  static size_t DeviceBytes(int max_rows, kernels::Device device);
 
   // The batch is valid. On the CPU it must outlive the view; on CUDA the copy is queued, and the
   // call waits until the one before has been read.

@@ -102,6 +102,27 @@ bool IsNeeded(const WeightSpec& spec, const RecurrentGemmaConfig& config, int la
   return false;
 }
 
+bool IsMatrix(WeightId id) {
+  switch (id) {
+    case WeightId::kLmHead:
+    case WeightId::kMlpGate:
+    case WeightId::kMlpUp:
+    case WeightId::kMlpDown:
+    case WeightId::kLinearX:
+    case WeightId::kLinearY:
+    case WeightId::kLinearOut:
+    case WeightId::kInputGate:
+    case WeightId::kRecurrentGate:
+    case WeightId::kQuery:
+    case WeightId::kKey:
+    case WeightId::kValue:
+    case WeightId::kAttentionOut:
+      return true;
+    default:
+      return false;
+  }
+}
+
 std::vector<std::string> CheckpointNames(const WeightSpec& spec, int layer) {
   const std::string bare =
       layer >= 0 ? absl::StrCat("layers.", layer, ".", spec.name) : std::string(spec.name);

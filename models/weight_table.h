@@ -78,6 +78,10 @@ const WeightSpec& SpecOf(WeightId id);
 // Whether the checkpoint must hold the weight in this layer (-1 for weights of the whole model).
 bool IsNeeded(const WeightSpec& spec, const RecurrentGemmaConfig& config, int layer);
 
+// Whether it is a factor of products, which are packed; the others are kept as float32, and the
+// embedding as it is.
+bool IsMatrix(WeightId id);
+
 // Names to look for, best first: as RecurrentGemmaForCausalLM saves them, then as the bare model
 // does (without "model.").
 std::vector<std::string> CheckpointNames(const WeightSpec& spec, int layer);

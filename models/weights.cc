@@ -259,6 +259,38 @@ absl::StatusOr<std::string> Weights::Fingerprint(std::string_view config_json,
   return HexDigest(Sha256(text));
 }
 
+size_t Weights::BytesAtMost(const RecurrentGemmaConfig& config, kernels::Device device) const {
+  // Tensors that are packed together are widened if their dtypes differ.
+  size_t dtypes = 0;
+  DType dtype = DType::kF32;
+  std::set<std::string> names;
+  for (const auto& [key, tensor] : tensors_) {
+    if (!IsMatrix(key.second) || !names.insert(tensor->dtype_name).second) continue;
+    dtype = ++dtypes == 1 ? tensor->FloatDType().value_or(DType::kF32) : DType::kF32;
+  }
+  const auto packed = [&](const TensorView& tensor) {
+    kernels::PackedMatrix::Source source;
+    source.dtype = dtype;
+    const bool blocked = tensor.shape.size() == 3;
+    source.blocks = static_cast<int>(blocked ? tensor.shape[0] : 1);
+    source.k = static_cast<int>(tensor.shape[1]);
+    source.n = static_cast<int>(tensor.shape[blocked ? 2 : 0]);
+    return kernels::PackedMatrix::PackedBytes(source, device);
+  };
+  size_t bytes = 0;
+  for (const auto& [key, tensor] : tensors_) {
+    if (key.second == WeightId::kEmbedding) {
+      bytes += tensor->bytes.size();
+      if (config.tie_word_embeddings) bytes += packed(*tensor);
+    } else if (IsMatrix(key.second)) {
+      bytes += packed(*tensor);
+    } else {
+      bytes += tensor->num_elements() * sizeof(float);
+    }
+  }
+  return bytes;
+}
+
 int64_t Weights::num_parameters() const {
   int64_t parameters = 0;
   for (const auto& [key, tensor] : tensors_) parameters += tensor->num_elements();

@@ -50,6 +50,10 @@ class Weights {
   absl::StatusOr<std::string> Fingerprint(std::string_view config_json,
                                           const kernels::Context& context) const;
 
+  // What the model's weights take on that device, rounded up where tensors that are packed together
+  // would share padding.
+  size_t BytesAtMost(const RecurrentGemmaConfig& config, kernels::Device device) const;
+
   // Tensors of the checkpoint that the model does not read.
   const std::vector<std::string>& unused() const { return unused_; }
   int64_t num_parameters() const;

@@ -37,14 +37,8 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
   if (options.prefill_chunk_tokens == 0) {
     options.prefill_chunk_tokens = std::max(1, options.step_tokens / 2);
   }
-  options.num_slots = settings.slots;
-  if (settings.slots == 0) {
-    ASSIGN_OR_RETURN(const int fit, DefaultSlots(context.device, model->state_layout().bytes()));
-    options.num_slots = std::min(fit, options.step_tokens);
-  }
-  const int logit_rows = settings.step_logit_rows > 0 ? settings.step_logit_rows
-                                                      : std::max(options.num_slots, kLogitRows);
-  options.step_logit_rows = std::min(logit_rows, options.step_tokens);
+  options.num_slots = settings.slots > 0 ? settings.slots : MostSlots(settings, context.device);
+  options.step_logit_rows = LogitRows(settings, context.device, options.num_slots);
   options.max_queued = settings.max_queued;
   options.max_queued_per_tenant =
       settings.max_queued_per_tenant > 0 ? settings.max_queued_per_tenant : settings.max_queued;
@@ -91,20 +85,15 @@ int StepTokens(const ComputeSettings& settings, kernels::Device device) {
   return std::max({tokens, settings.slots, settings.prefill_chunk_tokens});
 }
 
-absl::StatusOr<int> DefaultSlots(kernels::Device device, size_t state_bytes) {
-  constexpr int kOnCpu = 32, kMost = 512;
-  // Logits, recorded graphs and images on their way also want memory.
-  constexpr double kShare = 0.85;
-  if (device == kernels::Device::kCpu) return kOnCpu;
-  ASSIGN_OR_RETURN(const kernels::DeviceInfo info, kernels::QueryCudaDevice());
-  const double fit = kShare * static_cast<double>(info.free_bytes) /
-                     static_cast<double>(std::max<size_t>(state_bytes, 1));
-  if (fit < 1) {
-    return absl::ResourceExhaustedError(absl::StrCat("no room for a state of ", state_bytes,
-                                                     " bytes: ", info.free_bytes,
-                                                     " bytes are free on the device"));
-  }
-  return static_cast<int>(std::min<double>(fit, kMost));
+int MostSlots(const ComputeSettings& settings, kernels::Device device) {
+  constexpr int kOnCpu = 32, kOnCuda = 512;
+  return std::min(device == kernels::Device::kCpu ? kOnCpu : kOnCuda, StepTokens(settings, device));
+}
+
+int LogitRows(const ComputeSettings& settings, kernels::Device device, int slots) {
+  const int rows =
+      settings.step_logit_rows > 0 ? settings.step_logit_rows : std::max(slots, kLogitRows);
+  return std::min(rows, StepTokens(settings, device));
 }
 
 absl::StatusOr<scheduler::SessionLegs> RestoreChecked(const ServedModel& model,

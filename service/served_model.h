@@ -48,9 +48,11 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
 // Rows of one step, where nobody said.
 int StepTokens(const ComputeSettings& settings, kernels::Device device);
 
-// How many states of `state_bytes` a model gets room for when nobody said: on CUDA what fits in
-// most of the memory that is free now, at most 512; on the CPU 32.
-absl::StatusOr<int> DefaultSlots(kernels::Device device, size_t state_bytes);
+// Slots of a model, where nobody said and memory is no matter: 32 on the CPU, 512 on CUDA.
+int MostSlots(const ComputeSettings& settings, kernels::Device device);
+
+// Rows of one step whose logits are kept.
+int LogitRows(const ComputeSettings& settings, kernels::Device device, int slots);
 
 // scheduler::RestoreSnapshot, and what it cannot know: that the pending token is one of the
 // vocabulary. The snapshot may come from anyone.

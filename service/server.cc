@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <fstream>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -56,6 +57,12 @@ class WithoutReflection final : public grpc::ServerBuilderOption {
                    plugins->end());
   }
 };
+
+// As gRPC has it: the greatest number is for ever.
+int Milliseconds(absl::Duration duration) {
+  constexpr int kForEver = std::numeric_limits<int>::max();
+  return static_cast<int>(std::min<int64_t>(absl::ToInt64Milliseconds(duration), kForEver));
+}
 
 std::vector<std::string> ServiceNames() {
   return {v1::GenerationService::service_full_name(), v1::SessionService::service_full_name(),
@@ -128,6 +135,13 @@ class Server::Impl {
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                                kMinPingIntervalMs);
+    builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, wire.max_metadata_bytes);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS,
+                               Milliseconds(wire.max_connection_age));
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS,
+                               Milliseconds(wire.max_connection_age_grace));
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS,
+                               Milliseconds(wire.max_connection_idle));
     // Two servers on one port would each get some of the connections.
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
     if (!wire.reflection) builder.SetOption(std::make_unique<WithoutReflection>());

@@ -124,7 +124,7 @@ absl::StatusOr<ParsedFlags> ParseServerFlags(
     parsed.print = app.help();
     return parsed;
   } catch (const CLI::CallForVersion&) {
-    parsed.print = absl::StrCat(kVersionLine, "\n");
+    parsed.print = BuildFacts();
     return parsed;
   } catch (const CLI::ParseError& error) {
     // It may quote a URL.

@@ -49,9 +49,14 @@ struct StoreSettings {
 struct ComputeSettings {
   std::string device = "auto";   // cpu, cuda, or auto: cuda where there is one
   int threads = 0;               // 0 = one per core
-  int slots = 0;                 // of each model; 0 = DefaultSlots
+  int slots = 0;                 // of each model; 0 = what PlanMemory has room for
   int step_tokens = 0;           // 0 = 256 on the CPU, 4096 on CUDA, and at least the slots
   int prefill_chunk_tokens = 0;  // 0 = half of step_tokens
+
+  // Of all models and stores together, as PlanMemory adds it up; 0 = without limit.
+  int64_t memory_bytes = 0;
+  // Of all models together on the GPU; 0 = most of what is free at the start.
+  int64_t device_memory_bytes = 0;
 
   // Of each model.
   int max_queued = 1024;
@@ -107,6 +112,12 @@ struct WireSettings {
   std::string port_file;  // empty = none
   int max_concurrent_streams = 1024;
   int max_message_bytes = 16 << 20;
+  int max_metadata_bytes = 16 << 10;
+  // A connection that is older, or has had no call for so long, is asked to go; after `grace` it is
+  // closed with the calls that it has.
+  absl::Duration max_connection_age = absl::InfiniteDuration();
+  absl::Duration max_connection_age_grace = absl::InfiniteDuration();
+  absl::Duration max_connection_idle = absl::InfiniteDuration();
   int io_threads = 4;
   bool reflection = true;  // once all flags are read; see CheckSecurity
   std::string reflection_choice = "auto";

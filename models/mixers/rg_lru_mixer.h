@@ -15,6 +15,8 @@ namespace reprise::models {
 // State: conv_tail [conv_width - 1, lru_width] (none for a width of 1), rg_lru [3, lru_width].
 class RgLruMixer final : public Mixer {
  public:
+  // Without weights: it can say what it remembers, and no more.
+  explicit RgLruMixer(const RecurrentGemmaConfig& config);
   static absl::StatusOr<std::unique_ptr<RgLruMixer>> Load(const Weights& weights,
                                                           const RecurrentGemmaConfig& config,
                                                           int layer,
@@ -27,7 +29,6 @@ class RgLruMixer final : public Mixer {
   size_t bytes() const override;
 
  private:
-  explicit RgLruMixer(const RecurrentGemmaConfig& config);
   kernels::CausalConv1dParams Convolution(const MixerStep& step) const;
   kernels::RgLruParams Recurrence(const MixerStep& step) const;
 

@@ -19,6 +19,8 @@ namespace reprise::models {
 // On CUDA both lie as kv_window.v, in bfloat16.
 class WindowAttentionMixer final : public Mixer {
  public:
+  // Without weights: it can say what it remembers, and no more.
+  explicit WindowAttentionMixer(const RecurrentGemmaConfig& config);
   static absl::StatusOr<std::unique_ptr<WindowAttentionMixer>> Load(
       const Weights& weights, const RecurrentGemmaConfig& config, int layer,
       const kernels::Context& context);
@@ -30,7 +32,6 @@ class WindowAttentionMixer final : public Mixer {
   size_t bytes() const override;
 
  private:
-  explicit WindowAttentionMixer(const RecurrentGemmaConfig& config);
   kernels::RopeParams Rotation(const MixerStep& step) const;
   kernels::WindowAttentionParams Attention(const MixerStep& step) const;
 

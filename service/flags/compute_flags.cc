@@ -47,8 +47,8 @@ std::vector<FlagSpec> ComputeFlags() {
       {"threads", "0", "an integer from 0 to 256", "threads that compute; 0 = one per core", false,
        Integer(&O::compute, &ComputeSettings::threads, 0, 256)},
       {"slots", "auto", "auto or an integer from 1 to 65536",
-       "sequences that run at once, per model; auto is 32 on the CPU and what the GPU's memory "
-       "holds",
+       "sequences that run at once, per model; auto is what there is memory for, at most 32 on the "
+       "CPU and 512 on a GPU",
        false, IntegerOrAuto(&O::compute, &ComputeSettings::slots, 65536)},
       {"step-tokens", "auto",
        "auto or an integer from 1 to 65536, at least --slots and --prefill-chunk-tokens",
@@ -57,6 +57,18 @@ std::vector<FlagSpec> ComputeFlags() {
       {"prefill-chunk-tokens", "auto", "auto or an integer from 1 to 65536",
        "prompt tokens of one sequence in one step while others wait; auto is half of a step", false,
        IntegerOrAuto(&O::compute, &ComputeSettings::prefill_chunk_tokens, 65536)},
+      {"memory-bytes", "0", "an integer >= 0",
+       "host memory that models and stores may come to need together, on the CPU weights and slots "
+       "too; a server that would need more does not start; 0 = without limit",
+       false,
+       Integer(&O::compute, &ComputeSettings::memory_bytes, 0,
+               std::numeric_limits<int64_t>::max())},
+      {"device-memory-bytes", "auto", "auto or an integer >= 1, on a GPU only",
+       "GPU memory that weights, slots and steps of all models may take together; auto is nine "
+       "tenths of what is free at the start",
+       false,
+       IntegerOrAuto(&O::compute, &ComputeSettings::device_memory_bytes,
+                     std::numeric_limits<int64_t>::max())},
   };
 }
 

@@ -65,6 +65,9 @@ def test_both_clients(secure):
             return await client.get_session("s")
 
     assert asyncio.run(work()).name == "sessions/s"
+    log = server.log.read_text()
+    for secret in [*(token.rsplit("_", 1)[1] for token in tokens.values()), "nonsense", PROMPT]:
+        assert secret not in log
 
 
 def test_certificates_of_clients(make_server, tmp_path):

@@ -253,6 +253,31 @@ TEST_F(ReprisedTest, TokensAreMadeForIdsThatTheFileDoesNotHave) {
             std::filesystem::perms::none);
 }
 
+TEST_F(ReprisedTest, ModelsThatDoNotFitTogetherAreSaidBeforeAnythingIsLoaded) {
+  // Two caches of 400 MiB and small models; one such model has room in 600 MiB.
+  const std::vector<std::string> budget = {
+      "--prefix-cache-bytes", "419430400", "--max-request-bytes",  "1000000",
+      "--max-parked-bytes",   "1000000",   "--prefix-spill-bytes", "0",
+      "--memory-bytes",       "629145600"};
+  const std::string second = "other=" + checkpoint_.path();
+  EXPECT_EQ(Start(budget)->Stop(SIGTERM), 0);
+  std::vector<std::string> two = budget;
+  two.insert(two.end(),
+             {"--model", "tiny=" + checkpoint_.path(), "--model", second, "--listen", "127.0.0.1:0",
+              "--store", "disk:" + work_.path() + "/unused", "--threads", "1"});
+  EXPECT_EQ(Process(two).Wait(), 1);
+  EXPECT_FALSE(std::filesystem::exists(work_.path() + "/unused"));
+  std::vector<std::string> fit = budget;
+  fit[1] = "1000";
+  fit.insert(fit.end(), {"--model", second});
+  const auto process = Start(fit);
+  grpc::ClientContext context;
+  v1::ListModelsResponse response;
+  ASSERT_TRUE(models_->ListModels(&context, {}, &response).ok());
+  EXPECT_EQ(response.models_size(), 2);
+  EXPECT_EQ(process->Stop(SIGTERM), 0);
+}
+
 TEST_F(ReprisedTest, WrongFlagsAreAUsageErrorAndAMissingModelIsNot) {
   EXPECT_EQ(Process({"--slots", "many"}).Wait(), 2);
   EXPECT_EQ(Process({}).Wait(), 2);

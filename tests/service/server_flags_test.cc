@@ -333,7 +333,11 @@ TEST(ServerFlagsTest, HelpComesFromTheTable) {
     EXPECT_THAT(parsed->print, HasSubstr("--" + flag.name));
     EXPECT_THAT(parsed->print, HasSubstr(EnvironmentName(flag.name)));
   }
-  EXPECT_THAT(Parse({"--version"})->print, HasSubstr("reprised "));
+  const std::string version = Parse({"--version"})->print;
+  for (const char* fact : {"reprised ", "\ncommit: ", "\nbuild: ", "\ncompiler: ", "\nCUDA: ",
+                           "\ngRPC: 1.", "\nProtobuf: "}) {
+    EXPECT_THAT(version, HasSubstr(fact));
+  }
 }
 
 TEST(ServerFlagsTest, TheStructsDefaultsAreTheTables) {

@@ -68,6 +68,55 @@ TEST(ServerLifeTest, ReflectionListsTheServicesUnlessItIsOff) {
             grpc::StatusCode::UNIMPLEMENTED);
 }
 
+TEST(ServerLifeTest, HeadersHaveALimit) {
+  TestServer server;
+  const testing::RawMetadata some = {{"x-pad", std::string(8000, 'x')}};
+  const testing::RawMetadata many = {{"x-pad", std::string(40000, 'x')}};
+  const std::string method = "/reprise.v1.ModelService/ListModels";
+  EXPECT_TRUE(RawCall(server.channel(), method, "", some).status.ok());
+  EXPECT_EQ(RawCall(server.channel(), method, "", many).status.error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
+// Whether the server ends a connection that has nothing wrong with it; waits for it to happen.
+bool EndsConnections(const TestServer::Options& options) {
+  TestServer server(options);
+  EXPECT_TRUE(RawCall(server.channel(), "/reprise.v1.ModelService/ListModels", "").status.ok());
+  const auto deadline = std::chrono::system_clock::now() +
+                        std::chrono::seconds(absl::ToInt64Seconds(testing::kPatience));
+  return server.channel()->WaitForStateChange(GRPC_CHANNEL_READY, deadline);
+}
+
+TEST(ServerLifeTest, ConnectionsEndByAgeAndWhenTheyAreIdle) {
+  auto old = TestServer::SmallOptions();
+  old.server.wire.max_connection_age = absl::Milliseconds(200);
+  EXPECT_TRUE(EndsConnections(old));
+  auto idle = TestServer::SmallOptions();
+  idle.server.wire.max_connection_idle = absl::Milliseconds(200);
+  EXPECT_TRUE(EndsConnections(idle));
+}
+
+TEST(ServerLifeTest, ACallOutlivesItsConnectionsAgeUnlessTheGraceIsOver) {
+  for (const bool grace_ends : {false, true}) {
+    auto options = TestServer::SmallOptions();
+    options.server.wire.max_connection_age = absl::Milliseconds(200);
+    if (grace_ends) options.server.wire.max_connection_age_grace = absl::Milliseconds(200);
+    TestServer server(options);
+    server.gate().Hold();
+    grpc::ClientContext context;
+    const auto reader = server.generation().Generate(&context, TokenRequest({1, 2}, 3));
+    ASSERT_TRUE(server.gate().AwaitHeld());
+    const auto deadline = std::chrono::system_clock::now() +
+                          std::chrono::seconds(absl::ToInt64Seconds(testing::kPatience));
+    ASSERT_TRUE(server.channel()->WaitForStateChange(GRPC_CHANNEL_READY, deadline));
+    // The call that is held is still there, or its end has been forced.
+    if (!grace_ends) server.gate().Open();
+    const Answer answer = testing::ReadAll(reader.get());
+    EXPECT_EQ(answer.status.ok(), !grace_ends) << answer.status.error_message();
+    server.gate().Open();
+  }
+}
+
 TEST(ServerLifeTest, ThePortIsWrittenOnceTheServerAcceptsCalls) {
   auto options = TestServer::SmallOptions();
   options.server.wire.port_file = ::testing::TempDir() + "reprise-port-" + std::to_string(getpid());

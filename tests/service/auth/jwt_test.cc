@@ -59,10 +59,11 @@ TEST_P(JwtAlgorithmTest, EveryFlippedBitOfTheSignatureIsNoticed) {
   const std::string text = token.substr(0, token.rfind('.'));
   std::string signature;
   ASSERT_TRUE(absl::WebSafeBase64Unescape(token.substr(text.size() + 1), &signature));
-  for (size_t i = 0; i < signature.size(); i += 7) {
+  const auto jwks = ParseJwks(signer.jwks()).value();
+  for (size_t bit = 0; bit < 8 * signature.size(); ++bit) {
     std::string changed = signature;
-    changed[i] = static_cast<char>(changed[i] ^ (1 << (i % 8)));
-    EXPECT_FALSE(Verify(text + "." + ToBase64Url(changed), signer).ok()) << i;
+    changed[bit / 8] = static_cast<char>(changed[bit / 8] ^ (1 << (bit % 8)));
+    EXPECT_FALSE(VerifyJwt(text + "." + ToBase64Url(changed), jwks, Rules(), kNow).ok()) << bit;
   }
   EXPECT_FALSE(Verify(text + ".", signer).ok());
   EXPECT_FALSE(Verify(text + "." + ToBase64Url(signature + "x"), signer).ok());
@@ -118,6 +119,17 @@ TEST(JwtTest, HeadersThatAreNotUnderstoodAreRefused) {
   }
   EXPECT_TRUE(
       Verify(signer.Sign(Claims(), R"({"alg":"EdDSA","kid":"k1","typ":"at+jwt"})"), signer).ok());
+}
+
+TEST(JwtTest, AKeyThatTheTokenBringsAlongIsNoKey) {
+  const JwtSigner signer("EdDSA", "k1"), stranger("EdDSA", "k1");
+  for (const std::string bring :
+       {"\"jwk\":" + stranger.jwk(), std::string(R"("jku":"https://evil.example/keys")"),
+        std::string(R"("x5u":"https://evil.example/cert")"), std::string(R"("x5c":["AAAA"])")}) {
+    const std::string header = R"({"alg":"EdDSA","kid":"k1",)" + bring + "}";
+    EXPECT_FALSE(Verify(stranger.Sign(Claims(), header), signer).ok()) << bring;
+    EXPECT_TRUE(Verify(signer.Sign(Claims(), header), signer).ok()) << bring;
+  }
 }
 
 TEST(JwtTest, TextsThatAreNoTokens) {
