@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "service/log_fields.h"
 #include "service/metrics/metrics.h"
 
 namespace reprise::service {
@@ -45,12 +46,17 @@ void LogFailure(const Environment& environment, const CallReport& report, absl::
                 const absl::Status& status, const std::string& session,
                 const std::string& request_id) {
   if (status.ok() || absl::IsCancelled(status)) return;
+  // Whoever has not proven who it is must not be able to fill the log; Admit has said it for those
+  // who look closer.
+  if (report.tenant.empty()) return;
   const auto level = absl::IsInternal(status) || absl::IsDataLoss(status) ? spdlog::level::err
                                                                           : spdlog::level::info;
-  environment.log->log(
-      level, "Generate refused or failed: {} request_id={} session={} trace_id={} after {}",
-      ForLog(status.ToString()), ForLog(request_id), ForLog(session), report.trace.trace_id,
-      absl::FormatDuration(after));
+  environment.log->log(level, "{}",
+                       WithFields("Generate refused or failed: " + ForLog(status.ToString()),
+                                  {{"request_id", request_id},
+                                   {"session", session},
+                                   {"trace_id", report.trace.trace_id},
+                                   {"after", absl::FormatDuration(after)}}));
 }
 
 }  // namespace

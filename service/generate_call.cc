@@ -136,7 +136,7 @@ absl::Status GenerateCall::Submit(std::vector<int32_t> prompt) {
   {
     absl::MutexLock lock(&mutex_);
     if (cancelled_) return MakeError(v1::ERROR_REASON_CANCELLED, "cancelled before it started");
-    open_choices_ = choices_.size();
+    open_choices_ = telling_choices_ = choices_.size();
   }
   report_.model = model_;
   report_.prompt_tokens = prompt_tokens_;

@@ -94,6 +94,8 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // Writes what is pending, or the end, if the stream is free. No lock is held while gRPC is
   // called.
   void Pump() ABSL_LOCKS_EXCLUDED(mutex_);
+  // The place among the tenant's calls, and the room in the store.
+  void GiveBack();
   // The next event of the choices, in turns.
   std::optional<v1::GenerateResponse> NextEvent() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasEvent() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -128,6 +130,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   absl::Status doomed_ ABSL_GUARDED_BY(mutex_);  // why no commit can succeed
   int checkpoints_ ABSL_GUARDED_BY(mutex_) = 0;  // stored
   size_t open_choices_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t telling_choices_ ABSL_GUARDED_BY(mutex_) = 0;    // that have not said their last yet
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);          // of the first choice that failed
   std::vector<Ranked> ranked_ ABSL_GUARDED_BY(mutex_);    // best first, at most n
   int64_t discarded_tokens_ ABSL_GUARDED_BY(mutex_) = 0;  // of those that are not among them

@@ -160,6 +160,10 @@ void GenerateCall::CloseChoice(Choice& choice, const absl::Status& status,
                                std::optional<v1::Finished> finished) {
   // The client may start its session's next turn the moment it hears of the end.
   if (turn_.has_value() && choice.number() == 0 && !ranks()) turn_->Release();
+  {
+    absl::MutexLock lock(&mutex_);
+    --telling_choices_;
+  }
   if (finished.has_value()) choice.Close(*std::move(finished));
   bool last;
   std::optional<scheduler::RequestId> fails;

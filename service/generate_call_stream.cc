@@ -29,6 +29,7 @@ bool GenerateCall::HasEvent() const {
 void GenerateCall::Pump() {
   enum class Next { kNothing, kWrite, kFinish, kLast } next = Next::kNothing;
   grpc::Status status;
+  bool last_words = false;  // the client hears of the end by this
   {
     absl::MutexLock lock(&mutex_);
     if (writing_ != nullptr || finishing_) return;
@@ -36,14 +37,17 @@ void GenerateCall::Pump() {
     if (!broken_) event = NextEvent();
     if (event.has_value()) {
       in_flight_ = SerializeMessage(*event);
-      finishing_ = ended_ && status_.ok() && !HasEvent();
+      last_words = telling_choices_ == 0 && !HasEvent();
+      finishing_ = last_words && ended_ && status_.ok();
       next = finishing_ ? Next::kLast : Next::kWrite;
     } else if (ended_) {
-      finishing_ = true;
+      finishing_ = last_words = true;
       status = ToGrpcStatus(status_);
       next = Next::kFinish;
     }
   }
+  // The client may come back at once, so what the call held is free before.
+  if (last_words) GiveBack();
   // gRPC may call back at once, from this very call.
   switch (next) {
     case Next::kNothing:
@@ -85,9 +89,13 @@ void GenerateCall::OnCancel() {
   CancelChoices(running);
 }
 
-void GenerateCall::OnDone() {
+void GenerateCall::GiveBack() {
   room_ = {};
-  admission_ = {};
+  admission_.permit = {};
+}
+
+void GenerateCall::OnDone() {
+  admission_.pass = {};
   self_.reset();  // may be the last reference: nothing after this line
 }
 

@@ -6,9 +6,11 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "service/errors.h"
+#include "service/log_fields.h"
 #include "service/resource_names.h"
 #include "service/session_messages.h"
 #include "service/status_to_grpc.h"
+#include "service/trace_context.h"
 #include "service/wire_codec.h"
 #include "state_store/byte_stream.h"
 #include "state_store/memory_store.h"
@@ -33,12 +35,20 @@ absl::StatusOr<state_store::Snapshot> ReadFile(const std::string& tenant, const 
   return staging->ReadSnapshot(tenant, session.id, "");
 }
 
+void LogFailure(Environment* environment, const char* call, const absl::Status& status,
+                const TraceContext& trace) {
+  environment->log->info(
+      "{}", WithFields(absl::StrCat(call, " refused or failed: ", ForLog(status.ToString())),
+                       {{"trace_id", trace.trace_id}}));
+}
+
 }  // namespace
 
 ExportCall* ExportCall::Start(Environment* environment, TransferLimit* transfers,
                               grpc::CallbackServerContext* context,
                               const grpc::ByteBuffer* request) {
   auto call = std::make_shared<ExportCall>();
+  call->trace_ = BeginTrace(context);
   call->self_ = call;
   auto admitted = Admit(environment, *context);
   auto permit = admitted.ok() ? transfers->Take() : admitted.status();
@@ -51,7 +61,7 @@ ExportCall* ExportCall::Start(Environment* environment, TransferLimit* transfers
   auto work = [call, environment, tenant = call->admission_.identity.tenant,
                bytes = *request]() mutable {
     if (absl::Status status = call->Prepare(environment, tenant, &bytes); !status.ok()) {
-      environment->log->info("ExportSnapshot failed: {}", ForLog(status.ToString()));
+      LogFailure(environment, "ExportSnapshot", status, call->trace_);
       call->End(ToGrpcStatus(status));
     } else {
       call->WriteNext();
@@ -79,6 +89,7 @@ absl::Status ExportCall::Prepare(Environment* environment, const std::string& te
 // The client may come back the moment it hears of the end.
 void ExportCall::End(const grpc::Status& status) {
   permit_ = {};
+  admission_.permit = {};
   Finish(status);
 }
 
@@ -106,6 +117,7 @@ void ExportCall::OnWriteDone(bool ok) {
 ImportCall* ImportCall::Start(Environment* environment, TransferLimit* transfers,
                               grpc::CallbackServerContext* context, grpc::ByteBuffer* response) {
   auto call = std::make_shared<ImportCall>();
+  call->trace_ = BeginTrace(context);
   call->self_ = call;
   call->environment_ = environment;
   call->context_ = context;
@@ -124,13 +136,14 @@ ImportCall* ImportCall::Start(Environment* environment, TransferLimit* transfers
 
 void ImportCall::End(const grpc::Status& status) {
   permit_ = {};
+  admission_.permit = {};
   Finish(status);
 }
 
 void ImportCall::OnReadDone(bool ok) {
   if (ok) {
     if (absl::Status status = TakePiece(); !status.ok()) {
-      environment_->log->info("ImportSnapshot refused: {}", ForLog(status.ToString()));
+      LogFailure(environment_, "ImportSnapshot", status, trace_);
       End(ToGrpcStatus(status));
     } else {
       StartRead(&piece_);
@@ -145,8 +158,7 @@ void ImportCall::OnReadDone(bool ok) {
   const bool accepted = environment_->io->TryRun([call = shared_from_this()] {
     auto session = call->Import();
     if (!session.ok()) {
-      call->environment_->log->info("ImportSnapshot refused or failed: {}",
-                                    ForLog(session.status().ToString()));
+      LogFailure(call->environment_, "ImportSnapshot", session.status(), call->trace_);
       call->End(ToGrpcStatus(session.status()));
       return;
     }

@@ -14,6 +14,7 @@
 #include "reprise/v1/session.pb.h"
 #include "service/auth/admission.h"
 #include "service/environment.h"
+#include "service/trace_context.h"
 #include "service/transfer_limit.h"
 
 namespace reprise::service {
@@ -34,10 +35,11 @@ class ExportCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                        grpc::ByteBuffer* request);
   void WriteNext();
 
-  // Gives its permit back, then finishes the call.
+  // Gives its permits back, then finishes the call.
   void End(const grpc::Status& status);
 
   std::shared_ptr<ExportCall> self_;  // until OnDone
+  TraceContext trace_;
   Admission admission_;
   TransferLimit::Permit permit_;
   std::string file_;
@@ -68,6 +70,7 @@ class ImportCall final : public grpc::ServerReadReactor<grpc::ByteBuffer>,
   grpc::CallbackServerContext* context_ = nullptr;
   grpc::ByteBuffer* response_ = nullptr;
   std::shared_ptr<ImportCall> self_;  // until OnDone
+  TraceContext trace_;
   Admission admission_;
   TransferLimit::Permit permit_;
   grpc::ByteBuffer piece_;

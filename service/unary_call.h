@@ -9,9 +9,11 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "service/auth/admission.h"
 #include "service/environment.h"
 #include "service/errors.h"
+#include "service/log_fields.h"
 #include "service/status_to_grpc.h"
 #include "service/trace_context.h"
 #include "service/wire_codec.h"
@@ -31,27 +33,33 @@ grpc::ServerUnaryReactor* ServeUnary(Environment* environment, grpc::CallbackSer
     reactor->Finish(ToGrpcStatus(admitted.status()));
     return reactor;
   }
-  // Goes with the task, when the call is over.
   auto held = std::make_shared<Admission>(*std::move(admitted));
-  auto work = [=, held = std::move(held), bytes = *in]() mutable {
+  // The client may come back the moment it hears of the end, so its place is free before that.
+  const auto end = [reactor, held](const grpc::Status& status) {
+    held->permit = {};
+    reactor->Finish(status);
+  };
+  // `held` goes with the task, when the call is over.
+  auto work = [=, bytes = *in]() mutable {
     Request request;
     if (absl::Status status = ParseMessage(&bytes, &request); !status.ok()) {
-      reactor->Finish(ToGrpcStatus(status));
+      end(ToGrpcStatus(status));
       return;
     }
     auto response = serve(held->identity.tenant, request);
     if (!response.ok()) {
-      environment->log->info("{} refused or failed: {} trace_id={}", Request::descriptor()->name(),
-                             ForLog(response.status().ToString()), trace.trace_id);
-      reactor->Finish(ToGrpcStatus(response.status()));
+      environment->log->info(
+          "{}", WithFields(absl::StrCat(Request::descriptor()->name(), " refused or failed: ",
+                                        ForLog(response.status().ToString())),
+                           {{"trace_id", trace.trace_id}}));
+      end(ToGrpcStatus(response.status()));
       return;
     }
     *out = SerializeMessage(*response);
-    reactor->Finish(grpc::Status::OK);
+    end(grpc::Status::OK);
   };
   if (!environment->io->TryRun(std::move(work))) {
-    reactor->Finish(
-        ToGrpcStatus(MakeError(v1::ERROR_REASON_QUEUE_FULL, "too many calls wait to be read")));
+    end(ToGrpcStatus(MakeError(v1::ERROR_REASON_QUEUE_FULL, "too many calls wait to be read")));
   }
   return reactor;
 }

@@ -288,9 +288,16 @@ def test_spans_of_sampled_traces_are_logged(model_dir, tmp_path):
                 assert header.startswith(f"00-{trace}-") and header.endswith("-" + flags)
                 if flags == "01":
                     sampled = header.split("-")[2]
+            refused = stub.Generate(pb.GenerateRequest(text="a secret prompt", session="sessions/none",
+                                                       request_id="r-7"),
+                                    metadata=[("traceparent", f"00-{trace}-00f067aa0ba902b7-00")])
+            assert refused.code() == grpc.StatusCode.NOT_FOUND
     text = server.log.read_text()
     assert "secret" not in text
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    failed = next(line for line in lines if line["message"].startswith("Generate refused"))
+    assert (failed["request_id"], failed["session"], failed["trace_id"]) == (
+        "r-7", "sessions/none", trace)
     spans = [line for line in lines if line["message"] == "span"]
     assert [span["span_id"] for span in spans] == [sampled]
     events = [event["name"] for event in spans[0]["events"]]
