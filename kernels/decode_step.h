@@ -23,7 +23,6 @@ struct DecodeProduct {
   MatMulParams matmul;        // one block; with a norm x_bf16 is room for its output
   RmsNormParams norm;         // of rows 0..num_rows-1; out and out_bf16 are not written
   float* residual = nullptr;  // where norm.x + norm.delta goes; not norm.x, which others still read
-  float softcap = 0.0f;       // > 0: out = softcap * tanh(out / softcap)
 };
 
 // The convolution, the gates that read it (input gates' blocks, then recurrent gates') and the

@@ -68,6 +68,7 @@ struct MatMulParams {
   const PackedMatrix* weight = nullptr;
   const float* bias = nullptr;  // [blocks * n] or null
   bool accumulate = false;      // out += instead of out =; CPU only
+  float softcap = 0.0f;         // > 0: out = softcap * tanh(out / softcap); CUDA only, not gated
   float* out = nullptr;         // [num_rows, blocks * n]
   BF16* out_bf16 = nullptr;     // CUDA: instead of out, rounded
 };

@@ -213,8 +213,10 @@ absl::Status Griffin::Head(const StepView& view, float* logits) const {
   params.x_bf16 = normed.bf16;
   params.weight = &lm_head_;
   params.out = logits;
+  const bool cuda = context_.device == kernels::Device::kCuda;
+  if (cuda) params.softcap = config_.logits_soft_cap;
   RETURN_IF_ERROR(kernels::MatMul(params, context_));
-  if (config_.logits_soft_cap == 0.0f) return absl::OkStatus();
+  if (cuda || config_.logits_soft_cap == 0.0f) return absl::OkStatus();
 
   kernels::SoftcapParams cap;
   cap.num_rows = params.num_rows;
@@ -256,7 +258,7 @@ std::vector<kernels::DecodeOp> Griffin::DecodeOps(const MixerStep& step, float* 
   head.matmul.out_stride = config_.vocab_size;
   head.matmul.weight = &lm_head_;
   head.matmul.out = logits;
-  head.softcap = config_.logits_soft_cap;
+  head.matmul.softcap = config_.logits_soft_cap;
   ops.push_back(head);
   return ops;
 }

@@ -30,18 +30,26 @@ __device__ __forceinline__ void PublishBarriers() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-__device__ __forceinline__ void Arrive(Barrier* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
+// Barriers and places in shared memory are given by pointers, or by addresses as SharedAddress
+// makes them, which loops that are short of time may compute once.
+__device__ __forceinline__ void Arrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void Arrive(Barrier* barrier) { Arrive(SharedAddress(barrier)); }
+__device__ __forceinline__ void ArriveTimes(Barrier* barrier, uint32_t count) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
+               "r"(count)
+               : "memory");
 }
 
 // At the barrier in the same place of another block of the cluster.
-__device__ __forceinline__ void ArriveAt(Barrier* barrier, uint32_t block) {
+__device__ __forceinline__ void ArriveAt(uint32_t barrier, uint32_t block) {
   asm volatile(
       "{\n"
       ".reg .b32 there;\n"
       "mapa.shared::cluster.u32 there, %0, %1;\n"
       "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
-      "}\n" ::"r"(SharedAddress(barrier)),
+      "}\n" ::"r"(barrier),
       "r"(block)
       : "memory");
 }
@@ -52,23 +60,27 @@ __device__ __forceinline__ void SyncCluster() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
+__device__ __forceinline__ void ArriveAndExpect(uint32_t barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
 __device__ __forceinline__ void ArriveAndExpect(Barrier* barrier, uint32_t bytes) {
-  asm volatile(
-      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
-      "r"(bytes)
-      : "memory");
+  ArriveAndExpect(SharedAddress(barrier), bytes);
 }
 
-__device__ __forceinline__ void Wait(Barrier* barrier, uint32_t parity) {
+__device__ __forceinline__ void Wait(uint32_t barrier, uint32_t parity) {
   asm volatile(
       "{\n"
       ".reg .pred done;\n"
       "again:\n"
       "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
       "@!done bra again;\n"
-      "}\n" ::"r"(SharedAddress(barrier)),
+      "}\n" ::"r"(barrier),
       "r"(parity)
       : "memory");
+}
+__device__ __forceinline__ void Wait(Barrier* barrier, uint32_t parity) {
+  Wait(SharedAddress(barrier), parity);
 }
 
 // Contiguous bytes; both addresses and the size are multiples of 16.
@@ -82,34 +94,38 @@ __device__ __forceinline__ void BulkLoad(void* shared, const void* global, uint3
 }
 
 // The box of a tensor map at coordinates {x, y, z}, innermost first.
-__device__ __forceinline__ void TensorLoad(void* shared, const CUtensorMap* map, int x, int y,
-                                           int z, Barrier* barrier) {
+__device__ __forceinline__ void TensorLoad(uint32_t shared, const CUtensorMap* map, int x, int y,
+                                           int z, uint32_t barrier) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
-      "[%1, {%2, %3, %4}], [%5];" ::"r"(SharedAddress(shared)),
-      "l"(reinterpret_cast<uint64_t>(map)), "r"(x), "r"(y), "r"(z), "r"(SharedAddress(barrier))
+      "[%1, {%2, %3, %4}], [%5];" ::"r"(shared),
+      "l"(reinterpret_cast<uint64_t>(map)), "r"(x), "r"(y), "r"(z), "r"(barrier)
       : "memory");
 }
 
 // The box of a two-dimensional map.
-__device__ __forceinline__ void TensorLoad(void* shared, const CUtensorMap* map, int x, int y,
-                                           Barrier* barrier) {
+__device__ __forceinline__ void TensorLoad(uint32_t shared, const CUtensorMap* map, int x, int y,
+                                           uint32_t barrier) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
-      "[%1, {%2, %3}], [%4];" ::"r"(SharedAddress(shared)),
-      "l"(reinterpret_cast<uint64_t>(map)), "r"(x), "r"(y), "r"(SharedAddress(barrier))
+      "[%1, {%2, %3}], [%4];" ::"r"(shared),
+      "l"(reinterpret_cast<uint64_t>(map)), "r"(x), "r"(y), "r"(barrier)
       : "memory");
 }
 // To the same place of every block of the cluster in `blocks` (bits), completing on the barrier at
 // the same place there.
-__device__ __forceinline__ void TensorLoadToAll(void* shared, const CUtensorMap* map, int x, int y,
-                                                int z, Barrier* barrier, uint16_t blocks) {
+__device__ __forceinline__ void TensorLoadToAll(uint32_t shared, const CUtensorMap* map, int x,
+                                                int y, int z, uint32_t barrier, uint16_t blocks) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-      ".multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(SharedAddress(shared)),
-      "l"(reinterpret_cast<uint64_t>(map)), "r"(x), "r"(y), "r"(z), "r"(SharedAddress(barrier)),
-      "h"(blocks)
+      ".multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(shared),
+      "l"(reinterpret_cast<uint64_t>(map)), "r"(x), "r"(y), "r"(z), "r"(barrier), "h"(blocks)
       : "memory");
+}
+
+__device__ __forceinline__ void TensorLoad(void* shared, const CUtensorMap* map, int x, int y,
+                                           int z, Barrier* barrier) {
+  TensorLoad(SharedAddress(shared), map, x, y, z, SharedAddress(barrier));
 }
 
 __device__ __forceinline__ void PrefetchTensorMap(const CUtensorMap* map) {

@@ -195,9 +195,9 @@ struct Outputs {
         }
         continue;
       }
-      if (op.softcap > 0.0f) {
-        total[i] = op.softcap * tanhf(total[i] / op.softcap);
-        total[2 + i] = op.softcap * tanhf(total[2 + i] / op.softcap);
+      if (o.softcap > 0.0f) {
+        total[i] = o.Capped(total[i]);
+        total[2 + i] = o.Capped(total[2 + i]);
       }
       if (has_low) o.Write(row * o.stride + low, total[i]);
       if (has_high) o.Write(row * o.stride + high, total[2 + i]);

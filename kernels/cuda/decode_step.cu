@@ -249,7 +249,6 @@ class Builder {
     const PackedMatrix& w = *op.matmul.weight;
     added.gated = w.gated();
     added.output = OutputOf(op.matmul);
-    added.softcap = op.softcap;
     added.layout = PackedLayout::Of(w.n(), w.k());
     return Push(added, XRowBytes(added.layout.Inputs()), &w);
   }

@@ -43,7 +43,6 @@ struct alignas(16) StepOp {
   PackedLayout layout;
   const char* weights = nullptr;
   MatMulOutput output;
-  float softcap = 0.0f;
   __nv_bfloat16* x = nullptr;
   int64_t x_stride = 0;
   RmsNormParams norm;

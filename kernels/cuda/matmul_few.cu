@@ -4,10 +4,10 @@
 // first and last tile of 16 are halves, only these are fetched and stored. Its units of work are
 // the segments of its tiles, [panel of segments][tile][segment], dealt to the warps in turn: a
 // segment is one chain of matrix instructions, so a tile takes as long as one segment where warps
-// suffice. The last warp to finish a segment of a tile adds them all, in order. There is one panel
+// suffice. The warp of a tile's last segment adds them all, in order. There is one panel
 // where the rows of x fit into shared memory, otherwise totals wait there for the next panel.
 //
-// One more warp fetches: its lane w fills a ring of slots that only warp w empties, by bulk copies.
+// As many warps fetch: each fills a ring of slots that only one warp empties, by bulk copies.
 // (One ring for all would not do: with two phases to tell apart, a barrier cannot show that a slot
 // which another warp emptied has been filled again.) Weights do not depend on the kernel before, so
 // the ring is filled before WaitForPrevious(); see Turn for when.
@@ -19,7 +19,7 @@ namespace reprise::kernels::cuda {
 namespace {
 
 constexpr int kWarps = kFewWarps;
-constexpr int kThreads = 32 * (kWarps + 1);
+constexpr int kThreads = 2 * 32 * kWarps;  // as many fetch
 constexpr int kSlotChunks = kFewSlotBytes / kChunkBytes;
 
 struct FewParams {
@@ -60,15 +60,15 @@ struct RingPosition {
   }
 };
 
-// Lane w fetches the units of warp w: of the strips [first, last), the rest of their tiles is left
-// as it is.
-__device__ void Fetch(const FewParams& p, int first, int last, int lane, char* ring, Barrier* full,
+// By one lane: fetches the units of warp `warp`, of the strips [first, last). The rest of their
+// tiles is left as it is.
+__device__ void Fetch(const FewParams& p, int first, int last, int warp, char* ring, Barrier* full,
                       Barrier* empty) {
-  RingPosition at = {lane, 1};  // the phase before the first counts as over
+  RingPosition at = {warp, 1};  // the phase before the first counts as over
   const int first_tile = first / 2, tiles = (last + 1) / 2 - first_tile;
   for (int panel = 0; panel < p.cut.panels; ++panel) {
     const int segments = p.PanelSegments(panel), units = tiles * segments;
-    for (int unit = lane; unit < units && lane < kWarps; unit += kWarps) {
+    for (int unit = warp; unit < units; unit += kWarps) {
       const int tile = first_tile + unit / segments;
       const int segment = panel * p.cut.panel + unit % segments;
       const bool low = tile * 2 >= first, both = low && tile * 2 + 1 < last;
@@ -93,7 +93,6 @@ __device__ void Fetch(const FewParams& p, int first, int last, int lane, char* r
       }
     }
   }
-  __syncwarp();
 }
 
 // The panel's slices of x, [rows][matrix blocks of this block's tiles][inputs], zeros beyond k.
@@ -137,38 +136,30 @@ __device__ __forceinline__ void AddTo(float (&total)[4], float4 part) {
   total[3] = total[3] + part.w;
 }
 
-// Sums of segments of the tiles at hand. Two tiles have a place at a time.
+// Sums of segments of the tiles at hand. Two tiles have a place at a time. Every tile has barriers
+// of its own, of which each panel is a phase: warps may be several tiles apart.
 struct Parts {
-  float4* values;                 // [2][panel][lane]
-  uint32_t* arrived;              // [2], segments that are there
-  volatile uint32_t* generation;  // [2], tiles that have left the place
+  float4* values;     // [2][panel][lane]
+  Barrier* complete;  // [tiles], all segments are there
+  Barrier* added;     // [tiles], they have been added up
 };
 
-// Leaves a segment's sums; true for the warp that finds the tile complete, which adds all of them
-// to `total`.
-__device__ bool Collect(const Parts& parts, int panel, int tile, int segments, int segment,
-                        const float (&sums)[4], float (&total)[4]) {
-  const int lane = threadIdx.x % 32, place = tile & 1;
-  const uint32_t turn = tile / 2;
-  while (parts.generation[place] != turn) {
-  }
-  __syncwarp();
-  float4* const at = parts.values + place * panel * 32 + lane;
+// Leaves a segment's sums. True for the warp that has the tile's last segment: it waits for the
+// others, which have theirs in hand, and adds all of them to `total`.
+__device__ bool Collect(const FewParams& p, const Parts& parts, int panel, int tile, int segments,
+                        int segment, const float (&sums)[4], float (&total)[4]) {
+  const int lane = threadIdx.x % 32, parity = panel & 1;
+  float4* const at = parts.values + (tile & 1) * p.cut.panel * 32 + lane;
+  if (tile >= 2) Wait(&parts.added[tile - 2], parity);
   at[segment * 32] = make_float4(sums[0], sums[1], sums[2], sums[3]);
-  __threadfence_block();
-  __syncwarp();
-  uint32_t before = 0;
-  if (lane == 0) before = atomicAdd(&parts.arrived[place], 1);
-  before = __shfl_sync(0xffffffff, before, 0);
-  if (before + 1 != segments) return false;
-  __threadfence_block();
-  for (int s = 0; s < segments; ++s) AddTo(total, at[s * 32]);
-  __syncwarp();
-  if (lane == 0) {
-    parts.arrived[place] = 0;
-    __threadfence_block();
-    parts.generation[place] = turn + 1;
+  if (segment + 1 != segments) {
+    Arrive(&parts.complete[tile]);
+    return false;
   }
+  ArriveTimes(&parts.complete[tile], 1 + p.cut.panel - segments);  // and for those of other panels
+  Wait(&parts.complete[tile], parity);
+  for (int s = 0; s < segments; ++s) AddTo(total, at[s * 32]);
+  Arrive(&parts.added[tile]);
   return true;
 }
 
@@ -183,22 +174,28 @@ __global__ void __launch_bounds__(kThreads, 2) FewRowsKernel(const __grid_consta
   auto* const totals = reinterpret_cast<float4*>(shared + p.cut.totals_offset) + lane;
   auto* const full = reinterpret_cast<Barrier*>(shared + p.cut.barriers_offset);
   Barrier* const empty = full + slots;
-  auto* const counters = reinterpret_cast<uint32_t*>(empty + slots);
-  const Parts parts = {reinterpret_cast<float4*>(shared + p.cut.parts_offset), counters,
-                       counters + 2};
+  const Parts parts = {reinterpret_cast<float4*>(shared + p.cut.parts_offset), empty + slots,
+                       empty + slots + p.cut.tiles};
   if (threadIdx.x < slots) {
     InitBarrier(&full[threadIdx.x], 1);
-    InitBarrier(&empty[threadIdx.x], 1);
+    InitBarrier(&empty[threadIdx.x], 32);
     PublishBarriers();
+  }
+  if (p.cut.panel > 1) {
+    for (int i = threadIdx.x; i < p.cut.tiles; i += kThreads) {
+      InitBarrier(&parts.complete[i], p.cut.panel * 32);
+      InitBarrier(&parts.added[i], 32);
+    }
   }
   __syncthreads();
   const int first_strip = p.FirstStrip<kGated>(blockIdx.x);
   const int last_strip = p.FirstStrip<kGated>(blockIdx.x + 1);
-  if (warp == kWarps) {
-    if (lane == 0) turn.Begin();
+  if (warp >= kWarps) {
+    const bool tells = warp == kWarps && lane == 0;
+    if (tells) turn.Begin();
+    if (lane == 0) Fetch(p, first_strip, last_strip, warp - kWarps, ring, full, empty);
+    if (tells) turn.End();
     __syncwarp();
-    Fetch(p, first_strip, last_strip, lane, ring, full, empty);
-    if (lane == 0) turn.End();
     WaitForPrevious();
     return;
   }
@@ -213,8 +210,7 @@ __global__ void __launch_bounds__(kThreads, 2) FewRowsKernel(const __grid_consta
   const int first_block = first / p.layout.tiles, last_block = (last - 1) / p.layout.tiles;
   RingPosition at = {warp, 0};
   for (int panel = 0; panel < p.cut.panels; ++panel) {
-    if (panel > 0) SyncSome(1, 32 * kWarps);  // nobody reads the slices before, or counts
-    if (threadIdx.x < 4) counters[threadIdx.x] = 0;
+    if (panel > 0) SyncSome(1, 32 * kWarps);  // nobody reads the slices before
     LoadX(p, panel, first_block, last_block - first_block + 1, x);
     SyncSome(1, 32 * kWarps);
     const int segments = p.PanelSegments(panel), units = (last - first) * segments;
@@ -235,15 +231,14 @@ __global__ void __launch_bounds__(kThreads, 2) FewRowsKernel(const __grid_consta
           MultiplyAdd(sums, a + kChunkBytes + 512, b + 192);
         }
         b += 256;
-        __syncwarp();
-        if (lane == 0) Arrive(&empty[at.slot]);
+        Arrive(&empty[at.slot]);
         at.Advance(p.cut.depth);
       }
       float total[4] = {};
       if (panel > 0) AddTo(total, totals[tile * 32]);
       if (segments == 1) {
         AddTo(total, make_float4(sums[0], sums[1], sums[2], sums[3]));
-      } else if (!Collect(parts, p.cut.panel, tile, segments, segment, sums, total)) {
+      } else if (!Collect(p, parts, panel, tile, segments, segment, sums, total)) {
         continue;
       }
       if (panel + 1 < p.cut.panels) {

@@ -16,10 +16,15 @@ struct MatMulOutput {
   int64_t stride = 0;
   const float* bias = nullptr;
   Activation activation = Activation::kGeluTanh;
+  float softcap = 0.0f;
   float* out = nullptr;
   __nv_bfloat16* out_bf16 = nullptr;
   bool vectors = false;  // rows of out are aligned for 4 results, and their number is too
 
+  // Where softcap > 0.
+  __device__ __forceinline__ float Capped(float sum) const {
+    return softcap * tanhf(sum / softcap);
+  }
   __device__ void Write(int64_t at, float value) const {
     if (out != nullptr) {
       out[at] = value;
@@ -59,7 +64,9 @@ __device__ __forceinline__ void Finish(const MatMulOutput& o, int block, int til
     const int64_t first = int64_t{block} * o.n;
     const auto store = [&](int j, float sum) {
       if (j >= o.n) return;
-      o.Write(row * o.stride + first + j, o.bias != nullptr ? sum + o.bias[first + j] : sum);
+      if (o.bias != nullptr) sum += o.bias[first + j];
+      if (o.softcap > 0.0f) sum = o.Capped(sum);
+      o.Write(row * o.stride + first + j, sum);
     };
     const int j = tile * kTileOutputs + strip_row;
     if (store_low) store(j, low);
@@ -109,6 +116,7 @@ inline MatMulOutput OutputOf(const MatMulParams& params) {
   output.stride = params.out_stride;
   output.bias = params.bias;
   output.activation = params.activation;
+  output.softcap = params.softcap;
   output.out = params.out;
   output.out_bf16 = reinterpret_cast<__nv_bfloat16*>(params.out_bf16);
   const auto address =

@@ -1,7 +1,7 @@
 // Products of many rows: wgmma with 64 outputs per warpgroup as the wide operand and the rows of x
 // as columns, both from shared memory.
 //
-// One thread fetches stages of 64 inputs through a ring: boxes of two tensor maps, chunks of
+// Two warps fetch stages of 64 inputs through a ring: boxes of two tensor maps, chunks of
 // weights (packed_layout.h) and rows of x, with zeros for what lies outside. Warpgroups multiply.
 // The sums of a segment are built from zero in the tensor cores' registers and added to the total
 // in order, as in the kernel for few rows; so the bits are equal.
@@ -37,9 +37,9 @@ struct Shape {
   static constexpr int kMultiplying = kGroups * 128;  // threads
   // Two warpgroups take registers from the fetching warps, which must be a whole warpgroup then.
   static constexpr bool kTakeRegisters = kGroups == 2;
-  static constexpr int kThreads = kMultiplying + (kTakeRegisters ? 128 : 32);
-  // Small tiles leave room for a second block.
-  static constexpr int kBlocks = kRows <= 64 ? 2 : 1;
+  static constexpr int kThreads = kMultiplying + (kTakeRegisters ? 128 : 64);
+  // Small tiles leave room for a second block; large ones need as many stages as there is room for.
+  static constexpr int kBlocks = kRows * kGroups <= 64 ? 2 : 1;
   // A thread starts with 168 registers, or 80 where two blocks share them: in three warpgroups as
   // many as kRegisters for two and kFetchRegisters.
   static constexpr int kRegisters = kBlocks == 2 ? 104 : 232;
@@ -118,75 +118,108 @@ class Work {
   int64_t next_, end_;
 };
 
-// Goes through the stages of a block's work: one chunk of each tile.
+// Goes through the stages of a block's work: one chunk of each tile, and where it lies in the
+// tensor maps.
+template <typename S>
 class Stages {
  public:
-  __device__ explicit Stages(const ManyParams& p) : work(p), p_(p) {}
-  __device__ bool Next() {
+  static constexpr int kPartRows =
+      S::kRows / S::kCluster;  // that this block fetches for its cluster
+
+  __device__ explicit Stages(const ManyParams& p) : p_(p), work_(p) {}
+  __device__ __forceinline__ bool Next() {
     if (++chunk < end_) return true;
-    if (!work.Next()) return false;
-    chunk = work.begin * kSegmentChunks;
-    end_ = min(work.end * kSegmentChunks, p_.layout.chunks);
+    return NextRun();
+  }
+
+  int chunk = 0;
+  int weight_tile = 0, x_block = 0, row = 0;
+
+ private:
+  __device__ bool NextRun() {
+    if (!work_.Next()) return false;
+    chunk = work_.begin * kSegmentChunks;
+    end_ = min(work_.end * kSegmentChunks, p_.layout.chunks);
+    weight_tile = work_.block * p_.layout.tiles + work_.output_tile * S::kTiles;
+    x_block = work_.block % p_.x_blocks;
+    row = work_.row_tile * S::kRows + static_cast<int>(blockIdx.x % S::kCluster) * kPartRows;
     return true;
   }
 
-  Work work;
-  int chunk = 0;
-
- private:
   const ManyParams& p_;
+  Work work_;
   int end_ = 0;
 };
 
-// By one thread.
+// The same in all lanes, and known as such to the compiler; not to be computed again.
+__device__ __forceinline__ uint32_t Uniform(uint32_t value) {
+  return __shfl_sync(0xffffffff, value, 0);
+}
+
+// Two warps fetch, one the weights, one x: a stage costs as much of one thread's time as of the
+// tensor cores'. All lanes do the same, which keeps what the copy engine is told in registers of
+// the warp, and one lane tells it.
 template <typename S>
-__device__ void Fetch(const ManyParams& p, const Turn& turn, const CUtensorMap* weight_map,
-                      const CUtensorMap* x_map, char* ring, Barrier* full, Barrier* empty) {
-  const int rank = blockIdx.x % S::kCluster;
-  const auto fetch_x = [&](const Stages& at, int stage) {
-    constexpr int kPartRows = S::kRows / S::kCluster;
-    char* const target =
-        ring + stage * S::kStageBytes + S::kWeightBytes + rank * kPartRows * kChunkInputs * 2;
-    const int input = at.chunk * kChunkInputs, block = at.work.block % p.x_blocks;
-    const int row = at.work.row_tile * S::kRows + rank * kPartRows;
-    if constexpr (S::kCluster == 1) {
-      TensorLoad(target, x_map, input, block, row, &full[stage]);
-    } else {
-      TensorLoadToAll(target, x_map, input, block, row, &full[stage], (1 << S::kCluster) - 1);
-    }
-  };
-  const auto fetch_weights = [&](const Stages& at, int stage) {
-    ArriveAndExpect(&full[stage], S::kStageBytes);
-    TensorLoad(ring + stage * S::kStageBytes, weight_map, at.chunk * (kChunkBytes / kElement),
-               at.work.block * p.layout.tiles + at.work.output_tile * S::kTiles, &full[stage]);
-  };
-  // Weights may come before the previous kernel is done, x may not.
-  turn.Begin();
-  Stages weights(p), x(p);
-  int primed = 0;
-  bool more = weights.Next();
-  while (more && primed < S::kStages) {
-    fetch_weights(weights, primed++);
-    more = weights.Next();
+__device__ __forceinline__ void FetchWeights(const ManyParams& p, const Turn& turn,
+                                             const CUtensorMap* map, uint32_t ring, uint32_t full,
+                                             uint32_t empty) {
+  const bool one = threadIdx.x % 32 == 0;
+  if (one) {
+    PrefetchTensorMap(map);
+    turn.Begin();
   }
-  if (!more) turn.End();
-  const bool ended = !more;
-  WaitForPrevious();
-  for (int i = 0; i < primed; ++i) {
-    x.Next();
-    fetch_x(x, i);
-  }
+  __syncwarp();
   int stage = 0;
-  for (uint32_t parity = 0; more; more = weights.Next()) {
-    Wait(&empty[stage], parity);
-    fetch_weights(weights, stage);
-    fetch_x(weights, stage);
+  uint32_t parity = 1;  // the phase before the first counts as over
+  for (Stages<S> at(p); at.Next();) {
+    Wait(empty + stage * 8, parity);
+    const uint32_t target = ring + stage * S::kStageBytes, barrier = full + stage * 8;
+    const int element = at.chunk * (kChunkBytes / kElement);
+    if (one) {
+      ArriveAndExpect(barrier, S::kWeightBytes);
+      TensorLoad(target, map, element, at.weight_tile, barrier);
+    }
     if (++stage == S::kStages) {
       stage = 0;
       parity ^= 1;
     }
   }
-  if (!ended) turn.End();
+  if (one) turn.End();
+  __syncwarp();
+  WaitForPrevious();
+}
+
+// Unlike weights, x is what the kernel before has made.
+template <typename S>
+__device__ __forceinline__ void FetchX(const ManyParams& p, const CUtensorMap* map, uint32_t ring,
+                                       uint32_t full, uint32_t empty) {
+  const bool one = threadIdx.x % 32 == 0;
+  if (one) PrefetchTensorMap(map);
+  __syncwarp();
+  WaitForPrevious();
+  const uint32_t rows =
+      ring + S::kWeightBytes +
+      blockIdx.x % S::kCluster * (Stages<S>::kPartRows * kChunkInputs * sizeof(__nv_bfloat16));
+  int stage = 0;
+  uint32_t parity = 1;
+  for (Stages<S> at(p); at.Next();) {
+    Wait(empty + stage * 8, parity);
+    const uint32_t target = rows + stage * S::kStageBytes, barrier = full + stage * 8;
+    const int input = at.chunk * kChunkInputs;
+    if (one) {
+      ArriveAndExpect(barrier, S::kXBytes);  // of all blocks of the cluster
+      if constexpr (S::kCluster == 1) {
+        TensorLoad(target, map, input, at.x_block, at.row, barrier);
+      } else {
+        TensorLoadToAll(target, map, input, at.x_block, at.row, barrier, (1 << S::kCluster) - 1);
+      }
+    }
+    if (++stage == S::kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+  __syncwarp();
 }
 
 __device__ __forceinline__ void ReadFour(const float* from, float (&values)[4]) {
@@ -277,6 +310,9 @@ __device__ __forceinline__ void Store(const ManyParams& p, const Work& work, int
           }
 #pragma unroll
           for (int i = 0; i < 4; ++i) results[i] = Activate(kActivation, results[i]) * gated[i];
+        } else if (o.softcap > 0.0f) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) results[i] = o.Capped(results[i]);
         }
         WriteUpToFour(o, (part_row + row) * o.stride + column, j, count, results);
       }
@@ -295,7 +331,7 @@ __device__ __forceinline__ void Store(const ManyParams& p, const Work& work, int
 
 // By all lanes of a warp: a stage may be filled again, as far as the warp is concerned.
 template <typename S>
-__device__ __forceinline__ void Release(Barrier* empty, int lane) {
+__device__ __forceinline__ void Release(uint32_t empty, int lane) {
   if constexpr (S::kCluster == 1) {
     if (lane == 0) Arrive(empty);
   } else {
@@ -305,15 +341,20 @@ __device__ __forceinline__ void Release(Barrier* empty, int lane) {
 
 // What the warpgroups that multiply do.
 template <typename S>
-__device__ __forceinline__ void Multiply(const ManyParams& p, int warp, char* ring, Barrier* full,
-                                         Barrier* empty) {
+__device__ __forceinline__ void Multiply(const ManyParams& p, int warp, char* ring, uint32_t full,
+                                         uint32_t empty) {
   constexpr int kRegisters = S::kRows / 2;
   auto* const pieces = reinterpret_cast<float*>(ring + S::kStages * S::kStageBytes);
-  auto* const completes = reinterpret_cast<int*>(empty + S::kStages);
+  auto* const completes = reinterpret_cast<int*>(pieces + S::kPieceBytes / 4 + 4 * S::kStages);
   const int lane = threadIdx.x % 32;
   const int group = warp / 4;
-  const uint32_t weights_base = SharedAddress(ring) + group * kGroupTiles * kChunkBytes;
-  const uint32_t x_base = SharedAddress(ring) + S::kWeightBytes;
+  // Low words of descriptors: addresses in units of 16 bytes, and nothing else that changes.
+  const uint32_t base = SharedAddress(ring);
+  const uint32_t first_a = Uniform(static_cast<uint32_t>(
+      PlainMatrix(base + group * kGroupTiles * kChunkBytes, 128, kStripBytes)));
+  const uint32_t first_b = Uniform(static_cast<uint32_t>(SwizzledMatrix(base + S::kWeightBytes)));
+  constexpr uint64_t kHighA = PlainMatrix(0, 128, kStripBytes) >> 32 << 32;
+  constexpr uint64_t kHighB = SwizzledMatrix(0) >> 32 << 32;
   float total[kRegisters], sums[kRegisters];
   int stage = 0;
   uint32_t parity = 0;
@@ -329,20 +370,20 @@ __device__ __forceinline__ void Multiply(const ManyParams& p, int warp, char* ri
       int previous = -1;
       const int chunks = p.layout.SegmentChunks(segment);
       for (int chunk = 0; chunk < chunks; ++chunk) {
-        Wait(&full[stage], parity);
+        Wait(full + stage * 8, parity);
         Pin(sums);
         WgmmaBegin();
 #pragma unroll
         for (int i = 0; i < kChunkInputs / 16; ++i) {
-          Wgmma<S::kRows>(
-              sums, PlainMatrix(weights_base + stage * S::kStageBytes + i * 256, 128, kStripBytes),
-              SwizzledMatrix(x_base + stage * S::kStageBytes + i * 32), chunk != 0 || i != 0);
+          const uint32_t moved = stage * (S::kStageBytes / 16);
+          Wgmma<S::kRows>(sums, kHighA | (first_a + moved + i * (256 / 16)),
+                          kHighB | (first_b + moved + i * (32 / 16)), chunk != 0 || i != 0);
         }
         WgmmaCommit();
         Pin(sums);
         if (previous >= 0) {
           WgmmaWait<1>();
-          Release<S>(&empty[previous], lane);
+          Release<S>(empty + previous * 8, lane);
         }
         previous = stage;
         if (++stage == S::kStages) {
@@ -352,7 +393,7 @@ __device__ __forceinline__ void Multiply(const ManyParams& p, int warp, char* ri
       }
       WgmmaWait<0>();
       Pin(sums);
-      Release<S>(&empty[previous], lane);
+      Release<S>(empty + previous * 8, lane);
       if (whole) {
 #pragma unroll
         for (int i = 0; i < kRegisters; ++i) total[i] = total[i] + sums[i];
@@ -411,25 +452,26 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
   const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
   if (threadIdx.x == 0) {
     for (int i = 0; i < S::kStages; ++i) {
-      InitBarrier(&full[i], 1);
+      InitBarrier(&full[i], 2);
       InitBarrier(&empty[i], S::kCluster * S::kGroups * 4);
     }
     PublishBarriers();
   }
   __syncthreads();
   if constexpr (S::kCluster > 1) SyncCluster();
+  const uint32_t full_at = Uniform(SharedAddress(full)), empty_at = Uniform(SharedAddress(empty));
   if (warp >= S::kGroups * 4) {
     if constexpr (S::kTakeRegisters) SetRegisters<S::kFetchRegisters, false>();
-    if (warp == S::kGroups * 4 && lane == 0) {
-      PrefetchTensorMap(&weight_map);
-      PrefetchTensorMap(&x_map);
-      Fetch<S>(p, turn, &weight_map, &x_map, ring, full, empty);
+    const uint32_t ring_at = Uniform(SharedAddress(ring));
+    if (warp == S::kGroups * 4) {
+      FetchWeights<S>(p, turn, &weight_map, ring_at, full_at, empty_at);
+    } else if (warp == S::kGroups * 4 + 1) {
+      FetchX<S>(p, &x_map, ring_at, full_at, empty_at);
     }
-    __syncwarp();
   } else {
     if constexpr (S::kTakeRegisters) SetRegisters<S::kRegisters, true>();
     WaitForPrevious();
-    Multiply<S>(p, warp, ring, full, empty);
+    Multiply<S>(p, warp, ring, full_at, empty_at);
   }
   // The others still write here and arrive at barriers here.
   if constexpr (S::kCluster > 1) SyncCluster();

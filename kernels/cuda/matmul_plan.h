@@ -29,6 +29,7 @@ struct FewCut {
   int depth = 0;  // slots of each warp's ring
   int panel = 0;  // segments of x at a time
   int panels = 0;
+  int tiles = 0;        // of the block that has most, the halves at both ends counted in full
   int slice_bytes = 0;  // of a row of x for one block of the matrix
   int x_row_bytes = 0;
   int x_offset = 0, parts_offset = 0, totals_offset = 0, barriers_offset = 0, shared_bytes = 0;
@@ -72,7 +73,6 @@ inline FewCut CutFew(const MatMulProblem& p, int rows, int grid, int panel, int 
   cut.depth = depth;
   cut.panel = panel;
   cut.panels = (layout.segments + panel - 1) / panel;
-  // Tiles of a block of the grid, the halves at both ends counted in full.
   const int64_t all = int64_t{p.blocks} * layout.tiles;
   const int64_t tiles = p.gated ? (all + grid - 1) / grid : (2 * all + grid - 1) / grid / 2 + 1;
   const int64_t blocks =  // of the matrix, that these may belong to
@@ -85,8 +85,10 @@ inline FewCut CutFew(const MatMulProblem& p, int rows, int grid, int panel, int 
   const int64_t parts_offset = x_offset + align(rows * x_row_bytes);
   const int64_t totals_offset = parts_offset + (panel > 1 ? 2 * panel * lanes_bytes : 0);
   const int64_t barriers_offset = totals_offset + (cut.panels > 1 ? tiles * lanes_bytes : 0);
-  const int64_t shared_bytes = barriers_offset + depth * kFewWarps * 2 * 8 + 16;
+  const int64_t shared_bytes =
+      barriers_offset + (depth * kFewWarps * 2 + (panel > 1 ? 2 * tiles : 0)) * 8;
   if (shared_bytes > most_bytes) return cut;
+  cut.tiles = static_cast<int>(tiles);
   cut.slice_bytes = static_cast<int>(slice_bytes);
   cut.x_row_bytes = static_cast<int>(x_row_bytes);
   cut.x_offset = static_cast<int>(x_offset);
@@ -148,32 +150,44 @@ inline MatMulPlan PlanMany(const MatMulProblem& p, int row_tile, int output_tile
   return plan;
 }
 
-// A kernel for many rows, and its time per tile on an H100 in units of 10 ns: for each chunk of
+// A kernel for many rows, and its time per tile on an H200 in units of 10 ns: for each chunk of
 // inputs, and besides (bench/RESULTS.md).
 struct ManyShape {
   int row_tile, output_tile, cluster;
   int chunk_time, tile_time;
 };
 inline constexpr ManyShape kManyShapes[] = {
-    {16, 64, 1, 30, 150},   {16, 128, 1, 34, 200},  {32, 64, 1, 31, 210},
-    {32, 128, 1, 34, 280},  {64, 64, 1, 32, 290},   {64, 128, 1, 35, 300},
-    {128, 128, 1, 39, 400}, {128, 128, 2, 39, 420}, {192, 128, 2, 57, 300},
+    {16, 64, 1, 18, 200},   {16, 128, 1, 21, 200},  {32, 64, 1, 18, 220},
+    {32, 128, 1, 22, 220},  {64, 64, 1, 20, 270},   {64, 128, 1, 28, 280},
+    {128, 128, 1, 42, 380}, {128, 128, 2, 42, 390}, {192, 128, 2, 57, 300},
 };
+// Where segments of a tile go to several blocks: what it takes besides, of which some for each
+// segment and some for each segment of 128 results.
+inline constexpr int kSplitTime = 150, kSplitSegmentTime = 50;
 
-// The least time in whole tiles.
-inline MatMulPlan PlanWholeTiles(const MatMulProblem& p) {
-  const int64_t chunks = PackedLayout::Of(p.n, p.k).chunks;
+// The plan that takes the least time.
+inline MatMulPlan PlanFastest(const MatMulProblem& p) {
+  const PackedLayout layout = PackedLayout::Of(p.n, p.k);
   MatMulPlan best;
   int64_t best_time = 0;
+  const auto consider = [&](const MatMulPlan& plan, int64_t time) {
+    if (best.kernel != MatMulPlan::Kernel::kNone && time >= best_time) return;
+    best = plan;
+    best_time = time;
+  };
   for (const ManyShape& shape : kManyShapes) {
     if (shape.cluster > 1 && p.blocks > 1) continue;  // too short to gain by it
     const int64_t tiles = ManyTiles(p, shape.row_tile, shape.output_tile * shape.cluster);
     const int64_t at_once = std::max(p.multiprocessors / shape.cluster, 1);
-    const int64_t time =
-        (tiles + at_once - 1) / at_once * (chunks * shape.chunk_time + shape.tile_time);
-    if (best.kernel != MatMulPlan::Kernel::kNone && time >= best_time) continue;
-    best = PlanMany(p, shape.row_tile, shape.output_tile, false, shape.cluster);
-    best_time = time;
+    consider(PlanMany(p, shape.row_tile, shape.output_tile, false, shape.cluster),
+             (tiles + at_once - 1) / at_once *
+                 (int64_t{layout.chunks} * shape.chunk_time + shape.tile_time));
+    const MatMulPlan split = PlanMany(p, shape.row_tile, shape.output_tile, true, shape.cluster);
+    if (!split.split) continue;
+    const int64_t run = (tiles * layout.segments + at_once - 1) / at_once;  // segments
+    const int64_t results = int64_t{shape.row_tile} * shape.output_tile;
+    consider(split, run * kSegmentChunks * shape.chunk_time + shape.tile_time + kSplitTime +
+                        layout.segments * (kSplitSegmentTime + results / 128));
   }
   return best;
 }
@@ -181,14 +195,12 @@ inline MatMulPlan PlanWholeTiles(const MatMulProblem& p) {
 // The plan for a product.
 inline MatMulPlan PlanMatMul(const MatMulProblem& p) {
   const PackedLayout layout = PackedLayout::Of(p.n, p.k);
-  // So few tiles that they had better be cut.
-  const int64_t narrow_tiles = int64_t{p.multiprocessors} * (p.rows <= 64 ? 5 : 4) / 8;
-  const bool narrow = p.x_aligned && p.blocks == 1 && layout.segments > 1 && p.rows <= 128 &&
-                      ManyTiles(p, 128, 64) <= narrow_tiles;
-  const int64_t tiles = ManyTiles(p, 128, 128);
   if (p.rows <= kMostFewRows) {
     // Rows of x in shared memory leave less for the weights, which many segments of few tiles
     // can make up for elsewhere.
+    const int64_t tiles = ManyTiles(p, 128, 128);
+    const bool narrow = p.x_aligned && p.blocks == 1 && layout.segments > 1 &&
+                        ManyTiles(p, 128, 64) * 8 <= int64_t{p.multiprocessors} * 5;
     const bool cut = narrow && tiles * layout.segments * 2 >= p.multiprocessors &&
                      (p.rows > 1 || layout.segments > 8);
     const bool whole = p.x_aligned && p.rows > 4 && tiles * 10 >= int64_t{p.multiprocessors} * 9;
@@ -204,12 +216,7 @@ inline MatMulPlan PlanMatMul(const MatMulProblem& p) {
     }
     return {};
   }
-  if (narrow) {
-    const int row_tile = p.rows <= 16 ? 16 : p.rows <= 32 ? 32 : p.rows <= 64 ? 64 : 128;
-    const MatMulPlan plan = PlanMany(p, row_tile, row_tile == 64 ? 64 : 128, true);
-    if (plan.split) return plan;
-  }
-  return PlanWholeTiles(p);
+  return PlanFastest(p);
 }
 
 // The product by a given plan, for tests and benchmarks.

@@ -31,13 +31,13 @@ __device__ __forceinline__ void Mma(float (&d)[4], const uint32_t (&a)[4], uint3
 // Descriptors of matrices in shared memory, inputs innermost, at `shared_address`.
 // Without swizzle: 8 x 8 pieces of 128 bytes; `leading` bytes between the two pieces of 16 inputs,
 // `stride` bytes between pieces of 8 rows.
-__device__ __forceinline__ uint64_t PlainMatrix(uint32_t shared_address, uint32_t leading,
-                                                uint32_t stride) {
+__device__ __forceinline__ constexpr uint64_t PlainMatrix(uint32_t shared_address, uint32_t leading,
+                                                          uint32_t stride) {
   return uint64_t{(shared_address & 0x3ffff) >> 4} | uint64_t{leading >> 4} << 16 |
          uint64_t{stride >> 4} << 32;
 }
 // Rows of 128 bytes, swizzled over 8 rows as the copy engine does (CU_TENSOR_MAP_SWIZZLE_128B).
-__device__ __forceinline__ uint64_t SwizzledMatrix(uint32_t shared_address) {
+__device__ __forceinline__ constexpr uint64_t SwizzledMatrix(uint32_t shared_address) {
   constexpr uint64_t kEightRows = 1024 >> 4, kSwizzle128 = 1;
   return uint64_t{(shared_address & 0x3ffff) >> 4} | uint64_t{1} << 16 | kEightRows << 32 |
          kSwizzle128 << 62;

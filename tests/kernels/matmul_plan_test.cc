@@ -84,13 +84,15 @@ TEST(MatMulCudaPlan, ChoosesByShapeAndRows) {
   };
   EXPECT_EQ(plan(1, 2560, 2560).kernel, MatMulPlan::Kernel::kFew);
   EXPECT_EQ(plan(1, 5120, 2560).kernel, MatMulPlan::Kernel::kFew);
-  EXPECT_TRUE(plan(8, 5120, 2560).split);
   EXPECT_EQ(plan(8, 384, 384).kernel, MatMulPlan::Kernel::kFew);
   EXPECT_TRUE(plan(8, 2560, 2560).split);
-  EXPECT_TRUE(plan(100, 2560, 7680).split);
+  EXPECT_TRUE(plan(32, 2560, 7680).split);
+  EXPECT_FALSE(plan(32, 5120, 2560).split);
+  EXPECT_FALSE(plan(64, 2560, 7680).split);
+  EXPECT_FALSE(plan(128, 2560, 2560).split);
+  EXPECT_FALSE(plan(128, 2560, 7680).split);
   EXPECT_FALSE(plan(100, 15360, 2560).split);
   EXPECT_FALSE(plan(256, 2560, 2560).split);
-  EXPECT_TRUE(plan(20, 5120, 2560).split);
   EXPECT_EQ(plan(512, 2560, 7680).row_tile, 128);
   EXPECT_EQ(plan(1024, 2560, 7680).cluster, 2);
   EXPECT_EQ(plan(1024, 2560, 7680).row_tile, 192);

@@ -1,7 +1,8 @@
 // Runs a checkpoint on token ids and writes raw logits: the bridge between the Python oracles of
 // test_parity.py and LoadModel + Forward.
 //
-// stdin:  {"folder": "...", "tokens": [..], "chunks": [..], "threads": 2, "logits": "all" | "last"}
+// stdin:  {"folder": "...", "tokens": [..], "chunks": [..], "threads": 2, "logits": "all" | "last",
+//          "device": "cpu" | "cuda"}
 //         (chunks: rows of each Forward, one Forward of all tokens when absent)
 // stdout: float32 [tokens, vocab], or [1, vocab]; with "greedy": n instead of "logits", n token ids
 //         as int32 that continue the text
@@ -10,11 +11,13 @@
 #include <cstdio>
 #include <iostream>
 #include <iterator>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "base/status_macros.h"
+#include "kernels/device_queue.h"
 #include "kernels/kernels.h"
 #include "models/json_reader.h"
 #include "models/load_model.h"
@@ -65,6 +68,12 @@ absl::Status Run(const nlohmann::json& request) {
   ASSIGN_OR_RETURN(const auto pool, kernels::ThreadPool::Create(request.value("threads", 2)));
   LoadOptions options;
   options.context.pool = pool.get();
+  std::unique_ptr<kernels::DeviceQueue> queue;
+  if (request.value("device", "cpu") == "cuda") {
+    ASSIGN_OR_RETURN(queue, kernels::DeviceQueue::Create());
+    options.context.device = kernels::Device::kCuda;
+    options.context.queue = queue.get();
+  }
   for (const int chunk : chunks) options.max_rows = std::max(options.max_rows, chunk);
   const auto load_start = Clock::now();
   ASSIGN_OR_RETURN(const LoadedModel loaded,
