@@ -121,7 +121,8 @@ absl::Status ValidateForCuda(const WindowAttentionParams& p) {
 Partials ChooseForm(const WindowAttentionParams& p, int64_t tiles, const DeviceQueue& queue) {
   const int64_t per_token = p.heads / p.kv_heads, multiprocessors = queue.info().multiprocessors;
   const bool one_tile = p.rows.max_seq_rows * per_token <= kTile;
-  if (tiles >= (one_tile ? 4 * multiprocessors : multiprocessors / 2 + 1)) return {};
+  // Twice as many tiles as multiprocessors, or nearly, leave none idle for long.
+  if (tiles >= (one_tile ? multiprocessors * 15 / 8 : multiprocessors / 2 + 1)) return {};
   // A tile sees window + 1 keys and one more per further token.
   const int64_t tokens =
       std::min<int64_t>(p.rows.max_seq_rows, (kTile + per_token - 2) / per_token + 1);
