@@ -52,7 +52,7 @@ void LogFailure(const Environment& environment, const CallReport& report, absl::
   const auto level = absl::IsInternal(status) || absl::IsDataLoss(status) ? spdlog::level::err
                                                                           : spdlog::level::info;
   environment.log->log(level, "{}",
-                       WithFields("Generate refused or failed: " + ForLog(status.ToString()),
+                       WithFields("Generate refused or failed: " + ForLog(status),
                                   {{"request_id", request_id},
                                    {"session", session},
                                    {"trace_id", report.trace.trace_id},

@@ -7,6 +7,7 @@
 #include "service/errors.h"
 #include "service/generate_call.h"
 #include "service/generate_request.h"
+#include "service/log_fields.h"
 
 namespace reprise::service {
 namespace {
@@ -82,7 +83,7 @@ void GenerateCall::StoreCheckpoint(SessionTurn::Standing standing) {
     }
   }
   environment_->log->warn("checkpoint of {} not stored: {}", ForLog(request_.session()),
-                          ForLog(stored.ToString()));
+                          ForLog(stored));
   // Computing on would be for nothing.
   if (running.has_value()) model_->scheduler->Cancel(*running);
 }
@@ -207,8 +208,10 @@ absl::Status GenerateCall::StoreTurn(Choice& choice, scheduler::RequestResult& r
   auto commit = turn_->Commit(*model_, std::move(end));
   report_.commit = environment_->clock->Now() - start;
   if (!commit.ok()) {
-    environment_->log->warn("turn of {} not committed: {}", ForLog(request_.session()),
-                            ForLog(commit.status().ToString()));
+    // Whose session was deleted meanwhile has wanted it so.
+    environment_->log->log(
+        absl::IsNotFound(commit.status()) ? spdlog::level::info : spdlog::level::warn,
+        "turn of {} not committed: {}", ForLog(request_.session()), ForLog(commit.status()));
     return commit.status();
   }
   if (finished == nullptr) return absl::OkStatus();
@@ -256,7 +259,7 @@ void GenerateCall::CommitPartial(Choice& choice, scheduler::RequestResult result
     turn_->Finish();
     if (!stored.ok()) {
       environment_->log->warn("the part of a prompt of {} not stored: {}",
-                              ForLog(request_.session()), ForLog(stored.ToString()));
+                              ForLog(request_.session()), ForLog(stored));
     } else if (absl::IsUnavailable(result.status)) {
       result.status = MakeError(v1::ERROR_REASON_DRAINING,
                                 "the server is shutting down; the session keeps what was computed "

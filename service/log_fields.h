@@ -7,6 +7,8 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/status/status.h"
+
 namespace reprise::service {
 
 // A message with facts about the call that it is about: what MakeLogger made shows them as members
@@ -14,6 +16,9 @@ namespace reprise::service {
 // others go through ForLog.
 std::string WithFields(std::string_view message,
                        std::initializer_list<std::pair<std::string_view, std::string_view>> fields);
+
+// Code and message, without the details that the wire carries.
+std::string ForLog(const absl::Status& status);
 
 }  // namespace reprise::service
 

@@ -68,6 +68,10 @@ class TextFormatter final : public spdlog::formatter {
 
 }  // namespace
 
+std::string ForLog(const absl::Status& status) {
+  return ForLog(status.ToString(absl::StatusToStringMode::kWithNoExtraData));
+}
+
 std::string WithFields(
     std::string_view message,
     std::initializer_list<std::pair<std::string_view, std::string_view>> fields) {

@@ -37,9 +37,9 @@ absl::StatusOr<state_store::Snapshot> ReadFile(const std::string& tenant, const 
 
 void LogFailure(Environment* environment, const char* call, const absl::Status& status,
                 const TraceContext& trace) {
-  environment->log->info(
-      "{}", WithFields(absl::StrCat(call, " refused or failed: ", ForLog(status.ToString())),
-                       {{"trace_id", trace.trace_id}}));
+  environment->log->info("{}",
+                         WithFields(absl::StrCat(call, " refused or failed: ", ForLog(status)),
+                                    {{"trace_id", trace.trace_id}}));
 }
 
 }  // namespace

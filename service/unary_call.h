@@ -49,8 +49,8 @@ grpc::ServerUnaryReactor* ServeUnary(Environment* environment, grpc::CallbackSer
     auto response = serve(held->identity.tenant, request);
     if (!response.ok()) {
       environment->log->info(
-          "{}", WithFields(absl::StrCat(Request::descriptor()->name(), " refused or failed: ",
-                                        ForLog(response.status().ToString())),
+          "{}", WithFields(absl::StrCat(Request::descriptor()->name(),
+                                        " refused or failed: ", ForLog(response.status())),
                            {{"trace_id", trace.trace_id}}));
       end(ToGrpcStatus(response.status()));
       return;

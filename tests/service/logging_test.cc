@@ -44,6 +44,12 @@ TEST(LoggingTest, FieldsAreMembersInJson) {
   EXPECT_EQ(nlohmann::json::parse(Logged("json", "plain")).size(), 3u);
 }
 
+TEST(LoggingTest, AStatusIsShownWithoutItsDetails) {
+  absl::Status status = absl::AbortedError("moved\non");
+  status.SetPayload("type.googleapis.com/x.Y", absl::Cord("\x12payload"));
+  EXPECT_EQ(ForLog(status), "ABORTED: moved\\non");
+}
+
 TEST(LoggingTest, EmptyFieldsAreLeftOut) {
   EXPECT_THAT(Logged("text", Refusal("")), Not(HasSubstr("request_id")));
   EXPECT_FALSE(nlohmann::json::parse(Logged("json", Refusal(""))).contains("request_id"));

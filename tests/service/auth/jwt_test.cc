@@ -123,7 +123,7 @@ TEST(JwtTest, HeadersThatAreNotUnderstoodAreRefused) {
 
 TEST(JwtTest, AKeyThatTheTokenBringsAlongIsNoKey) {
   const JwtSigner signer("EdDSA", "k1"), stranger("EdDSA", "k1");
-  for (const std::string bring :
+  for (const std::string& bring :
        {"\"jwk\":" + stranger.jwk(), std::string(R"("jku":"https://evil.example/keys")"),
         std::string(R"("x5u":"https://evil.example/cert")"), std::string(R"("x5c":["AAAA"])")}) {
     const std::string header = R"({"alg":"EdDSA","kid":"k1",)" + bring + "}";
