@@ -29,11 +29,14 @@ absl::Status ValidateMatMul(const MatMulParams& p, const Context& context) {
   if (context.device == Device::kCuda) {
     v.Pointer("x_bf16", p.x_bf16)
         .Check(!p.accumulate, "accumulate", "false on CUDA", "true")
+        .Check(!w.gated() || p.softcap == 0.0f, "softcap", "0 with gated weights",
+               absl::StrCat(p.softcap))
         .Check((p.out == nullptr) != (p.out_bf16 == nullptr), "out", "either out or out_bf16",
                p.out == nullptr ? "none" : "both");
     return v.status();
   }
   v.Pointer("x", p.x).Pointer("out", p.out);
+  v.Check(p.softcap == 0.0f, "softcap", "0 on the CPU", absl::StrCat(p.softcap));
   v.Disjoint("out", {p.out, p.num_rows, outputs, p.out_stride}, "x",
              {p.x, p.num_rows, inputs, p.x_stride});
   return v.status();

@@ -14,6 +14,7 @@
 
 #include "kernels/cuda/matmul_plan.h"
 #include "kernels/device_queue.h"
+#include "kernels/elementwise.h"
 #include "kernels/matmul.h"
 #include "tests/kernels/matmul_cases.h"
 #include "tests/kernels/mirror.h"
@@ -92,6 +93,25 @@ class Product {
     p.out = out_.as<float>();
     status_.Update(plan == nullptr ? MatMul(p, context_)
                                    : cuda::MatMulByPlan(p, *plan, *context_.queue));
+    return Results(rows);
+  }
+  // The first rows, with a softcap within the product or after it.
+  std::vector<float> RunCapped(int rows, float cap, const MatMulPlan* plan) {
+    Prepare(rows);
+    MatMulParams p = Params(0, rows);
+    p.out = out_.as<float>();
+    if (plan != nullptr) {
+      p.softcap = cap;
+      status_.Update(cuda::MatMulByPlan(p, *plan, *context_.queue));
+    } else {
+      status_.Update(MatMul(p, context_));
+      SoftcapParams after;
+      after.num_rows = rows;
+      after.dim = static_cast<int>(p.out_stride);
+      after.cap = cap;
+      after.x = p.out;
+      status_.Update(Softcap(after, context_));
+    }
     return Results(rows);
   }
   // The same with a product per row.
@@ -457,6 +477,21 @@ TEST_F(MatMulCuda, RowsDoNotTouchEachOther) {
         ASSERT_TRUE(testing::BitwiseEqual(found, before.data() + row * shape.n, shape.n))
             << name << ", row " << row;
       }
+    }
+  }
+}
+
+TEST_F(MatMulCuda, SoftcapWithinIsSoftcapAfter) {
+  for (const int n : {333, 384}) {  // the one is not stored four at a time
+    const Shape shape{.name = "", .n = n, .k = 1200, .bias = true};
+    const int rows = 40;
+    Product product(shape, rows, queue_);
+    const std::vector<float> after = product.RunCapped(rows, 3.0f, nullptr);
+    EXPECT_NE(after, product.Run(0, rows));
+    for (const auto& [name, plan] : AllPlans(product.Problem(rows))) {
+      const std::vector<float> within = product.RunCapped(rows, 3.0f, &plan);
+      ASSERT_TRUE(product.status().ok()) << product.status();
+      EXPECT_TRUE(testing::BitwiseEqual(within, after, {rows, n})) << name;
     }
   }
 }

@@ -293,6 +293,9 @@ TEST_F(MatMulErrors, NamesTheTensor) {
   p.x = nullptr;
   EXPECT_THAT(Refusal(p), HasSubstr("x: expected a tensor, found null"));
   p = p_;
+  p.softcap = 30.0f;
+  EXPECT_THAT(Refusal(p), HasSubstr("softcap: expected 0 on the CPU, found 30"));
+  p = p_;
   p.num_rows = 0;
   p.x = nullptr;
   EXPECT_TRUE(MatMul(p, context_).ok());  // no rows, no work
