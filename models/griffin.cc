@@ -320,13 +320,13 @@ absl::Status Griffin::RunRecorded(const RaggedBatch& batch, StateSlots& slots) {
   ASSIGN_OR_RETURN(const StepView view, inputs_.Stage(padded_));
   Recording& recording = recordings_[size];
   float* const logits = logits_.as<float>();
-  if (!recording.graph.valid() || recording.slots != &slots || recording.logits != logits) {
+  if (!recording.graph.valid() || recording.slots != slots.id() || recording.logits != logits) {
     RETURN_IF_ERROR(context_.queue->BeginCapture());
     const absl::Status recorded = Run(view, slots, logits);
     absl::StatusOr<kernels::DeviceGraph> graph = context_.queue->EndCapture();
     RETURN_IF_ERROR(recorded);
     RETURN_IF_ERROR(graph.status());
-    recording = {&slots, logits, *std::move(graph)};
+    recording = {slots.id(), logits, *std::move(graph)};
   }
   return context_.queue->Launch(recording.graph);
 }

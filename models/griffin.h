@@ -86,7 +86,7 @@ class Griffin final : public HybridModel {
 
   // CUDA only.
   struct Recording {
-    const StateSlots* slots = nullptr;
+    uint64_t slots = 0;  // StateSlots::id
     const float* logits = nullptr;
     kernels::DeviceGraph graph;
   };

@@ -1,6 +1,7 @@
 #include "models/state_slots.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -10,6 +11,11 @@
 
 namespace reprise::models {
 namespace {
+
+uint64_t NextId() {
+  static std::atomic<uint64_t> last = 0;
+  return ++last;
+}
 
 absl::Status NotHeld(int slot) {
   return absl::InvalidArgumentError(absl::StrCat("slot ", slot, " is not held"));
@@ -55,7 +61,8 @@ StateTransfer::~StateTransfer() {
 }
 
 StateSlots::StateSlots(StateLayout layout, int num_slots, const kernels::Context& context)
-    : layout_(std::move(layout)),
+    : id_(NextId()),
+      layout_(std::move(layout)),
       num_slots_(num_slots),
       context_(context),
       lanes_(kTransfers),

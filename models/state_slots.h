@@ -72,6 +72,8 @@ class StateSlots {
   // A zeroed slot, or RESOURCE_EXHAUSTED when all are held.
   absl::StatusOr<SlotHandle> Acquire();
 
+  // Of this pool and of no other, before or after it, in the process: its address may come again.
+  uint64_t id() const { return id_; }
   int num_slots() const { return num_slots_; }
   int free_slots() const { return static_cast<int>(free_.size()); }
   bool held(int slot) const {
@@ -124,6 +126,7 @@ class StateSlots {
   absl::Status CheckImage(size_t bytes) const;
   void Release(int slot, uint64_t generation);
 
+  const uint64_t id_;
   StateLayout layout_;
   int num_slots_;
   kernels::Context context_;

@@ -124,6 +124,16 @@ INSTANTIATE_TEST_SUITE_P(Devices, StateSlotsTest,
                            return info.param == kernels::Device::kCpu ? "cpu" : "cuda";
                          });
 
+TEST(StateSlots, APoolAfterAnotherIsNotTakenForIt) {
+  kernels::Context context;
+  std::set<uint64_t> ids;
+  for (int i = 0; i < 10; ++i) {
+    auto slots = StateSlots::Create(SmallLayout(), 1, context);
+    ASSERT_TRUE(slots.ok()) << slots.status();
+    EXPECT_TRUE(ids.insert((*slots)->id()).second);
+  }
+}
+
 TEST_P(StateSlotsTest, HandsOutEachSlotOnce) {
   std::vector<SlotHandle> handles;
   std::set<int> seen;
