@@ -11,14 +11,14 @@ import re
 import sys
 
 PACKAGE = pathlib.Path(__file__).resolve().parent / "src" / "reprise_client"
-FILES = ["connection.py", "generation.py", "choices.py", "session.py", "feeding.py", "client.py"]
+FILES = ["connection.py", "tries.py", "generation.py", "choices.py", "session.py", "feeding.py", "client.py"]
 
 REPLACEMENTS = [
     (r"\basync (def|with|for)\b", r"\1"),
     (r"\bawait ", ""),
     (r"\bAwaitable\[(\w+)\]", r"\1"),
     (r"\bAwaitable, ", ""),
-    (r"\bAsync(Choices|Client|Session|Generation|Connection|Iterator)\b", r"\1"),
+    (r"\bAsync(Choices|Client|Session|Generation|Connection|Iterator|Tries)\b", r"\1"),
     (r"\b__a(enter|exit|iter)__", r"__\1__"),
     (r"\basynccontextmanager\b", "contextmanager"),
     (r"\b_async\b", "_sync"),

@@ -6,19 +6,16 @@ from __future__ import annotations
 import time
 from typing import Iterator, Dict, List, Optional, Set, Tuple, Union
 
-import grpc
-from reprise_client import methods
 from reprise_client._sync import runtime
 from reprise_client._sync.connection import Connection, is_lost
-from reprise_client.errors import AnswerInterrupted, Cancelled, RepriseError, from_rpc_error
-from reprise_client.names import session_id
-from reprise_client.replay import AnswerChanged, Replay
-from reprise_client.requests import make_repeatable
+from reprise_client._sync.tries import ENDINGS, Tries
+from reprise_client.errors import RepriseError
+from reprise_client.replay import Replay
 from reprise_client.results import Result
 from reprise_client.v1 import generation_pb2 as pb
 
 
-class Choices:
+class Choices(Tries):
     """Running answers to one prompt. Iterate over it for pairs of a choice's number and what comes of
     it, `Tokens` messages and in the end its `Finished`; or wait for `results()`. `cancel()` may be
     called from elsewhere; all else is for one reader.
@@ -27,23 +24,19 @@ class Choices:
     of the same answers.
     """
 
+    _CHANGED = "other answers"
+
     def __init__(self, connection: Connection, request: pb.GenerateRequest, *,
                  timeout: Optional[float]):
-        self._connection = connection
-        self._request = request
-        self._began = time.monotonic()
-        self._timeout = timeout
+        super().__init__(connection, request, timeout=timeout, repeats=connection.retry.seconds > 0)
         self._seen: Dict[int, Replay] = {}
         self._finished: Set[int] = set()
-        self._cancelled = False
-        self._tries = 0
         self._give_up: Optional[float] = None
-        if connection.retry.seconds > 0:
-            make_repeatable(request)
         self._start()
 
     def __iter__(self) -> Iterator[Tuple[int, Union[pb.Tokens, pb.Finished]]]:
         while True:
+            assert self._call is not None
             try:
                 for response in self._call:
                     self._give_up = None  # it gets on
@@ -59,16 +52,8 @@ class Choices:
                         yield choice, self._seen.setdefault(choice, Replay()).finish(
                             response.finished)
                 return
-            except grpc.RpcError as rpc_error:
-                error = from_rpc_error(rpc_error)
-            except AnswerChanged:
-                self._call.cancel()
-                raise AnswerInterrupted("the repeated request gave other answers; a seed makes "
-                                        "it repeatable") from None
-            except runtime.LocalCancel:
-                if not self._cancelled:
-                    raise  # the task was cancelled, not these answers
-                error = Cancelled(grpc.StatusCode.CANCELLED, "cancelled")
+            except ENDINGS as ending:
+                error = self._error_of(ending)
             self._before_next_try(error)
             self._start()
 
@@ -86,21 +71,10 @@ class Choices:
                 result.logprobs.extend(event.logprobs)
         return [found[choice] for choice in sorted(found)]
 
-    def cancel(self) -> None:
-        """Ends the answers within a step."""
-        self._cancelled = True
-        self._call.cancel()
-
     def _start(self) -> None:
-        remaining = None
-        if self._timeout is not None:
-            remaining = max(0.0, self._began + self._timeout - time.monotonic())
-        self._tries += 1
         for seen in self._seen.values():
             seen.restart()
-        self._address, self._call = self._connection.stream(
-            methods.GENERATE, self._request, key=session_id(self._request.session),
-            timeout=remaining)
+        self._send()
 
     def _before_next_try(self, error: RepriseError) -> None:
         """Waits until it makes sense to try again, or raises `error`."""

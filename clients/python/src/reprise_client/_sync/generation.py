@@ -10,17 +10,16 @@ import grpc
 from reprise_client import methods
 from reprise_client._sync import runtime
 from reprise_client._sync.connection import Connection, is_lost
-from reprise_client.errors import (AnswerInterrupted, Cancelled, Conflict, RepriseError,
-                                   Unavailable, from_rpc_error)
-from reprise_client.names import session_id
-from reprise_client.replay import AnswerChanged, Replay
-from reprise_client.requests import make_repeatable, new_seed
+from reprise_client._sync.tries import ENDINGS, Tries
+from reprise_client.errors import AnswerInterrupted, Conflict, RepriseError, Unavailable
+from reprise_client.replay import Replay
+from reprise_client.requests import new_seed
 from reprise_client.results import Result
 from reprise_client.v1 import generation_pb2 as pb
 from reprise_client.v1 import model_pb2, session_pb2
 
 
-class Generation:
+class Generation(Tries):
     """A running answer. Iterate over it for `Tokens` messages as they arrive, or over `texts()`, or
     wait for `result()`. After the last event `finished` is there. `cancel()` may be called from
     elsewhere; all else is for one reader.
@@ -34,24 +33,16 @@ class Generation:
 
     def __init__(self, connection: Connection, request: pb.GenerateRequest, *,
                  timeout: Optional[float], resumable: bool):
+        super().__init__(connection, request, timeout=timeout,
+                         repeats=connection.retry.seconds > 0 or resumable)
         self.finished: Optional[pb.Finished] = None
-        self._connection = connection
-        self._request = request
-        self._deadline = None if timeout is None else time.monotonic() + timeout
         self._resumable = resumable
-        self._key = session_id(request.session)
         self._seen = Replay()
-        self._cancelled = False
-        self._tries = 0
         self._trying_since: Optional[float] = None
         self._times_taken_back = 0
         self._start_snapshot = ""  # of a resumable turn
         self._snapshot_is_ours = False
         self._first_id = ""
-        self._address = ""
-        self._call: Optional[runtime.StreamCall] = None
-        if connection.retry.seconds > 0 or resumable:
-            make_repeatable(request)
         if not resumable:
             self._start()
 
@@ -72,16 +63,8 @@ class Generation:
                     if new is not None:
                         self._trying_since = None  # it gets on
                         yield new
-            except grpc.RpcError as rpc_error:
-                error = from_rpc_error(rpc_error)
-            except AnswerChanged:
-                self._call.cancel()
-                raise AnswerInterrupted("the repeated request gave another answer; a seed makes "
-                                        "it repeatable") from None
-            except runtime.LocalCancel:
-                if not self._cancelled:
-                    raise  # the task was cancelled, not this answer
-                error = Cancelled(grpc.StatusCode.CANCELLED, "cancelled")
+            except ENDINGS as ending:
+                error = self._error_of(ending)
             if error is not None:
                 self._before_next_try(error)
             elif finished is not None and self._accept(finished):
@@ -110,18 +93,9 @@ class Generation:
         assert self.finished is not None
         return Result(text + self.finished.text, ids, logprobs, self.finished)
 
-    def cancel(self) -> None:
-        """Ends the answer within a step. A session keeps the tokens that were generated."""
-        self._cancelled = True
-        if self._call is not None:
-            self._call.cancel()
-
     def _start(self) -> None:
-        remaining = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-        self._tries += 1
         self._seen.restart()
-        self._address, self._call = self._connection.stream(methods.GENERATE, self._request,
-                                                            key=self._key, timeout=remaining)
+        self._send()
 
     def _before_next_try(self, error: RepriseError) -> None:
         """Waits until it makes sense to try again, or raises `error`."""
