@@ -148,7 +148,8 @@ absl::Status GenerateCall::Submit(std::vector<int32_t> prompt) {
   {
     absl::MutexLock lock(&mutex_);
     running_ = id;
-    cancelled = cancelled_ || !failure_.ok();
+    // Its first checkpoint may have failed for good before anybody could cancel it by its id.
+    cancelled = cancelled_ || !failure_.ok() || !doomed_.ok();
   }
   if (cancelled) CancelChoices(id);
   // What fails now ends the request in the scheduler's hands.
