@@ -24,7 +24,7 @@ using testing::TenantServer;
 using testing::TestServer;
 using testing::TokenRequest;
 
-// Tenant "a" sends a prompt of token 1 and tenant "b" one of token 2, both longer than any test.
+// Two tenants send prompts that are longer than any test, one of token 1 and one of token 2.
 class TenantWeightsTest : public ::testing::Test {
  protected:
   static constexpr int kPrompt = 60'000, kRows = 3200;
@@ -34,12 +34,13 @@ class TenantWeightsTest : public ::testing::Test {
     options.server.compute.tenant_weights = std::move(flags);
     options.server.compute.prefix_cache_bytes = 0;
     options.on_step = [this](const models::RaggedBatch& batch) { Count(batch); };
-    server_ =
-        std::make_unique<TenantServer>(std::vector<std::string>{"a", "b"}, tenants_file, options);
+    server_ = std::make_unique<TenantServer>(std::vector<std::string>{"a", "b", "c", "d", "e", "f"},
+                                             tenants_file, options);
   }
 
-  // Of the first kRows rows from when both have some: those of b for each of a.
-  double RowsOfBPerRowOfA() {
+  // Of the first kRows rows from when both have some: those of `second` for each of `first`.
+  // Neither may have run before: what one has had beyond the other is not forgotten.
+  double Ratio(const std::string& first, const std::string& second) {
     {
       absl::MutexLock lock(&mutex_);
       rows_ = {};
@@ -48,11 +49,10 @@ class TenantWeightsTest : public ::testing::Test {
     server.gate().Hold();
     std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
     std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> readers;
-    for (const char* tenant : {"a", "b"}) {
+    for (const auto& [tenant, token] : {std::pair(first, 1), std::pair(second, 2)}) {
       contexts.push_back(server_->Context(tenant));
       readers.push_back(server.generation().Generate(
-          contexts.back().get(),
-          TokenRequest(std::vector<int32_t>(kPrompt, *tenant - 'a' + 1), 1)));
+          contexts.back().get(), TokenRequest(std::vector<int32_t>(kPrompt, token), 1)));
     }
     // A single step now and then, so that neither is through before the other has come.
     const absl::Time limit = absl::Now() + testing::kPatience;
@@ -96,24 +96,26 @@ class TenantWeightsTest : public ::testing::Test {
 
 TEST_F(TenantWeightsTest, PromptRowsFollowTheTenantsFile) {
   Start(R"({"tenants": {"b": {"weight": 3}}})");
-  EXPECT_NEAR(RowsOfBPerRowOfA(), 3.0, 0.2);
+  EXPECT_NEAR(Ratio("a", "b"), 3.0, 0.2);
 }
 
 TEST_F(TenantWeightsTest, WithoutWeightsAllAreAlike) {
   Start("");
-  EXPECT_NEAR(RowsOfBPerRowOfA(), 1.0, 0.1);
+  EXPECT_NEAR(Ratio("a", "b"), 1.0, 0.1);
 }
 
 TEST_F(TenantWeightsTest, TheFileGoesBeforeTheFlagAndIsReadAgain) {
-  Start(R"({"tenants": {"a": {"weight": 2}, "b": {}}})", {{"a", 9}, {"b", 4}});
-  EXPECT_NEAR(RowsOfBPerRowOfA(), 4.0 / 2, 0.15);
-  server_->WriteTenants(R"({"defaults": {"weight": 1}, "tenants": {"a": {"weight": 3}}})");
+  Start(R"({"tenants": {"a": {"weight": 2}, "b": {}}})",
+        {{"a", 9}, {"b", 4}, {"c", 9}, {"d", 4}, {"e", 9}, {"f", 4}});
+  EXPECT_NEAR(Ratio("a", "b"), 4.0 / 2, 0.15);
+  server_->WriteTenants(
+      R"({"defaults": {"weight": 1}, "tenants": {"c": {"weight": 3}, "e": {"weight": 3}}})");
   (**server_).server().Reload();
-  EXPECT_NEAR(RowsOfBPerRowOfA(), 1.0 / 3, 0.05);
+  EXPECT_NEAR(Ratio("c", "d"), 1.0 / 3, 0.05);
   // One that cannot be used changes nothing.
-  server_->WriteTenants(R"({"tenants": {"a": {"weight": -1}}})");
+  server_->WriteTenants(R"({"tenants": {"e": {"weight": -1}}})");
   (**server_).server().Reload();
-  EXPECT_NEAR(RowsOfBPerRowOfA(), 1.0 / 3, 0.05);
+  EXPECT_NEAR(Ratio("e", "f"), 1.0 / 3, 0.05);
 }
 
 TEST(TenantWeights, WhatTheFileDoesNotSayTheFlagSays) {

@@ -16,6 +16,7 @@ namespace reprise::service {
 namespace {
 
 using testing::Answer;
+using testing::Await;
 using testing::Bytes;
 using ::testing::HasSubstr;
 using testing::RawCall;
@@ -33,17 +34,6 @@ TestServer::Options WithProbes() {
   TestServer::Options options = TestServer::SmallOptions();
   options.server.telemetry.listen = "127.0.0.1:0";
   return options;
-}
-
-// Whether it comes true before patience ends.
-template <typename Condition>
-bool Await(Condition condition) {
-  const absl::Time give_up = absl::Now() + testing::kPatience;
-  while (!condition()) {
-    if (absl::Now() > give_up) return false;
-    std::this_thread::yield();
-  }
-  return true;
 }
 
 httplib::Result Get(TestServer& server, const char* page) {

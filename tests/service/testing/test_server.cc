@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "google/rpc/status.pb.h"
 #include "service/served_model.h"
 #include "state_store/disk_store.h"
@@ -262,12 +263,11 @@ bool TestServer::Idle() const {
 }
 
 bool TestServer::AwaitIdle() {
-  const absl::Time limit = absl::Now() + kPatience;
-  while (!Idle()) {
-    if (absl::Now() > limit) return false;
-    absl::SleepFor(absl::Milliseconds(1));
-  }
-  return true;
+  return Await([this] { return Idle(); });
+}
+
+bool TestServer::AwaitNoCalls() {
+  return Await([this] { return absl::StrContains(MetricsText(), "\nreprise_rpc_in_flight 0\n"); });
 }
 
 v1::GenerateRequest TokenRequest(const std::vector<int32_t>& prompt, int max_tokens) {

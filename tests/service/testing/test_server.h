@@ -11,6 +11,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/clock.h"
 #include "google/rpc/error_details.pb.h"
 #include "models/ragged_batch.h"
@@ -28,6 +30,17 @@ namespace reprise::service::testing {
 
 // Waits are ended by conditions; this only turns a hang into a failure.
 inline constexpr absl::Duration kPatience = absl::Seconds(60);
+
+// Whether it comes true before patience ends.
+template <typename Condition>
+bool Await(Condition condition) {
+  const absl::Time give_up = absl::Now() + kPatience;
+  while (!condition()) {
+    if (absl::Now() > give_up) return false;
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  return true;
+}
 
 // Holds the model's steps until it is told to let them go. Thread-safe.
 class StepGate {
@@ -122,6 +135,8 @@ class TestServer {
   bool Idle() const;
   // Until that is so; false after kPatience.
   bool AwaitIdle();
+  // Until no call is in progress: clients may have left ones whose turns are still being stored.
+  bool AwaitNoCalls();
 
  private:
   RealClock clock_;
