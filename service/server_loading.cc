@@ -72,14 +72,13 @@ absl::StatusOr<ServerParts> LoadParts(const ServerOptions& options, const Clock*
   int64_t device_free_bytes = 0;
   ASSIGN_OR_RETURN(context.device,
                    ChooseDevice(options.compute.device, log.get(), &device_free_bytes));
-  // Before the store is opened, and minutes before the last model is loaded.
+  // First what may be refused at once: minutes pass before the last model is loaded.
   ASSIGN_OR_RETURN(const MemoryPlan memory, Plan(options, context.device, device_free_bytes));
   for (const auto* items : {&memory.host, &memory.device}) {
     for (const MemoryItem& item : *items) log->debug("memory: {} {}", item.bytes, item.what);
   }
   log->info("memory: {} bytes on the host with all caches full, {} on the device",
             memory.host_bytes, memory.device_bytes);
-  // First: a locked or damaged store shows before minutes of loading.
   RETURN_IF_ERROR(OpenStore(options.store, log, &parts));
   ASSIGN_OR_RETURN(const auto spill, OpenPrefixSpill(options.store, clock, log));
   if (spill != nullptr) {

@@ -272,10 +272,11 @@ std::vector<Answer> Client::RunMade(const std::string& key, const CommandMaker& 
                           return more;
                         },
                         try_deadline);
-      if (more)
+      if (more) {
         failure = replies.empty() ? MakeRedisError(RedisError::kClosed, Outcome::kNotDone,
                                                    "the connection is broken")
                                   : replies.back().status();
+      }
     }
   }
   while (more) more = make(commands);
