@@ -81,8 +81,9 @@ def test_replay_runs_the_same_turns_on_a_real_model(tmp_path, model_dir):
 
 
 def test_replay_without_states_sends_the_history_again(tmp_path, model_dir):
-    traffic = ("replay", "--model", model_dir, "--kind", "chat", "--scripts", 6, "--rate", 20, "--length-scale",
-               0.1, "--think-scale", 0.002, "--step-tokens", 128, "--prefill-chunk-tokens", 64)
+    chats = ("replay", "--model", model_dir, "--kind", "chat", "--length-scale", 0.1, "--think-scale", 0.002,
+             "--step-tokens", 128, "--prefill-chunk-tokens", 64)
+    traffic = (*chats, "--scripts", 6, "--rate", 20)
     states = report(*traffic)
     resent = report(*traffic, "--resend-history")
     cached = report(*traffic, "--resend-history", "--prefix-bytes", 1 << 28)
@@ -91,8 +92,9 @@ def test_replay_without_states_sends_the_history_again(tmp_path, model_dir):
     assert rows[1] > 1.3 * rows[0]
     assert resent["prefix_cache"]["hits"] == 0 and cached["prefix_cache"]["hits"] > 0
     assert rows[2] + cached["prefix_cache"]["cached_tokens"] == rows[1]
-    # Without room for states that gave up their slot none does.
-    crowd = (*traffic, "--slots", 2, "--max-wait", 0, "--time-slice", 0)
+    # Without room for states that gave up their slot none does. All come at once, so that on no machine
+    # one is through before the next is there.
+    crowd = (*chats, "--scripts", 12, "--rate", 10000, "--slots", 2, "--max-wait", 0, "--time-slice", 0)
     assert report(*crowd)["device"]["preemptions"] > 0
     assert report(*crowd, "--parked-bytes", 0)["device"]["preemptions"] == 0
 
