@@ -27,15 +27,15 @@ using cuda::MatMulPlan;
 struct Shape {
   const char* name;
   int n, k, blocks, x_blocks;
-  bool gated;
+  bool gated, bias;
 };
 
 // RecurrentGemma-2B, in the order of a layer.
 constexpr Shape kShapes[] = {
-    {"xy", 5120, 2560, 1, 1, false},      {"gates", 256, 256, 20, 10, false},
-    {"lru_out", 2560, 2560, 1, 1, false}, {"mlp", 15360, 2560, 1, 1, true},
-    {"down", 2560, 7680, 1, 1, false},    {"qkv", 3072, 2560, 1, 1, false},
-    {"head", 256000, 2560, 1, 1, false}};
+    {"xy", 5120, 2560, 1, 1, false, true},      {"gates", 256, 256, 20, 10, false, true},
+    {"lru_out", 2560, 2560, 1, 1, false, true}, {"mlp", 15360, 2560, 1, 1, true, true},
+    {"down", 2560, 7680, 1, 1, false, true},    {"qkv", 3072, 2560, 1, 1, false, false},
+    {"head", 256000, 2560, 1, 1, false, false}};
 constexpr cuda::NextStart kNextStarts[] = {cuda::NextStart::kEarly, cuda::NextStart::kLate,
                                            cuda::NextStart::kTurns};
 constexpr size_t kWeightBytes = size_t{400} << 20;  // of one shape: eight times the cache
@@ -86,16 +86,17 @@ struct Weights {
 };
 
 struct Buffers {
-  Buffer x, out;
+  Buffer x, bias, out;
 };
 
-MatMulParams Params(const PackedMatrix& weight, int rows, const Buffers& buffers) {
+MatMulParams Params(const PackedMatrix& weight, bool bias, int rows, const Buffers& buffers) {
   MatMulParams p;
   p.num_rows = rows;
   p.x_stride = int64_t{weight.x_blocks()} * weight.k();
   p.out_stride = int64_t{weight.blocks()} * weight.n() / (weight.gated() ? 2 : 1);
   p.x_bf16 = buffers.x.as<BF16>();
   p.weight = &weight;
+  if (bias) p.bias = buffers.bias.as<float>();
   if (weight.gated()) {
     p.out_bf16 = buffers.out.as<BF16>();
   } else {
@@ -111,8 +112,8 @@ absl::StatusOr<double> TimeProduct(const Weights& weights, int rows, const Buffe
   const size_t count = std::max<size_t>(weights.matrices.size(), 4);
   ASSIGN_OR_RETURN(const double all, TimeGraph(queue, [&]() -> absl::Status {
                      for (size_t i = 0; i < count; ++i) {
-                       const MatMulParams p =
-                           Params(weights.matrices[i % weights.matrices.size()], rows, buffers);
+                       const MatMulParams p = Params(weights.matrices[i % weights.matrices.size()],
+                                                     weights.shape.bias, rows, buffers);
                        RETURN_IF_ERROR(plan == nullptr ? MatMul(p, context)
                                                        : cuda::MatMulByPlan(p, *plan, queue));
                      }
@@ -168,6 +169,8 @@ absl::Status Run(bool plans, int first_rows, int last_rows) {
   constexpr int kMostRows = 4096;
   Buffers buffers;
   ASSIGN_OR_RETURN(buffers.x, Upload(RandomBf16(size_t{kMostRows} * 7680), *queue));
+  const std::vector<BF16> zeros(2 * 15360);
+  ASSIGN_OR_RETURN(buffers.bias, Upload(zeros, *queue));
   ASSIGN_OR_RETURN(buffers.out,
                    Buffer::Allocate(Device::kCuda, size_t{kMostRows} * 15360 * sizeof(float)));
 
@@ -186,7 +189,7 @@ absl::Status Run(bool plans, int first_rows, int last_rows) {
                   100.0 * bytes / time / copy, flops / time / 1e6);
       if (plans) {
         const cuda::MatMulProblem problem =
-            cuda::ProblemOf(Params(weights.matrices[0], rows, buffers), *queue);
+            cuda::ProblemOf(Params(weights.matrices[0], false, rows, buffers), *queue);
         // Own choice, with the next kernel's start early, late and in turns.
         MatMulPlan plan = cuda::PlanMatMul(problem);
         for (const auto next_start : kNextStarts) {
@@ -218,21 +221,21 @@ absl::Status Run(bool plans, int first_rows, int last_rows) {
     for (const auto next_start : kNextStarts) {
       size_t bytes = 0;
       int products = 0;
-      ASSIGN_OR_RETURN(const double time, TimeGraph(*queue, [&]() -> absl::Status {
-                         for (size_t layer = 0; layer < 5; ++layer) {
-                           for (int s = 0; s < 5; ++s) {
-                             const PackedMatrix& matrix =
-                                 all[s].matrices[layer % all[s].matrices.size()];
-                             const MatMulParams params = Params(matrix, rows, buffers);
-                             MatMulPlan plan = cuda::PlanMatMul(cuda::ProblemOf(params, *queue));
-                             plan.next_start = next_start;
-                             RETURN_IF_ERROR(cuda::MatMulByPlan(params, plan, *queue));
-                             bytes += 2 * Elements(all[s].shape);
-                             ++products;
-                           }
-                         }
-                         return absl::OkStatus();
-                       }));
+      ASSIGN_OR_RETURN(
+          const double time, TimeGraph(*queue, [&]() -> absl::Status {
+            for (size_t layer = 0; layer < 5; ++layer) {
+              for (int s = 0; s < 5; ++s) {
+                const PackedMatrix& matrix = all[s].matrices[layer % all[s].matrices.size()];
+                const MatMulParams params = Params(matrix, all[s].shape.bias, rows, buffers);
+                MatMulPlan plan = cuda::PlanMatMul(cuda::ProblemOf(params, *queue));
+                plan.next_start = next_start;
+                RETURN_IF_ERROR(cuda::MatMulByPlan(params, plan, *queue));
+                bytes += 2 * Elements(all[s].shape);
+                ++products;
+              }
+            }
+            return absl::OkStatus();
+          }));
       std::printf("%d products, %d rows, next start %d: %.1f us each, %.0f GB/s, %.0f%% of copy\n",
                   products, rows, static_cast<int>(next_start), time / products,
                   bytes / time / 1000.0, 100.0 * bytes / time / copy);

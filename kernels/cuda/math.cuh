@@ -1,5 +1,6 @@
 // Elementary functions of float32 on the device: the formulas of docs/numerics.md, with the
-// accurate functions of CUDA's library (expf 2 ulp, tanhf 2, expm1f 1, normcdff 5).
+// accurate functions of CUDA's library (expf 2 ulp, tanhf 2, expm1f 1, normcdff 5) and the
+// hardware's reciprocal.
 #ifndef REPRISE_KERNELS_CUDA_MATH_CUH_
 #define REPRISE_KERNELS_CUDA_MATH_CUH_
 
@@ -9,8 +10,16 @@
 
 namespace reprise::kernels::cuda {
 
+// 1 / x for x >= 1 within 1 ulp, +0 where that would be subnormal. A division has a branch for rare
+// operands, which keeps neighbouring ones from overlapping.
+__device__ __forceinline__ float Reciprocal(float x) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
 // 1 / (1 + e^-x). expf gives infinity where it overflows, so the result goes to +0.
-__device__ __forceinline__ float Sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+__device__ __forceinline__ float Sigmoid(float x) { return Reciprocal(1.0f + expf(-x)); }
 
 // x (1 + tanh u) / 2 written as x sigmoid(2u), which keeps its digits for u < 0.
 __device__ __forceinline__ float GeluTanh(float x) {

@@ -243,11 +243,6 @@ __device__ __forceinline__ void WriteUpToFour(const MatMulOutput& o, int64_t to,
   }
 }
 
-__device__ __forceinline__ void ReadBias(const float* bias, int j, int count, float (&values)[4]) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i) values[i] = j + i < count ? bias[j + i] : 0.0f;
-}
-
 // A warpgroup's totals to memory. `piece`: [kPieceRows][kPieceStride] of this warpgroup.
 template <typename S>
 __device__ __forceinline__ void Store(const ManyParams& p, const Work& work, int group,
@@ -255,76 +250,73 @@ __device__ __forceinline__ void Store(const ManyParams& p, const Work& work, int
   int thread = threadIdx.x % 128;
   asm volatile("" : "+r"(thread));  // or what follows from it would take registers in the main loop
   const int lane = thread % 32;
-  const int row_in_tile = lane % 4 * 2, output = thread / 32 * kTileOutputs + lane / 4;
+  const int first_row = lane % 4 * 2, strip_output = lane / 4;
   const int group_tile = (work.output_tile * S::kGroups + group) * kGroupTiles;
   const MatMulOutput& o = p.output;
+  const int count = S::kGated ? o.n / 2 : o.n;  // results of a row
+  constexpr int kTileResults = S::kGated ? kStripOutputs : kTileOutputs;
+  constexpr int kResults = kGroupTiles * kTileResults;
+  const int first_result = group_tile * kTileResults;
 
-  // What this thread stores of each piece: 4 results of every kStep rows.
-  constexpr int kResults = S::kGated ? kGroupOutputs / 2 : kGroupOutputs;  // of a row
-  constexpr int kStep = 128 * 4 / kResults;
-  const int first_result = thread * 4 % kResults, first_row = thread * 4 / kResults;
-  const int count = S::kGated ? o.n / 2 : o.n;
-  const int j = group_tile * (S::kGated ? kStripOutputs : kTileOutputs) + first_result;
-  const int64_t column = int64_t{work.block} * count + j;
-  // A gate's place in a row of the piece; what it gates is 8 further on.
-  const int place = S::kGated
-                        ? first_result / kStripOutputs * kTileOutputs + first_result % kStripOutputs
-                        : first_result;
-  float bias[4] = {}, second_bias[4] = {};
+  // This thread's sums are of two outputs, which gated ones make one result. The other's is
+  // kStripOutputs further on.
+  const int place = thread / 32 * kTileResults + strip_output;
+  float low_bias = 0.0f, high_bias = 0.0f;
   if (o.bias != nullptr) {
-    ReadBias(o.bias + int64_t{work.block} * o.n, j, count, bias);
-    if (S::kGated) ReadBias(o.bias + count, j, count, second_bias);
+    const float* const bias = o.bias + int64_t{work.block} * o.n;
+    const int low = first_result + place, high = S::kGated ? count + low : low + kStripOutputs;
+    if (low < count) low_bias = bias[low];
+    if (low < count && high < o.n) high_bias = bias[high];
   }
+  const auto turn_rows = [&]<Activation kActivation>(int part) {
+#pragma unroll
+    for (int i = 0; i < S::kPieceRows / 8; ++i) {
+#pragma unroll
+      for (int row = 0; row < 2; ++row) {
+        float* const at = piece + (i * 8 + first_row + row) * kPieceStride + place;
+        const int from = (part * (S::kPieceRows / 8) + i) * 4 + row;
+        // No total is -0, so that adding +0 for no bias changes none.
+        const float low = total[from] + low_bias, high = total[from + 2] + high_bias;
+        if constexpr (S::kGated) {
+          at[0] = Activate(kActivation, low) * high;  // known at compile time, they overlap
+        } else {
+          at[0] = low;
+          at[kStripOutputs] = high;
+        }
+      }
+    }
+  };
 
+  // What it stores of each piece: 4 results of every kStep rows.
+  constexpr int kStep = 128 * 4 / kResults;
+  const int four = thread * 4 % kResults;
+  const int j = first_result + four;
+  const int64_t column = int64_t{work.block} * count + j;
 #pragma unroll
   for (int part = 0; part < S::kRows / S::kPieceRows; ++part) {
     const int part_row = work.row_tile * S::kRows + part * S::kPieceRows;
     if (part_row >= o.rows) break;
     SyncSome(1 + group, 128);  // the part before has been read
-#pragma unroll
-    for (int i = 0; i < S::kPieceRows / 8; ++i) {
-      float* const at = piece + (i * 8 + row_in_tile) * kPieceStride + output;
-      const int from = (part * (S::kPieceRows / 8) + i) * 4;
-      at[0] = total[from];
-      at[kPieceStride] = total[from + 1];
-      at[kStripOutputs] = total[from + 2];
-      at[kPieceStride + kStripOutputs] = total[from + 3];
+    if (!S::kGated || o.activation == Activation::kGeluTanh) {
+      turn_rows.template operator()<Activation::kGeluTanh>(part);
+    } else if (o.activation == Activation::kGelu) {
+      turn_rows.template operator()<Activation::kGelu>(part);
+    } else if (o.activation == Activation::kSilu) {
+      turn_rows.template operator()<Activation::kSilu>(part);
+    } else {
+      turn_rows.template operator()<Activation::kRelu>(part);
     }
     SyncSome(1 + group, 128);
-    // The activation is known at compile time within the loop, so that 4 of them overlap.
-    const auto store_rows = [&]<Activation kActivation>() {
 #pragma unroll 1
-      for (int row = first_row; row < S::kPieceRows && part_row + row < o.rows; row += kStep) {
-        float results[4];
-        ReadFour(piece + row * kPieceStride + place, results);
-        if (o.bias != nullptr) {
+    for (int row = thread * 4 / kResults; row < S::kPieceRows && part_row + row < o.rows;
+         row += kStep) {
+      float results[4];
+      ReadFour(piece + row * kPieceStride + four, results);
+      if (!S::kGated && o.softcap > 0.0f) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) results[i] += bias[i];
-        }
-        if constexpr (S::kGated) {
-          float gated[4];
-          ReadFour(piece + row * kPieceStride + place + kStripOutputs, gated);
-          if (o.bias != nullptr) {
-#pragma unroll
-            for (int i = 0; i < 4; ++i) gated[i] += second_bias[i];
-          }
-#pragma unroll
-          for (int i = 0; i < 4; ++i) results[i] = Activate(kActivation, results[i]) * gated[i];
-        } else if (o.softcap > 0.0f) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) results[i] = o.Capped(results[i]);
-        }
-        WriteUpToFour(o, (part_row + row) * o.stride + column, j, count, results);
+        for (int i = 0; i < 4; ++i) results[i] = o.Capped(results[i]);
       }
-    };
-    if (!S::kGated || o.activation == Activation::kGeluTanh) {
-      store_rows.template operator()<Activation::kGeluTanh>();
-    } else if (o.activation == Activation::kGelu) {
-      store_rows.template operator()<Activation::kGelu>();
-    } else if (o.activation == Activation::kSilu) {
-      store_rows.template operator()<Activation::kSilu>();
-    } else {
-      store_rows.template operator()<Activation::kRelu>();
+      WriteUpToFour(o, (part_row + row) * o.stride + column, j, count, results);
     }
   }
 }
@@ -449,7 +441,7 @@ __global__ void __cluster_dims__(S::kCluster, 1, 1) __launch_bounds__(S::kThread
       reinterpret_cast<Barrier*>(ring + S::kStages * S::kStageBytes + S::kPieceBytes);
   Barrier* const empty = full + S::kStages;
   // Read through a shuffle, so that the compiler knows it to be the same in a warp.
-  const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+  const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0);
   if (threadIdx.x == 0) {
     for (int i = 0; i < S::kStages; ++i) {
       InitBarrier(&full[i], 2);

@@ -10,14 +10,7 @@ namespace reprise::kernels::cuda {
 
 inline constexpr int kNoJoin = -1;
 
-// MUFU's reciprocal and square root are good to 1 ulp, a quarter of the cost of the exact ones.
-// 1 + e^-x is at least 1, so that only its infinity matters: it gives +0.
-__device__ __forceinline__ float GateSigmoid(float x) {
-  float out;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(1.0f + expf(-x)));
-  return out;
-}
-
+// MUFU's square root is good to 1 ulp, a quarter of the cost of the exact one.
 __device__ __forceinline__ float Sqrt(float x) {
   float out;
   asm("sqrt.approx.f32 %0, %1;" : "=f"(out) : "f"(x));
@@ -31,17 +24,12 @@ struct Input {
 
 __device__ __forceinline__ Input InputOf(float u, float input_gate, float recurrent_gate,
                                          float log_a_scale, bool first_position) {
-  const float input = GateSigmoid(input_gate) * u;
+  const float input = Sigmoid(input_gate) * u;
   // Position 0 has a = 0 and m = 1: what comes of a log a of minus infinity. Elsewhere -0 is added,
   // which changes nothing; a choice between the two would be a branch around half of the work.
   const float log_a =
-      log_a_scale * GateSigmoid(recurrent_gate) + (first_position ? -__builtin_huge_valf() : -0.0f);
+      log_a_scale * Sigmoid(recurrent_gate) + (first_position ? -__builtin_huge_valf() : -0.0f);
   return {expf(log_a), Sqrt(-expm1f(log_a + log_a)) * input};
-}
-
-// 2 u of gelu(x) = x (1 + tanh u) / 2 = x sigmoid(2 u).
-__device__ __forceinline__ float GeluTanhArgument(float x) {
-  return fmaf(x * x * x, 0.044715f, x) * 1.5957691216057308f;
 }
 
 struct ChannelState {
@@ -59,15 +47,10 @@ __device__ __forceinline__ float Output(const ChannelState& state) {
 
 template <int kJoin>
 __device__ __forceinline__ float Joined(float out, float join) {
-  constexpr auto kActivation = static_cast<Activation>(kJoin);
   if constexpr (kJoin == kNoJoin) {
     return out;
-  } else if constexpr (kActivation == Activation::kSilu) {
-    return join * GateSigmoid(join) * out;
-  } else if constexpr (kActivation == Activation::kGeluTanh) {
-    return join * GateSigmoid(GeluTanhArgument(join)) * out;
   } else {
-    return Activate(kActivation, join) * out;
+    return Activate(static_cast<Activation>(kJoin), join) * out;
   }
 }
 
