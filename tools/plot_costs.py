@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "RESULTS.md"
 PICTURE = ROOT / "docs" / "images" / "costs.svg"
-SECTION = "CUDA engine: RecurrentGemma-2B's shape"
+SECTION = "the engine on an H200: everything in one call"
 
 
 def figures(text):

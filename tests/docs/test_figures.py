@@ -41,15 +41,11 @@ def test_rates_of_the_page_were_measured():
     """Every rate in tokens per second, and every share, is somewhere in the results."""
     page = (ROOT / "docs" / "performance.md").read_text()
     digits = lambda text: text.replace(",", "")
-    rates = re.findall(r"([\d,]+) tokens/s", page) + re.findall(r"\| ([\d,]{3,}) \|", page)
+    rates = re.findall(r"([\d,]+) tokens/s", page)
     known = {digits(number) for number in re.findall(r"\d[\d,]*(?:\.\d+)?", RESULTS)}
     # Peers' rates are batch over time, or rounded.
     known |= {f"{rate:.0f}" for row in plot_costs.figures(RESULTS)["decode"] for rate in row[1:]}
     known |= {f"{float(number):.0f}" for number in known if re.fullmatch(r"\d+\.\d+", number)}
     missing = [rate for rate in rates if digits(rate) not in known]
     assert len(rates) > 10
-    # 8192 tokens in 147.8 ms; transformers and the assembled PyTorch, rounded in other ways.
-    assert set(missing) <= {"55,433", "8944", "40,775", "6549"}, missing
-    assert 8192 / 0.1478 == pytest.approx(55433, rel=0.001)
-    for quoted, (row, column) in {8944: (1, 2), 40775: (2, 2), 6549: (2, 3)}.items():
-        assert plot_costs.figures(RESULTS)["decode"][row][column] == pytest.approx(quoted, rel=0.001)
+    assert not missing
