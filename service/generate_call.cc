@@ -76,7 +76,7 @@ absl::Status GenerateCall::Prepare() {
   if (turn_.has_value()) {
     RETURN_IF_ERROR(turn_->ReadHead(*model_));
     const auto bytes = static_cast<int64_t>(model_->layout().bytes());
-    ASSIGN_OR_RETURN(room_, environment_->quotas->Reserve(tenant_, 0, bytes));
+    ASSIGN_OR_RETURN(admission_.places.room, environment_->quotas->Reserve(tenant_, 0, bytes));
   }
   const bool continues = turn_.has_value() && turn_->continues();
   ASSIGN_OR_RETURN(std::vector<int32_t> prompt,

@@ -94,8 +94,6 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // Writes what is pending, or the end, if the stream is free. No lock is held while gRPC is
   // called.
   void Pump() ABSL_LOCKS_EXCLUDED(mutex_);
-  // The place among the tenant's calls, and the room in the store.
-  void GiveBack();
   // The next event of the choices, in turns.
   std::optional<v1::GenerateResponse> NextEvent() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasEvent() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -111,7 +109,6 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   CallReport report_;                   // belongs to whoever has the call
   std::shared_ptr<GenerateCall> self_;  // until OnDone
   Admission admission_;
-  QuotaBook::Reservation room_;  // for what the turn stores
 
   // Set by Prepare, read afterwards by whoever has the call.
   v1::GenerateRequest request_;

@@ -49,8 +49,8 @@ void GenerateCall::OnToken() {
 }
 
 void GenerateCall::OnStalled() {
-  environment_->log->warn("cancelling a call whose client does not read: request_id={}",
-                          ForLog(request_.request_id()));
+  environment_->log->warn("{}", WithFields("cancelling a call whose client does not read",
+                                           {{"request_id", request_.request_id()}}));
   context_->TryCancel();  // comes back as OnCancel
 }
 

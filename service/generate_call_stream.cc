@@ -46,8 +46,7 @@ void GenerateCall::Pump() {
       next = Next::kFinish;
     }
   }
-  // The client may come back at once, so what the call held is free before.
-  if (last_words) GiveBack();
+  if (last_words) admission_.GiveBack();
   // gRPC may call back at once, from this very call.
   switch (next) {
     case Next::kNothing:
@@ -87,11 +86,6 @@ void GenerateCall::OnCancel() {
     running = running_;
   }
   CancelChoices(running);
-}
-
-void GenerateCall::GiveBack() {
-  room_ = {};
-  admission_.permit = {};
 }
 
 void GenerateCall::OnDone() {

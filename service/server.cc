@@ -20,6 +20,7 @@
 #include "service/file_watch.h"
 #include "service/generation_service.h"
 #include "service/http/probe_server.h"
+#include "service/log_fields.h"
 #include "service/metrics/metrics.h"
 #include "service/metrics/sources.h"
 #include "service/model_service.h"
@@ -199,8 +200,7 @@ class Server::Impl {
     if (flush_store_) {
       const absl::Status flushed = flush_store_(kFlushGrace);
       if (!flushed.ok()) {
-        environment_.log->error("store: acknowledged turns are lost: {}",
-                                ForLog(flushed.ToString()));
+        environment_.log->error("store: acknowledged turns are lost: {}", ForLog(flushed));
       }
     }
     environment_.log->info("drained");

@@ -42,6 +42,14 @@ void LogFailure(Environment* environment, const char* call, const absl::Status& 
                                     {{"trace_id", trace.trace_id}}));
 }
 
+// What Admit refuses with, or QUEUE_FULL.
+absl::StatusOr<Admission> AdmitTransfer(Environment* environment, TransferLimit* transfers,
+                                        const grpc::CallbackServerContext& context) {
+  ASSIGN_OR_RETURN(Admission admission, Admit(environment, context));
+  ASSIGN_OR_RETURN(admission.places.transfer, transfers->Take());
+  return admission;
+}
+
 }  // namespace
 
 ExportCall* ExportCall::Start(Environment* environment, TransferLimit* transfers,
@@ -50,14 +58,12 @@ ExportCall* ExportCall::Start(Environment* environment, TransferLimit* transfers
   auto call = std::make_shared<ExportCall>();
   call->trace_ = BeginTrace(context);
   call->self_ = call;
-  auto admitted = Admit(environment, *context);
-  auto permit = admitted.ok() ? transfers->Take() : admitted.status();
-  if (!permit.ok()) {
-    call->End(ToGrpcStatus(permit.status()));
+  auto admitted = AdmitTransfer(environment, transfers, *context);
+  if (!admitted.ok()) {
+    call->End(ToGrpcStatus(admitted.status()));
     return call.get();
   }
   call->admission_ = *std::move(admitted);
-  call->permit_ = *std::move(permit);
   auto work = [call, environment, tenant = call->admission_.identity.tenant,
                bytes = *request]() mutable {
     if (absl::Status status = call->Prepare(environment, tenant, &bytes); !status.ok()) {
@@ -86,10 +92,8 @@ absl::Status ExportCall::Prepare(Environment* environment, const std::string& te
   return absl::OkStatus();
 }
 
-// The client may come back the moment it hears of the end.
 void ExportCall::End(const grpc::Status& status) {
-  permit_ = {};
-  admission_.permit = {};
+  admission_.GiveBack();
   Finish(status);
 }
 
@@ -122,21 +126,18 @@ ImportCall* ImportCall::Start(Environment* environment, TransferLimit* transfers
   call->environment_ = environment;
   call->context_ = context;
   call->response_ = response;
-  auto admitted = Admit(environment, *context);
-  auto permit = admitted.ok() ? transfers->Take() : admitted.status();
-  if (!permit.ok()) {
-    call->End(ToGrpcStatus(permit.status()));
+  auto admitted = AdmitTransfer(environment, transfers, *context);
+  if (!admitted.ok()) {
+    call->End(ToGrpcStatus(admitted.status()));
     return call.get();
   }
   call->admission_ = *std::move(admitted);
-  call->permit_ = *std::move(permit);
   call->StartRead(&call->piece_);
   return call.get();
 }
 
 void ImportCall::End(const grpc::Status& status) {
-  permit_ = {};
-  admission_.permit = {};
+  admission_.GiveBack();
   Finish(status);
 }
 
@@ -199,7 +200,7 @@ absl::StatusOr<v1::Session> ImportCall::Import() {
       options.model_id.empty() ? snapshot.manifest.model_id : options.model_id;
   ASSIGN_OR_RETURN(const ServedModel* model, environment_->models->Find(name, "session.model"));
   RETURN_IF_ERROR(RestoreChecked(*model, snapshot).status());
-  ASSIGN_OR_RETURN(const auto room,
+  ASSIGN_OR_RETURN(admission_.places.room,
                    environment_->quotas->Reserve(admission_.identity.tenant, 1,
                                                  static_cast<int64_t>(model->layout().bytes())));
   state_store::StringSource source(file_);

@@ -35,13 +35,12 @@ class ExportCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                        grpc::ByteBuffer* request);
   void WriteNext();
 
-  // Gives its permits back, then finishes the call.
+  // Gives its places back, then finishes the call.
   void End(const grpc::Status& status);
 
   std::shared_ptr<ExportCall> self_;  // until OnDone
   TraceContext trace_;
   Admission admission_;
-  TransferLimit::Permit permit_;
   std::string file_;
   size_t written_ = 0;
   grpc::ByteBuffer piece_;
@@ -72,7 +71,6 @@ class ImportCall final : public grpc::ServerReadReactor<grpc::ByteBuffer>,
   std::shared_ptr<ImportCall> self_;  // until OnDone
   TraceContext trace_;
   Admission admission_;
-  TransferLimit::Permit permit_;
   grpc::ByteBuffer piece_;
   std::optional<v1::CreateSessionRequest> session_;
   std::string file_;

@@ -1,5 +1,6 @@
 #include "service/sweeper.h"
 
+#include "service/log_fields.h"
 #include "service/logging.h"
 
 namespace reprise::service {
@@ -31,7 +32,7 @@ void Sweeper::Loop(absl::Duration interval) {
     if (environment_->collect_garbage && environment_->clock->Now() >= next_collection) {
       const absl::Status collected = environment_->collect_garbage();
       if (!collected.ok()) {
-        environment_->log->error("garbage collection failed: {}", ForLog(collected.ToString()));
+        environment_->log->error("garbage collection failed: {}", ForLog(collected));
       }
       next_collection = environment_->clock->Now() + kCollectionInterval;
     }
@@ -41,7 +42,7 @@ void Sweeper::Loop(absl::Duration interval) {
     }
     const auto removed = environment_->store->SweepExpired(environment_->clock->Now());
     if (!removed.ok()) {
-      environment_->log->error("sweep failed: {}", ForLog(removed.status().ToString()));
+      environment_->log->error("sweep failed: {}", ForLog(removed.status()));
     } else if (*removed > 0) {
       environment_->log->info("sweep removed {} expired sessions", *removed);
     }

@@ -34,9 +34,8 @@ grpc::ServerUnaryReactor* ServeUnary(Environment* environment, grpc::CallbackSer
     return reactor;
   }
   auto held = std::make_shared<Admission>(*std::move(admitted));
-  // The client may come back the moment it hears of the end, so its place is free before that.
   const auto end = [reactor, held](const grpc::Status& status) {
-    held->permit = {};
+    held->GiveBack();
     reactor->Finish(status);
   };
   // `held` goes with the task, when the call is over.

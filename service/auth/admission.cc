@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "service/auth/authenticator.h"
+#include "service/log_fields.h"
 
 namespace reprise::service {
 namespace {
@@ -34,18 +35,18 @@ absl::StatusOr<Admission> Admit(Environment* environment,
   ASSIGN_OR_RETURN(admission.pass, environment->gate.Enter());
   auto identity = IdentityOf(*environment->auth, context);
   if (!identity.ok()) {
-    environment->log->debug("refused: {} from {}", ForLog(identity.status().ToString()),
+    environment->log->debug("refused: {} from {}", ForLog(identity.status()),
                             ForLog(context.peer()));
     return identity.status();
   }
   admission.identity = *std::move(identity);
   auto permit = environment->quotas->Admit(admission.identity.tenant);
   if (!permit.ok()) {
-    environment->log->debug("refused: {} to {}", ForLog(permit.status().ToString()),
+    environment->log->debug("refused: {} to {}", ForLog(permit.status()),
                             ForLog(admission.identity.tenant));
     return permit.status();
   }
-  admission.permit = *std::move(permit);
+  admission.places.call = *std::move(permit);
   return admission;
 }
 

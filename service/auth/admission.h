@@ -13,15 +13,26 @@
 #include "service/auth/quota_book.h"
 #include "service/call_gate.h"
 #include "service/environment.h"
+#include "service/transfer_limit.h"
 
 namespace reprise::service {
 
 // Held by a call while it is in progress. Move-only.
 struct Admission {
+  // What others of the tenant, or of all, wait for.
+  struct Places {
+    QuotaBook::Permit call;
+    QuotaBook::Reservation room;  // for what the call stores
+    TransferLimit::Permit transfer;
+  };
+
+  // Just before the client hears of the end: it may come back that moment.
+  void GiveBack() { places = {}; }
+
   // The only way from a call to a tenant.
   Identity identity;
   CallGate::Pass pass;
-  QuotaBook::Permit permit;
+  Places places;
 };
 
 // DRAINING, UNAUTHENTICATED, PERMISSION_DENIED or QUOTA_EXCEEDED.
