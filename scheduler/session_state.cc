@@ -15,6 +15,9 @@ constexpr char kSamplerLeg[] = "sampler";
 constexpr char kDetokenizerLeg[] = "detokenizer";
 constexpr char kPendingLeg[] = "pending_tokens";
 
+// No conversation gets there; a number beyond is of a damaged or hostile snapshot.
+constexpr uint64_t kMaxPosition = uint64_t{1} << 53;
+
 template <typename T>
 std::string LittleEndian(T value) {
   std::string bytes(sizeof(T), '\0');
@@ -121,13 +124,16 @@ absl::StatusOr<SessionLegs> ReadLegs(const ModelIdentity& identity,
   ASSIGN_OR_RETURN(legs.detokenizer, Leg(manifest, kDetokenizerLeg));
   ASSIGN_OR_RETURN(const std::string pending, Leg(manifest, kPendingLeg));
   SequenceState& sequence = legs.sequence;
+  if (manifest.position > kMaxPosition) {
+    return absl::DataLossError(
+        absl::StrCat("snapshot: position ", manifest.position, " is impossible"));
+  }
   sequence.position = static_cast<int64_t>(manifest.position);
   if (!pending.empty()) {
     ASSIGN_OR_RETURN(const uint32_t token, FromLittleEndian<uint32_t>(kPendingLeg, pending));
     sequence.pending = static_cast<int32_t>(token);
   }
-  if (sequence.position < 0 ||
-      manifest.token_count != static_cast<uint64_t>(sequence.token_count())) {
+  if (manifest.token_count != static_cast<uint64_t>(sequence.token_count())) {
     return absl::DataLossError(absl::StrCat("snapshot: position ", manifest.position,
                                             " and its pending tokens do not make token count ",
                                             manifest.token_count));

@@ -13,8 +13,6 @@ namespace {
 // Scoring keeps the logits of whole chunks; this many rows at most, since a row is a vocabulary
 // wide.
 constexpr int kLogitRows = 64;
-// No conversation gets there; a number beyond is a damaged or hostile snapshot.
-constexpr int64_t kMaxPosition = int64_t{1} << 53;
 
 }  // namespace
 
@@ -108,10 +106,16 @@ absl::StatusOr<scheduler::SessionLegs> ReadLegsChecked(
     const ServedModel& model, const state_store::SnapshotManifest& manifest) {
   ASSIGN_OR_RETURN(scheduler::SessionLegs legs, scheduler::ReadLegs(model.identity, manifest));
   const scheduler::SequenceState& sequence = legs.sequence;
-  if (sequence.position > kMaxPosition || !sequence.pending.has_value() || *sequence.pending < 0 ||
+  if (!sequence.pending.has_value() || *sequence.pending < 0 ||
       *sequence.pending >= model.vocab_size()) {
     return MakeError(v1::ERROR_REASON_CORRUPT_SNAPSHOT,
-                     "the snapshot's position or pending token is impossible");
+                     "the snapshot's pending token is impossible");
+  }
+  // Before anybody reads that many bytes. Stored with less precision they may be fewer, or, for
+  // very short rows, a few more.
+  if (manifest.LogicalBytes() / 2 > model.layout().bytes()) {
+    return MakeError(v1::ERROR_REASON_CORRUPT_SNAPSHOT,
+                     "the snapshot has more bytes than a state of the model");
   }
   return legs;
 }

@@ -1,5 +1,7 @@
 #include "service/session_messages.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "base/hash.h"
 #include "base/status_macros.h"
@@ -18,11 +20,16 @@ constexpr size_t kMaxPageToken = 1024;
 // The range of google.protobuf.Duration.
 constexpr int64_t kMaxDurationSeconds = 315'576'000'000;
 
+// The last of google.protobuf.Timestamp: the end of the year 9999.
+constexpr int64_t kMaxTimestampSeconds = 253'402'300'799;
+
+// In whole microseconds, as the store has it.
 void SetTime(absl::Time time, google::protobuf::Timestamp* timestamp) {
-  const int64_t nanos = absl::ToUnixNanos(time);
-  timestamp->set_seconds(absl::ToUnixSeconds(time));
+  time = std::min(time, absl::FromUnixSeconds(kMaxTimestampSeconds));
+  const int64_t seconds = absl::ToUnixSeconds(time);
+  timestamp->set_seconds(seconds);
   timestamp->set_nanos(
-      static_cast<int32_t>((nanos % 1'000'000'000 + 1'000'000'000) % 1'000'000'000));
+      static_cast<int32_t>(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds))));
 }
 
 }  // namespace
@@ -95,11 +102,11 @@ void CheckLabels(const google::protobuf::Map<std::string, std::string>& labels,
 absl::Duration ReadTtl(const google::protobuf::Duration& ttl, const std::string& field,
                        FieldViolations* violations) {
   if (ttl.seconds() >= 0 && ttl.seconds() <= kMaxDurationSeconds && ttl.nanos() >= 0 &&
-      ttl.nanos() < 1'000'000'000 && (ttl.seconds() > 0 || ttl.nanos() > 0)) {
+      ttl.nanos() < 1'000'000'000 && (ttl.seconds() > 0 || ttl.nanos() >= 1000)) {
     return absl::Seconds(ttl.seconds()) + absl::Nanoseconds(ttl.nanos());
   }
-  violations->Add(
-      field, absl::StrCat("must be a duration above 0 and at most ", kMaxDurationSeconds, " s"));
+  violations->Add(field, absl::StrCat("must be a duration from a microsecond to ",
+                                      kMaxDurationSeconds, " seconds"));
   return absl::Seconds(1);
 }
 

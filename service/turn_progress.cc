@@ -1,6 +1,6 @@
 #include "service/turn_progress.h"
 
-#include <cstring>
+#include <algorithm>
 #include <string_view>
 
 #include "base/status_macros.h"
@@ -91,7 +91,7 @@ absl::StatusOr<TurnProgress> DecodeProgress(const std::string& bytes) {
   progress.start_is_ours = reader.Number() == 1;
   progress.start_detokenizer = reader.Bytes();
   const std::string_view hash = reader.Take(progress.prompt_hash.size());
-  std::memcpy(progress.prompt_hash.data(), hash.data(), hash.size());
+  std::copy(hash.begin(), hash.end(), progress.prompt_hash.begin());
   progress.prompt_tokens = static_cast<int64_t>(reader.Number());
   progress.prompt_done = static_cast<int64_t>(reader.Number());
   const std::string_view ids = reader.Bytes();

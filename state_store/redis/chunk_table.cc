@@ -22,6 +22,7 @@ namespace {
 // Of one pipeline: small commands, and bytes of chunks in either direction.
 constexpr size_t kBatchCommands = 512;
 constexpr size_t kBatchBytes = 8 << 20;
+constexpr uint64_t kMostReserved = 256 << 20;
 // Of one round trip of what is being named at the same time.
 constexpr size_t kStreamBytes = 512 << 10;
 // That are named before they are handed to a pipeline that is on its way.
@@ -467,7 +468,9 @@ absl::StatusOr<std::vector<std::string>> ChunkTable::Read(std::string_view tenan
   std::vector<Place> places;
   std::vector<std::string> payloads(manifest.parts.size());
   for (size_t p = 0; p < manifest.parts.size(); ++p) {
-    if (manifest.parts[p].chunks.size() > 1) payloads[p].reserve(manifest.parts[p].byte_length);
+    // A manifest may say what it likes; memory beyond this is taken as bytes arrive.
+    const uint64_t length = std::min<uint64_t>(manifest.parts[p].byte_length, kMostReserved);
+    if (manifest.parts[p].chunks.size() > 1) payloads[p].reserve(length);
     for (const ChunkRef& ref : manifest.parts[p].chunks) places.push_back({&ref, p});
   }
   for (size_t begin = 0; begin < places.size();) {

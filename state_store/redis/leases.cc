@@ -14,6 +14,7 @@ namespace reprise::state_store::redis {
 namespace {
 
 constexpr size_t kMaxOwnerBytes = 256;
+constexpr absl::Duration kMaxLease = absl::Hours(24);
 
 absl::StatusOr<Lease> ReadLease(const Answer& answer, std::string_view session_id,
                                 std::string owner) {
@@ -37,7 +38,7 @@ absl::StatusOr<Lease> ReadLease(const Answer& answer, std::string_view session_i
 }
 
 absl::Status CheckLength(absl::Duration length) {
-  if (length >= absl::Milliseconds(1) && length <= absl::Hours(24)) return absl::OkStatus();
+  if (length >= absl::Milliseconds(1) && length <= kMaxLease) return absl::OkStatus();
   return MakeStoreError(StoreError::kInvalidArgument, "a lease takes from 1 ms to 24 h");
 }
 
@@ -52,6 +53,7 @@ absl::Status LeaseRefusal(const std::vector<Reply>& reply, std::string_view sess
   if (word != "leased") return absl::OkStatus();
   int64_t micros = 0;
   if (reply.size() < 3 || !absl::SimpleAtoi(reply[2].text, &micros)) micros = 0;
+  micros = std::clamp(micros, int64_t{0}, absl::ToInt64Microseconds(kMaxLease));
   return WithRetryAfter(
       MakeStoreError(
           StoreError::kSessionLeased,

@@ -168,6 +168,10 @@ absl::Status AddToIndex(const SessionRecord& record, const Manifests& manifests,
     std::shared_ptr<const SnapshotManifest> manifest;
     if (const auto it = manifests.find(row.id); it != manifests.end()) {
       manifest = it->second;
+      if (manifest->tenant != session.tenant) {
+        return MakeStoreError(StoreError::kCorruptManifest,
+                              Cat("snapshot ", row.id, " is of another tenant"));
+      }
     } else {
       auto stub = std::make_shared<SnapshotManifest>();
       stub->tenant = session.tenant;

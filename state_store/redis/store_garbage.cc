@@ -93,7 +93,8 @@ absl::StatusOr<std::vector<StoreImpl::Inspected>> StoreImpl::Inspect(
       cursor = (*page)[0].text;
       const std::vector<Reply>& pairs = (*page)[1].elements;
       for (size_t p = 0; p + 1 < pairs.size(); p += 2) {
-        chunk.pins[pairs[p].text.substr(2)] = pairs[p + 1].text;
+        const std::string& field = pairs[p].text;
+        if (field.substr(0, 2) == "p:") chunk.pins[field.substr(2)] = pairs[p + 1].text;
       }
     } while (cursor != "0");
   }

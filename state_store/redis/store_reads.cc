@@ -23,6 +23,10 @@ absl::StatusOr<std::shared_ptr<const SnapshotManifest>> ReadManifest(std::string
   ASSIGN_OR_RETURN(const std::string_view bytes,
                    Unseal(key, field, sealed, StoreError::kCorruptManifest));
   ASSIGN_OR_RETURN(SnapshotManifest manifest, DecodeManifest(bytes));
+  if (ManifestField(manifest.snapshot_id) != field) {
+    return MakeStoreError(StoreError::kCorruptManifest,
+                          Cat("field ", field, " of ", key, " is of another snapshot"));
+  }
   return std::make_shared<const SnapshotManifest>(std::move(manifest));
 }
 

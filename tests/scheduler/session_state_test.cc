@@ -98,7 +98,15 @@ TEST(SessionStateTest, DamagedSnapshotsAreDataLoss) {
   EXPECT_EQ(damage([](Snapshot& s) { s.manifest.legs["pending_tokens"] = ""; }), kDataLoss);
   EXPECT_EQ(damage([](Snapshot& s) { s.manifest.token_count += 1; }), kDataLoss);
   EXPECT_EQ(damage([](Snapshot& s) { s.manifest.position = 0; }), kDataLoss);
-  EXPECT_EQ(damage([](Snapshot& s) { s.manifest.position = ~0ULL; }), kDataLoss);
+  for (const uint64_t position :
+       {~uint64_t{0}, uint64_t{1} << 63, (uint64_t{1} << 63) - 1, (uint64_t{1} << 53) + 1}) {
+    EXPECT_EQ(damage([=](Snapshot& s) {
+                s.manifest.position = position;
+                s.manifest.token_count = position + 1;
+              }),
+              kDataLoss)
+        << position;
+  }
   EXPECT_EQ(damage([](Snapshot& s) { s.payloads.pop_back(); }), kDataLoss);
   EXPECT_EQ(damage([](Snapshot& s) { s.payloads[1].pop_back(); }), kDataLoss);
   EXPECT_EQ(damage([](Snapshot& s) { s.manifest.parts[0].dtype = "f16"; }), kDataLoss);

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -75,6 +76,20 @@ TEST_F(SessionsTest, ANewSessionIsEmptyAndSaysWhatItWasGiven) {
   EXPECT_EQ(ReasonIn(again), "SESSION_EXISTS");
 }
 
+TEST_F(SessionsTest, ATimeFarAwayIsATimestamp) {
+  constexpr int64_t kYear = 31'556'952, kEndOfTime = 253'402'300'799;
+  v1::CreateSessionRequest request;
+  v1::Session session;
+  request.mutable_ttl()->set_seconds(300 * kYear);
+  ASSERT_TRUE(Call(&Stub::CreateSession, request, &session).ok());
+  EXPECT_EQ(session.expire_time().seconds() - session.create_time().seconds(), 300 * kYear);
+  EXPECT_EQ(session.expire_time().nanos(), session.create_time().nanos());
+  request.mutable_ttl()->set_seconds(9999 * kYear);
+  ASSERT_TRUE(Call(&Stub::CreateSession, request, &session).ok());
+  EXPECT_EQ(session.expire_time().seconds(), kEndOfTime);
+  EXPECT_EQ(session.expire_time().nanos(), 0);
+}
+
 TEST_F(SessionsTest, TheServerChoosesAnIdAndARequestIdMakesOneSession) {
   v1::CreateSessionRequest request;
   request.set_request_id("r1");
@@ -98,6 +113,16 @@ TEST_F(SessionsTest, WrongFieldsAreNamed) {
   grpc::Status status = Call(&Stub::CreateSession, request, &session);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(FieldsIn(status), ElementsAre("session_id", "ttl", "labels", "request_id"));
+  for (const auto& [key, value] : std::map<std::string, std::string>{
+           {"", "v"}, {std::string(64, 'k'), "v"}, {"k", std::string(256, 'v')}}) {
+    v1::CreateSessionRequest labelled;
+    (*labelled.mutable_labels())[key] = value;
+    status = Call(&Stub::CreateSession, labelled, &session);
+    EXPECT_THAT(FieldsIn(status), ElementsAre("labels")) << key.size() << " " << value.size();
+  }
+  v1::CreateSessionRequest brief;
+  brief.mutable_ttl()->set_nanos(999);
+  EXPECT_THAT(FieldsIn(Call(&Stub::CreateSession, brief, &session)), ElementsAre("ttl"));
   v1::CreateSessionRequest unknown;
   unknown.set_model("nobody");
   EXPECT_EQ(ReasonIn(Call(&Stub::CreateSession, unknown, &session)), "MODEL_NOT_FOUND");

@@ -4,6 +4,7 @@
 
 #include <thread>
 
+#include "service/errors.h"
 #include "state_store/testing/faulty_store.h"
 #include "tests/service/testing/test_server.h"
 
@@ -189,6 +190,18 @@ TEST(Checkpoints, RequestsAreChecked) {
   request.set_sync_replicas(1);  // there are none here
   EXPECT_THAT(FieldsIn(server.Generate(request).status),
               ::testing::UnorderedElementsAre("checkpoint_tokens", "sync_replicas"));
+}
+
+TEST(TurnLoadingTest, AManifestOfMoreBytesThanAnyStateIsRefusedBeforeTheyAreRead) {
+  TestServer server;
+  server.NewSession("chat");
+  server.Turn("sessions/chat", Bytes("go"), 3);
+  state_store::SnapshotManifest manifest =
+      server.store().GetSnapshot("default", "chat", "")->manifest;
+  EXPECT_TRUE(ReadLegsChecked(server.served(), manifest).ok());
+  manifest.parts[0].byte_length = uint64_t{1} << 40;
+  EXPECT_EQ(ReasonOf(ReadLegsChecked(server.served(), manifest).status()),
+            v1::ERROR_REASON_CORRUPT_SNAPSHOT);
 }
 
 }  // namespace

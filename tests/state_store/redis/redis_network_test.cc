@@ -11,6 +11,7 @@
 #include "state_store/disk_store.h"
 #include "state_store/redis/error.h"
 #include "state_store/redis/keys.h"
+#include "state_store/redis/record.h"
 #include "tests/state_store/redis/store_test_util.h"
 #include "tests/testing/fault_proxy.h"
 #include "tests/testing/redis_server.h"
@@ -284,6 +285,34 @@ TEST(Tenants, AnothersValuesAreNoAnswers) {
   server.Do({"HDEL", key, "bad"});
   ExpectSoundHead(*store, "own", "u");
   EXPECT_EQ(store->CheckIntegrity(), absl::OkStatus());
+}
+
+// Whoever can write there can make checksums right; what does not belong together is found anyway.
+TEST(Tenants, AManifestOfAnotherTenantOrNameIsDataLossThoughItsChecksumIsRight) {
+  RedisServer server;
+  const auto store = OpenStore(server.url());
+  const Session made = store->CreateSession("t", {.id = "s"}).value();
+  ASSERT_TRUE(store->PutAndCommit("t", "s", made.version, MakeTestSnapshot(1), {}).ok());
+  const std::string key = Keys("reprise:1:").Session("t", "s"), id(32, 'a');
+  const auto whole = server.Do({"HGET", key, "r"}).text;
+  SessionRecord record = DecodeRecord(*Unseal(key, "r", whole, StoreError::kCorruptIndex)).value();
+  // A row that is neither the head nor retained.
+  record.snapshots.push_back({record.next_order++, id, false, record.snapshots[0].use});
+  server.Do({"HSET", key, "r", Seal(key, "r", *EncodeRecord(record))});
+  const auto plant = [&](const std::string& tenant, const std::string& snapshot_id) {
+    SnapshotManifest manifest = store->GetSnapshot("t", "s", "")->manifest;
+    manifest.tenant = tenant;
+    manifest.snapshot_id = snapshot_id;
+    const std::string field = ManifestField(id);
+    server.Do({"HSET", key, field, Seal(key, field, *EncodeManifest(manifest))});
+  };
+  plant("t", id);
+  EXPECT_EQ(store->ListSnapshots("t", "s", {})->snapshots.size(), 2u);
+  for (const auto& [tenant, snapshot_id] : {std::pair{"u", id}, {"t", std::string(32, 'b')}}) {
+    plant(tenant, snapshot_id);
+    EXPECT_TRUE(absl::IsDataLoss(store->ListSnapshots("t", "s", {}).status())) << tenant;
+    EXPECT_TRUE(absl::IsDataLoss(store->GetSnapshot("t", "s", id).status())) << tenant;
+  }
 }
 
 }  // namespace
