@@ -134,7 +134,7 @@ class Gateway:
         limit = self._settings.max_body_bytes
         too_large = HttpError(413, f"the body is longer than {limit} bytes", code="body_too_large")
         length = request.headers.get("content-length", "")
-        if length.isdigit() and int(length) > limit:
+        if length.isdecimal() and int(length) > limit:
             raise too_large
         data = bytearray()
         async for piece in request.stream():

@@ -52,7 +52,8 @@ def settings_of(arguments: argparse.Namespace) -> app.Settings:
         tls.credentials()
 
     def connect() -> AsyncClient:
-        return AsyncClient(arguments.server, tls=tls,
+        # Who sends no token has none: one in this process' environment is nobody's.
+        return AsyncClient(arguments.server, tls=tls, token="",
                            allow_plaintext_token=arguments.allow_plaintext_token)
 
     return app.Settings(connect, configs, arguments.max_body_bytes, arguments.max_choices)
@@ -75,12 +76,14 @@ class _Server(uvicorn.Server):
 def main() -> None:
     arguments = parser().parse_args()
     host, _, port = arguments.listen.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         sys.exit(f"reprise-gateway: --listen: HOST:PORT, not {arguments.listen!r}")
     try:
         application = app.create_app(settings_of(arguments))
     except (OSError, ValueError) as error:
         sys.exit(f"reprise-gateway: {error}")
+    if bool(arguments.tls_cert) != bool(arguments.tls_key):
+        sys.exit("reprise-gateway: --tls-cert and --tls-key go together")
     server = _Server(
         uvicorn.Config(application, host=host.strip("[]"), port=int(port),
                        log_level=arguments.log_level, access_log=False,

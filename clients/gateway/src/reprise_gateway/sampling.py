@@ -69,9 +69,12 @@ def _logit_bias(fields: Fields) -> Optional[Dict[int, float]]:
     for key, value in fields.object("logit_bias").items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise BadField("logit_bias", "values must be numbers")
-        if not key.isascii() or not key.isdigit() or int(key[:11]) > MAX_INT32:
+        if not key.isascii() or not key.isdigit() or len(key) > 10 or int(key) > MAX_INT32:
             raise BadField("logit_bias", "keys must be token ids")
-        bias[int(key)] = float(value)
+        try:
+            bias[int(key)] = float(value)
+        except OverflowError:
+            raise BadField("logit_bias", "a value is too large") from None
     return bias or None
 
 

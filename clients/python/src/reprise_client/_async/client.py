@@ -48,7 +48,7 @@ class AsyncClient:
             have no limit by default.
         tls: encrypt; `Tls()` trusts the machine's authorities.
         token: bearer token, or a function that returns one, asked for each call. Default:
-            REPRISE_TOKEN.
+            REPRISE_TOKEN; "" is none, whatever the environment says.
         allow_plaintext_token: send the token without TLS to other machines too.
         retry: how long lost connections are tried again; Retry(0) never. Only what can be repeated
             without harm is; see Generation for answers.
@@ -61,7 +61,9 @@ class AsyncClient:
                  allow_plaintext_token: bool = False, retry: Retry = Retry(),
                  keepalive_seconds: float = 30.0, channel: Optional[runtime.Channel] = None):
         if token is None:
-            token = os.environ.get("REPRISE_TOKEN") or None
+            token = os.environ.get("REPRISE_TOKEN", "")
+        if token == "":
+            token = None
         self._connection = AsyncConnection(target, timeout=timeout, tls=tls, token=token,
                                            allow_plaintext_token=allow_plaintext_token,
                                            retry=retry, keepalive_seconds=keepalive_seconds,
