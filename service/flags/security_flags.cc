@@ -9,7 +9,9 @@ namespace {
 
 bool IsLoopback(const std::string& listen) {
   const std::string host = listen.substr(0, listen.rfind(':'));
-  return host == "localhost" || host == "[::1]" || absl::StartsWith(host, "127.");
+  // A name that begins so may be anybody's.
+  const bool numeric = host.find_first_not_of("0123456789.") == host.npos;
+  return host == "localhost" || host == "[::1]" || (numeric && absl::StartsWith(host, "127."));
 }
 
 absl::Status SetClientAuth(const std::string& text, ServerOptions* options) {
@@ -108,8 +110,9 @@ absl::Status CheckSecurity(ServerOptions* options) {
                                         " can be reached from other machines, which is not allowed "
                                         "without --tls-cert, or --insecure on"));
   }
-  wire.reflection = wire.reflection_choice == "on" ||
-                    (wire.reflection_choice == "auto" && !production && !auth.required());
+  // In production callers must prove who they are, so "auto" is off there.
+  wire.reflection =
+      wire.reflection_choice == "on" || (wire.reflection_choice == "auto" && !auth.required());
   // gRPC hands calls of its own services to a guard under TLS only.
   if (auth.required() && !tls.enabled() && wire.reflection) {
     return Wrong("reflection",

@@ -410,6 +410,14 @@ TEST_P(StoreContract, PageTokensCannotBeAlteredOrMoved) {
   }
   EXPECT_STORE_ERROR(store().ListSessions("u", {.page_token = token}), kInvalidPageToken);
   EXPECT_STORE_ERROR(store().ListSnapshots("t", "a", {.page_token = token}), kInvalidPageToken);
+  // Nor to another tenant's session of the same name, or to another session.
+  Session session = *store().GetSession("t", "a");
+  for (int i = 0; i < 3; ++i) session = Commit(session, i, {.keep = true});
+  const std::string snapshots = store().ListSnapshots("t", "a", {.page_size = 1})->next_page_token;
+  ASSERT_TRUE(store().ListSnapshots("t", "a", {.page_token = snapshots}).ok());
+  ASSERT_TRUE(store().CreateSession("u", {.id = "a"}).ok());
+  EXPECT_STORE_ERROR(store().ListSnapshots("u", "a", {.page_token = snapshots}), kInvalidPageToken);
+  EXPECT_STORE_ERROR(store().ListSnapshots("t", "b", {.page_token = snapshots}), kInvalidPageToken);
 }
 
 TEST_P(StoreContract, SessionsExpire) {

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 
 import openai
@@ -11,6 +13,7 @@ import requests
 from gateway_process import GatewayProcess
 from reprise_client import AsyncClient, Client, Retry, Tls
 from server_process import BUILD
+from waiting import until
 
 PROMPT = "The rain fell on the roof and"
 
@@ -70,6 +73,14 @@ def test_both_clients(secure):
         assert secret not in log
 
 
+def test_sighup_reads_files_again_though_none_has_changed(secure):
+    server, _, _ = secure
+    read = lambda what: server.log.read_text().count(f"reload: {what} are in force")
+    for times in (0, 1, 2):
+        until(lambda: read("certificates") == read("tokens, keys and quotas") == times)
+        os.kill(server.pid, signal.SIGHUP)
+
+
 def test_certificates_of_clients(make_server, tmp_path):
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     for name in ["server", "ours", "strangers"]:
@@ -94,10 +105,13 @@ def test_certificates_of_clients(make_server, tmp_path):
         assert requests.get(f"{gateway.url}/models", timeout=30).json()["data"][0]["id"] == "test"
 
 
-def test_the_gateway_passes_on_who_calls(secure, tmp_path):
+def test_the_gateway_passes_on_who_calls(secure, tmp_path, monkeypatch):
     server, tls, tokens = secure
+    # Whoever started it may have one of his own there, which is nobody else's.
+    monkeypatch.setenv("REPRISE_TOKEN", tokens["acme"])
     with GatewayProcess(server.address, tmp_path / "gateway", "--server-ca", tls.ca) as gateway:
         assert requests.get(f"{gateway.root}/health", timeout=10).status_code == 200
+        assert requests.get(f"{gateway.url}/models", timeout=10).status_code == 401
         api = lambda key: openai.OpenAI(base_url=gateway.url, api_key=key, max_retries=0)
         ask = lambda key, **extra: api(key).completions.create(
             model="test", prompt=PROMPT, max_tokens=40, temperature=0,

@@ -82,6 +82,8 @@ def test_slots_that_nobody_chose_fit_into_the_budget(model_dir, tmp_path):
     budget = whole - 20 * state
     with ServerProcess(model_dir, tmp_path / "less", [*flags, "--memory-bytes", budget]) as server:
         assert budget - 2 * state < planned(server) <= budget
+        (slots,) = re.findall(r", (\d+) slots, ", server.log.read_text())
+        assert int(slots) == 32 - 20
         with reprise_client.Client(server.address) as client:
             assert client.generate("Once upon", max_tokens=4).result().ids
 

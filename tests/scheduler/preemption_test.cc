@@ -18,8 +18,8 @@ class PreemptionTest : public SchedulerFixture {
   }
 
   Submitted Ask(int seed, int max_tokens, Priority priority = Priority::kNormal,
-                const std::string& tenant = "t") {
-    prompts_.push_back(RandomTokens(5, seed));
+                const std::string& tenant = "t", int prompt_tokens = 5) {
+    prompts_.push_back(RandomTokens(prompt_tokens, seed));
     Request request = MakeRequest(prompts_.back(), max_tokens);
     request.priority = priority;
     request.tenant = tenant;
@@ -92,6 +92,17 @@ TEST_F(PreemptionTest, EveryStepMayChangeEverySlot) {
   for (int i = 0; i < 8; ++i) Ask(i, 20, Priority::kNormal, "t" + std::to_string(i));
   Finish();
   EXPECT_GT(scheduler_->stats().parks, 8 * 20 / 2);
+}
+
+TEST_F(PreemptionTest, PromptsAreParkedAnywhereInTheMiddle) {
+  Start(Slots(1, absl::ZeroDuration()));
+  for (int i = 0; i < 3; ++i) {
+    Ask(i, 20, Priority::kNormal, "t" + std::to_string(i), 100 + 7 * i);
+  }
+  Tick(6);
+  EXPECT_GE(scheduler_->stats().parks, 3);
+  for (const Submitted& asked : asked_) EXPECT_TRUE(asked.observer->tokens().empty());
+  Finish();
 }
 
 TEST_F(PreemptionTest, AHigherPriorityTakesTheSlotAtOnce) {

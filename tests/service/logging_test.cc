@@ -50,6 +50,11 @@ TEST(LoggingTest, AStatusIsShownWithoutItsDetails) {
   EXPECT_EQ(ForLog(status), "ABORTED: moved\\non");
 }
 
+TEST(LoggingTest, WhatAClientChoseIsShortened) {
+  EXPECT_LE(ForLog(std::string(100'000, 'x')).size(), 128u);
+  EXPECT_LE(Logged("text", Refusal(std::string(100'000, 'x'))).size(), 300u);
+}
+
 TEST(LoggingTest, EmptyFieldsAreLeftOut) {
   EXPECT_THAT(Logged("text", Refusal("")), Not(HasSubstr("request_id")));
   EXPECT_FALSE(nlohmann::json::parse(Logged("json", Refusal(""))).contains("request_id"));

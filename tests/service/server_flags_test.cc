@@ -175,7 +175,8 @@ TEST(ServerFlagsTest, WithoutTlsOnlyThisMachineIsServedUnlessAsked) {
     EXPECT_TRUE(ParseWith({"--listen", listen}).ok()) << listen;
   }
   for (const std::string listen :
-       {"0.0.0.0:1", "[::]:1", "10.0.0.1:1", "example.com:1", "localhost.example.com:1"}) {
+       {"0.0.0.0:1", "[::]:1", "10.0.0.1:1", "example.com:1", "localhost.example.com:1",
+        "127.example.com:1", "127:1", "12.0.0.1:1"}) {
     const auto parsed = ParseWith({"--listen", listen});
     EXPECT_THAT(std::string(parsed.status().message()), HasSubstr("--insecure on")) << listen;
     EXPECT_TRUE(ParseWith({"--listen", listen, "--insecure", "on"}).ok()) << listen;

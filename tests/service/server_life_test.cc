@@ -68,20 +68,55 @@ TEST(ServerLifeTest, ReflectionListsTheServicesUnlessItIsOff) {
             grpc::StatusCode::UNIMPLEMENTED);
 }
 
-TEST(ServerLifeTest, HeadersHaveALimit) {
+constexpr char kListModels[] = "/reprise.v1.ModelService/ListModels";
+
+TEST(ServerLifeTest, HeadersHaveTheLimitThatIsSet) {
+  const auto with_header = [](TestServer& server, size_t bytes) {
+    return RawCall(server.channel(), kListModels, "", {{"x-pad", std::string(bytes, 'x')}})
+        .status.error_code();
+  };
   TestServer server;
-  const testing::RawMetadata some = {{"x-pad", std::string(8000, 'x')}};
-  const testing::RawMetadata many = {{"x-pad", std::string(40000, 'x')}};
-  const std::string method = "/reprise.v1.ModelService/ListModels";
-  EXPECT_TRUE(RawCall(server.channel(), method, "", some).status.ok());
-  EXPECT_EQ(RawCall(server.channel(), method, "", many).status.error_code(),
-            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(with_header(server, 8000), grpc::StatusCode::OK);
+  EXPECT_EQ(with_header(server, 40000), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  auto options = TestServer::SmallOptions();
+  options.server.wire.max_metadata_bytes = 65536;
+  TestServer generous(options);
+  EXPECT_EQ(with_header(generous, 40000), grpc::StatusCode::OK);
+  options.server.wire.max_metadata_bytes = 1024;
+  TestServer strict(options);
+  EXPECT_EQ(with_header(strict, 8000), grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
+TEST(ServerLifeTest, AConnectionHasSoManyCallsAtOnceAndNoMore) {
+  auto options = TestServer::SmallOptions();
+  options.server.wire.max_concurrent_streams = 2;
+  TestServer server(options);
+  const auto list = [&](absl::Duration patience) {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(absl::Now() + patience));
+    v1::ListModelsResponse response;
+    return server.models().ListModels(&context, {}, &response).error_code();
+  };
+  // The first call hears of the limit.
+  EXPECT_EQ(list(testing::kPatience), grpc::StatusCode::OK);
+  server.gate().Hold();
+  grpc::ClientContext one, two;
+  const auto first = server.generation().Generate(&one, TokenRequest({1}, 2));
+  const auto second = server.generation().Generate(&two, TokenRequest({2}, 2));
+  ASSERT_TRUE(server.gate().AwaitHeld());
+  ASSERT_TRUE(server.AwaitCalls(2));
+  // It stays with the client, whatever time it has.
+  EXPECT_EQ(list(absl::Milliseconds(300)), grpc::StatusCode::DEADLINE_EXCEEDED);
+  server.gate().Open();
+  EXPECT_TRUE(testing::ReadAll(first.get()).status.ok());
+  EXPECT_TRUE(testing::ReadAll(second.get()).status.ok());
+  EXPECT_EQ(list(testing::kPatience), grpc::StatusCode::OK);
 }
 
 // Whether the server ends a connection that has nothing wrong with it; waits for it to happen.
 bool EndsConnections(const TestServer::Options& options) {
   TestServer server(options);
-  EXPECT_TRUE(RawCall(server.channel(), "/reprise.v1.ModelService/ListModels", "").status.ok());
+  EXPECT_TRUE(RawCall(server.channel(), kListModels, "").status.ok());
   const auto deadline = std::chrono::system_clock::now() +
                         std::chrono::seconds(absl::ToInt64Seconds(testing::kPatience));
   return server.channel()->WaitForStateChange(GRPC_CHANNEL_READY, deadline);

@@ -148,6 +148,16 @@ TEST(StatusToGrpcTest, DetailsStayBelowWhatClientsAccept) {
   EXPECT_EQ(ReasonIn(status), "INVALID_FIELD");
 }
 
+TEST(StatusToGrpcTest, WhatDoesNotFitIsLeftOutButNotTheReason) {
+  absl::Status status = MakeError(v1::ERROR_REASON_SESSION_BUSY, "busy");
+  for (const char* name : {"A", "B", "Z"}) {
+    status.SetPayload(std::string(kDetailPrefix) + name, absl::Cord(std::string(3000, 'x')));
+  }
+  const grpc::Status wire = ToGrpcStatus(status);
+  EXPECT_EQ(ReasonIn(wire), "SESSION_BUSY");
+  EXPECT_LT(wire.error_details().size(), 4500u);
+}
+
 TEST(StatusToGrpcTest, ViolationsKeepTheirOrder) {
   FieldViolations violations;
   EXPECT_TRUE(violations.ToStatus().ok());

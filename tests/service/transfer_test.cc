@@ -203,5 +203,36 @@ TEST(TransferTest, AnImportThatIsBrokenOffLeavesNothing) {
   EXPECT_TRUE(server.store().CheckIntegrity().ok());
 }
 
+TEST(TransferTest, OnlySoManyAreInProgressAtOnce) {
+  TestServer server;
+  MakeSession(server, "chat");
+  std::string file;
+  const auto exported = [&] { return ReasonIn(Export(server, "sessions/chat", &file)); };
+  ASSERT_EQ(exported(), "");
+  // Files whose senders take their time.
+  struct Slow {
+    grpc::ClientContext context;
+    v1::Session session;
+    std::unique_ptr<grpc::ClientWriter<v1::ImportSnapshotRequest>> writer;
+  };
+  std::vector<std::unique_ptr<Slow>> slow;
+  v1::ImportSnapshotRequest first;
+  first.mutable_session()->set_session_id("slow");
+  while (exported() == "" && slow.size() < 1000) {
+    slow.push_back(std::make_unique<Slow>());
+    slow.back()->writer =
+        server.sessions().ImportSnapshot(&slow.back()->context, &slow.back()->session);
+    ASSERT_TRUE(slow.back()->writer->Write(first));
+  }
+  ASSERT_LT(slow.size(), 1000u);
+  EXPECT_EQ(exported(), "QUEUE_FULL");
+  slow.back()->context.TryCancel();
+  EXPECT_FALSE(slow.back()->writer->Finish().ok());
+  slow.pop_back();
+  EXPECT_TRUE(testing::Await([&] { return exported() == ""; }));
+  for (const auto& one : slow) one->context.TryCancel();
+  for (const auto& one : slow) EXPECT_FALSE(one->writer->Finish().ok());
+}
+
 }  // namespace
 }  // namespace reprise::service

@@ -84,8 +84,10 @@ TEST_F(AuthenticatorTest, ACertificateSaysWhoCallsWhereNoTokenDoes) {
   EXPECT_EQ(Ask(*auth, {}, {"dns:x", "cn:acme"})->subject, "certificate:cn:acme");
   EXPECT_TRUE(absl::IsPermissionDenied(Ask(*auth, {}, {"cn:stranger"}).status()));
   EXPECT_TRUE(absl::IsPermissionDenied(Ask(*auth, {}, {"cn:gone"}).status()));
-  // A bad token is not made good by the certificate.
+  // Neither a bad token nor two of them are made good by the certificate.
   EXPECT_TRUE(absl::IsUnauthenticated(Ask(*auth, {"Bearer x"}, {"cn:acme"}).status()));
+  const std::string good = "Bearer " + acme_.token;
+  EXPECT_TRUE(absl::IsUnauthenticated(Ask(*auth, {good, good}, {"cn:acme"}).status()));
   settings.certificate_tenant = "guests";
   auth = Authenticator::Create(settings, &clock_).value();
   EXPECT_EQ(Ask(*auth, {}, {"cn:stranger"})->tenant, "guests");

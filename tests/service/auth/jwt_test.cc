@@ -237,10 +237,12 @@ TEST(JwksTest, OnlyKeysThatMayVerifyAreTaken) {
 TEST(JwksTest, DamagedSetsAreRefused) {
   const JwtSigner rsa("RS256", "r"), ec("ES256", "e");
   const std::string zeros = ToBase64Url(std::string(32, '\0'));
+  const std::string even = ToBase64Url("\x80" + std::string(255, '\0'));
   for (const std::string& text : std::vector<std::string>{
            "", "{", "[]", "{}", R"({"keys":{}})", R"({"keys":[]})", R"({"keys":[7]})",
            "{\"keys\":[" + rsa.jwk() + "," + rsa.jwk() + "]}",
            R"({"keys":[{"kty":"RSA","kid":"r","n":"AQAB","e":"AQAB"}]})",
+           R"({"keys":[{"kty":"RSA","kid":"r","n":")" + even + R"(","e":"AQAB"}]})",
            R"({"keys":[{"kty":"EC","crv":"P-256","kid":"e","x":")" + zeros + R"(","y":")" + zeros +
                R"("}]})",
            R"({"keys":[{"kty":"OKP","crv":"Ed25519","kid":"d","x":"AAAA"}]})",

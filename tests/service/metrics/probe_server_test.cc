@@ -99,6 +99,10 @@ TEST(ProbeServerTest, BytesThatAreNoRequestAreRefused) {
     connection.Send(bytes);
     EXPECT_THAT(connection.ReadAll(), ::testing::Not(HasSubstr("a_metric")));
   }
+  Connection connection((*server)->port());
+  connection.Send("POST /metrics HTTP/1.1\r\nContent-Length: 1025\r\n\r\n" +
+                  std::string(1025, 'x'));
+  EXPECT_THAT(connection.ReadAll(), StartsWith("HTTP/1.1 413"));
   EXPECT_THAT(Ask(**server, "GET /healthz"), StartsWith("HTTP/1.1 200"));
 }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "google/rpc/status.pb.h"
 #include "service/served_model.h"
 #include "state_store/disk_store.h"
@@ -266,8 +267,9 @@ bool TestServer::AwaitIdle() {
   return Await([this] { return Idle(); });
 }
 
-bool TestServer::AwaitNoCalls() {
-  return Await([this] { return absl::StrContains(MetricsText(), "\nreprise_rpc_in_flight 0\n"); });
+bool TestServer::AwaitCalls(int calls) {
+  const std::string line = absl::StrCat("\nreprise_rpc_in_flight ", calls, "\n");
+  return Await([&] { return absl::StrContains(MetricsText(), line); });
 }
 
 v1::GenerateRequest TokenRequest(const std::vector<int32_t>& prompt, int max_tokens) {

@@ -135,8 +135,9 @@ class TestServer {
   bool Idle() const;
   // Until that is so; false after kPatience.
   bool AwaitIdle();
-  // Until no call is in progress: clients may have left ones whose turns are still being stored.
-  bool AwaitNoCalls();
+  // Until so many calls are in progress; false after kPatience. Clients may have left some whose
+  // turns are still being stored.
+  bool AwaitCalls(int calls);
 
  private:
   RealClock clock_;

@@ -30,8 +30,8 @@ void ExpectExact(RedisStore& store) {
   EXPECT_EQ(store.CheckIntegrity(), absl::OkStatus());
 }
 
-// Calls of one process at random, on sessions that all processes share. Most lose races; some share
-// chunks, some bring the same ones at the same time.
+// Calls at random through a store of its own, on sessions that all stores share, as servers do.
+// Most lose races; some share chunks, some bring the same ones at the same time.
 void Play(const RedisStoreOptions& options, uint64_t seed, int steps) {
   const auto store = OpenStore(options);
   std::mt19937_64 random(seed);
@@ -95,7 +95,7 @@ void PlayTogether(uint64_t max_stored_bytes) {
   }
 }
 
-TEST(Usage, IsExactWhateverManyProcessesDo) { PlayTogether<RedisServer>(0); }
+TEST(Usage, IsExactWhateverManyStoresDo) { PlayTogether<RedisServer>(0); }
 TEST(Usage, IsExactUnderACap) { PlayTogether<RedisServer>(20'000); }
 TEST(Usage, IsExactInACluster) { PlayTogether<RedisCluster>(0); }
 
