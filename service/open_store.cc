@@ -148,6 +148,7 @@ absl::StatusOr<std::shared_ptr<scheduler::TieredSpill>> OpenPrefixSpill(
     redis.timeout = settings.prefix_share_timeout;
     redis.ttl = settings.prefix_share_ttl;
     redis.max_tenant_bytes = settings.prefix_share_bytes;
+    redis.max_total_bytes = settings.prefix_share_total_bytes;
     ASSIGN_OR_RETURN(blobs, redis::MakeRedisBlobs(redis));
     options.on_store = [log = std::move(log)](const absl::Status& status) {
       if (status.ok()) {

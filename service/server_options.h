@@ -42,6 +42,7 @@ struct StoreSettings {
   std::optional<int64_t> prefix_spill_tenant_bytes;  // 0 = tenants have none; unset = all
   bool prefix_share = false;                         // of kRedis: through the store
   int64_t prefix_share_bytes = int64_t{1} << 30;     // of each tenant
+  int64_t prefix_share_total_bytes = int64_t{4} << 30;
   absl::Duration prefix_share_ttl = absl::Hours(1);
   absl::Duration prefix_share_timeout = absl::Milliseconds(250);
 };

@@ -13,8 +13,15 @@
 
 namespace reprise::state_store {
 
+struct BlobStats {
+  int64_t bytes = 0;  // of all tenants, as the last Put from here found them
+  // Blobs that went for a Put from here: beyond the tenant's cap, beyond that of all tenants.
+  int64_t tenant_evictions = 0, total_evictions = 0;
+};
+
 // Blobs, each under a digest within its tenant, and notes: a few short texts under a digest. Both
-// go by themselves after a while, and when the tenant's cap is reached the oldest blobs go first.
+// go by themselves after a while, and when the tenant's cap or that of all tenants is reached the
+// oldest blobs go first.
 // Nothing here vouches for the bytes: whoever reads a blob checks it. Thread-safe; calls block,
 // each no longer than the implementation's bound.
 class BlobStore {
@@ -24,7 +31,7 @@ class BlobStore {
 
   virtual ~BlobStore() = default;
 
-  // RESOURCE_EXHAUSTED when it is larger than the cap. Two Puts under one digest bring equal bytes.
+  // RESOURCE_EXHAUSTED when it is larger than a cap. Two Puts under one digest bring equal bytes.
   virtual absl::Status Put(std::string_view tenant, const Sha256Digest& digest,
                            std::string_view bytes) = 0;
   // NOT_FOUND.
@@ -37,6 +44,8 @@ class BlobStore {
   // Of each digest, in no order.
   virtual absl::StatusOr<std::vector<std::vector<std::string>>> Notes(
       std::string_view tenant, const std::vector<Sha256Digest>& digests) = 0;
+
+  virtual BlobStats stats() const = 0;
 };
 
 }  // namespace reprise::state_store

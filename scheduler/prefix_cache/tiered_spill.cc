@@ -278,9 +278,13 @@ void TieredSpill::Find(SpillPath path, int64_t beyond, int64_t known,
 }
 
 TieredSpillStats TieredSpill::stats() const {
-  absl::MutexLock lock(&core_->mutex);
-  TieredSpillStats stats = core_->stats;
-  stats.host_entries = static_cast<int64_t>(core_->host.size());
+  TieredSpillStats stats;
+  {
+    absl::MutexLock lock(&core_->mutex);
+    stats = core_->stats;
+    stats.host_entries = static_cast<int64_t>(core_->host.size());
+  }
+  if (core_->store != nullptr) stats.store = core_->store->stats();
   return stats;
 }
 

@@ -42,7 +42,8 @@ struct TieredSpillStats {
   int64_t shared = 0, share_drops = 0;  // states written to the store; that were not taken
   // States that the store gave; questions to which it had no answer; calls that failed.
   int64_t store_hits = 0, store_misses = 0, store_failures = 0;
-  int64_t damaged = 0;  // blobs that were not what had been put
+  int64_t damaged = 0;           // blobs that were not what had been put
+  state_store::BlobStats store;  // of the store as it says itself
 };
 
 // Evicted states stay in host memory. What the cache keeps is also written to the store, by a

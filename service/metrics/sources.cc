@@ -118,6 +118,18 @@ void ScrapeSpill(const scheduler::TieredSpillStats& stats, Scrape& scrape) {
   hits("store", stats.store_hits);
   scrape.Gauge("reprise_prefix_share_queued_bytes", "States on their way to the shared store", {},
                Number(stats.queued_bytes));
+  scrape.Gauge(
+      "reprise_prefix_share_bytes",
+      "Prefixes of all tenants in the shared store, as the last write from here found them", {},
+      Number(stats.store.bytes));
+  const auto evictions = [&](const char* cap, int64_t count) {
+    scrape.Counter("reprise_prefix_share_evictions_total",
+                   "Prefixes that made room in the shared store: beyond a tenant's cap, beyond "
+                   "that of all",
+                   {{"cap", cap}}, Number(count));
+  };
+  evictions("tenant", stats.store.tenant_evictions);
+  evictions("total", stats.store.total_evictions);
   const auto event = [&](const char* name, int64_t count) {
     scrape.Counter("reprise_prefix_share_events_total",
                    "Prefixes in the shared store: states written, not taken, or damaged; "

@@ -12,6 +12,7 @@
 //   <prefix>p:{T:D}    string  a blob (redis_blobs.h), D its digest
 //   <prefix>a:{T:D}    set     notes under a digest
 //   <prefix>v:{T}      zset    the tenant's blobs, by the time at which they go
+//   <prefix>blobs      zset    the same of all tenants
 //
 // The part in braces alone decides the slot in a cluster, and every script touches one key, so
 // slots may be moved at any time. No key of sessions carries a Redis expiry: under a volatile-*
@@ -50,6 +51,7 @@ class Keys {
   std::string Blob(std::string_view tenant, std::string_view hex) const;
   std::string BlobNotes(std::string_view tenant, std::string_view hex) const;
   std::string BlobIndex(std::string_view tenant) const { return OfTenant("v:{", tenant); }
+  std::string AllBlobs() const { return prefix_ + "blobs"; }
   std::string Tenants() const { return prefix_ + "tenants"; }
 
   // For SCAN.

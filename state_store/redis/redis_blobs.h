@@ -18,9 +18,11 @@ struct RedisBlobOptions {
   std::string key_prefix = "reprise:1:";  // as RedisStoreOptions has it
   // After its last Put a blob goes. 1 ms to 10 years; counted by the servers' clocks.
   absl::Duration ttl = absl::Hours(1);
-  // Of all blobs of one tenant. > 0. A server that dies between two commands may leave blobs
-  // beyond it, which go with their ttl.
+  // Of all blobs of one tenant, and of all tenants together; the oldest go first. > 0. Each server
+  // keeps its own, so those that share blobs should have the same. Blobs that are being written are
+  // beyond it for that moment.
   int64_t max_tenant_bytes = int64_t{1} << 30;
+  int64_t max_total_bytes = int64_t{4} << 30;
   // Of one call with all its tries. > 0; DEADLINE_EXCEEDED or UNAVAILABLE past it.
   absl::Duration timeout = absl::Milliseconds(250);
 };

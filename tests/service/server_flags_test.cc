@@ -299,7 +299,11 @@ TEST(ServerFlagsTest, SchedulingIsWhatTheFlagsSay) {
                              "--prefix-cache-ttl-seconds",
                              "60",
                              "--prefix-spill-tenant-bytes",
-                             "5000"});
+                             "5000",
+                             "--prefix-share-bytes",
+                             "6000",
+                             "--prefix-share-total-bytes",
+                             "7000"});
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   const ComputeSettings& compute = parsed->options.compute;
   EXPECT_EQ(compute.max_queued_per_tenant, 7);
@@ -311,6 +315,8 @@ TEST(ServerFlagsTest, SchedulingIsWhatTheFlagsSay) {
   EXPECT_EQ(compute.prefix_cache_tenant_bytes, 0);
   EXPECT_EQ(compute.prefix_cache_ttl, absl::Minutes(1));
   EXPECT_EQ(parsed->options.store.prefix_spill_tenant_bytes, 5000);
+  EXPECT_EQ(parsed->options.store.prefix_share_bytes, 6000);
+  EXPECT_EQ(parsed->options.store.prefix_share_total_bytes, 7000);
   EXPECT_FALSE(
       Parse({"--model", "m=/models/m", "--step-tokens", "64", "--step-logit-rows", "65"}).ok());
 }
@@ -366,6 +372,8 @@ TEST(ServerFlagsTest, TheStructsDefaultsAreTheTables) {
   EXPECT_EQ(options.compute.prefix_cache_tenant_bytes, defaults.compute.prefix_cache_tenant_bytes);
   EXPECT_EQ(options.compute.prefix_cache_ttl, defaults.compute.prefix_cache_ttl);
   EXPECT_EQ(options.store.prefix_spill_tenant_bytes, defaults.store.prefix_spill_tenant_bytes);
+  EXPECT_EQ(options.store.prefix_share_bytes, defaults.store.prefix_share_bytes);
+  EXPECT_EQ(options.store.prefix_share_total_bytes, defaults.store.prefix_share_total_bytes);
   EXPECT_EQ(options.store.max_bytes, defaults.store.max_bytes);
   EXPECT_EQ(options.store.sweep_interval, defaults.store.sweep_interval);
   EXPECT_EQ(options.compute.threads, defaults.compute.threads);

@@ -69,6 +69,25 @@ FaultProxy::~FaultProxy() {
   for (std::thread& connection : connections) connection.join();
 }
 
+void FaultProxy::Before(std::string text, int nth, std::function<bool()> meanwhile) {
+  absl::MutexLock lock(&mu_);
+  awaited_ = std::move(text);
+  awaited_left_ = nth;
+  meanwhile_ = std::move(meanwhile);
+}
+
+bool FaultProxy::Interrupt(std::string_view piece) {
+  std::function<bool()> meanwhile;
+  {
+    absl::MutexLock lock(&mu_);
+    if (!meanwhile_ || piece.find(awaited_) == std::string_view::npos || --awaited_left_ > 0) {
+      return true;
+    }
+    meanwhile.swap(meanwhile_);
+  }
+  return meanwhile();
+}
+
 void FaultProxy::Run() {
   while (!stopping_) {
     pollfd entry{listener_.get(), POLLIN, 0};
@@ -100,6 +119,10 @@ void FaultProxy::Serve(UniqueFd client) {
     const ssize_t n = ::recv(from, buffer.data(), drip ? 1 : buffer.size(), 0);
     if (n <= 0) return false;
     if (drip) absl::SleepFor(absl::Milliseconds(10));
+    if (&left == &to_server_left_ && !Interrupt({buffer.data(), static_cast<size_t>(n)})) {
+      ++cuts_;
+      return false;
+    }
     // A number that differs each time, spread by a multiplicative hash.
     const uint64_t draw = (random_ += 1) * 0x9E3779B97F4A7C15 >> 40;
     if (&left == &to_client_left_ && static_cast<int>(draw % 1000) < reset_per_mille_) {

@@ -4,7 +4,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -38,6 +40,9 @@ class FaultProxy {
   void Delay(absl::Duration latency) { delay_micros_ = absl::ToInt64Microseconds(latency); }
   // So many of a thousand answers are dropped, and their connections reset.
   void ResetPerMille(int answers) { reset_per_mille_ = answers; }
+  // `meanwhile` runs before the `nth` (from 1) piece of bytes to the server that holds `text`,
+  // while its connection stands still; if false, it is reset instead. Once, and one at a time.
+  void Before(std::string text, int nth, std::function<bool()> meanwhile) ABSL_LOCKS_EXCLUDED(mu_);
   // Connections are accepted and closed at once.
   void Refuse(bool on) { refuse_ = on; }
 
@@ -46,6 +51,8 @@ class FaultProxy {
  private:
   void Run();
   void Serve(UniqueFd client);
+  // Whether the piece goes on.
+  bool Interrupt(std::string_view piece) ABSL_LOCKS_EXCLUDED(mu_);
 
   const uint16_t target_port_;
   uint16_t port_ = 0;
@@ -62,6 +69,9 @@ class FaultProxy {
   std::atomic<int> cuts_ = 0;
   absl::Mutex mu_;
   std::vector<std::thread> connections_ ABSL_GUARDED_BY(mu_);
+  std::string awaited_ ABSL_GUARDED_BY(mu_);
+  int awaited_left_ ABSL_GUARDED_BY(mu_) = 0;
+  std::function<bool()> meanwhile_ ABSL_GUARDED_BY(mu_);
   std::thread acceptor_;  // last: joined first
 };
 

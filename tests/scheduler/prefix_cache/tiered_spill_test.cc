@@ -185,6 +185,8 @@ TEST_F(TieredSpillTest, HitsCountWhereTheStateWas) {
   EXPECT_EQ(Find(*b, Path(Iota(310)))->tokens, 300);
   EXPECT_TRUE(absl::IsNotFound(Find(*b, Path({9, 9})).status()));
   EXPECT_EQ(b->stats().store_hits, 1);
+  EXPECT_GT(b->stats().store.bytes, 1000);
+  EXPECT_EQ(b->stats().store.total_evictions, blobs_.Connect()->stats().total_evictions);
   EXPECT_EQ(b->stats().host_hits, 0);
   EXPECT_EQ(b->stats().store_misses, 1);
   a->Put(Path(Iota(305)), ImageOf(Path(Iota(305))));

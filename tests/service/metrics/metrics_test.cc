@@ -270,6 +270,7 @@ TEST(SourcesTest, TheSpillIsToldByTier) {
   stats.store_misses = 9;
   stats.store_failures = 10;
   stats.damaged = 11;
+  stats.store = {.bytes = 12, .tenant_evictions = 13, .total_evictions = 14};
   Metrics metrics(0);
   metrics.AddSource([&](Scrape& scrape) { ScrapeSpill(stats, scrape); });
   const auto samples = ReadSamples(metrics.Text());
@@ -285,6 +286,9 @@ TEST(SourcesTest, TheSpillIsToldByTier) {
       {"reprise_prefix_share_events_total{event=\"missed\"}", 9},
       {"reprise_prefix_share_events_total{event=\"failed\"}", 10},
       {"reprise_prefix_share_events_total{event=\"damaged\"}", 11},
+      {"reprise_prefix_share_bytes", 12},
+      {"reprise_prefix_share_evictions_total{cap=\"tenant\"}", 13},
+      {"reprise_prefix_share_evictions_total{cap=\"total\"}", 14},
   };
   for (const auto& [name, value] : expected) {
     ASSERT_EQ(samples.count(name), 1u) << name;
