@@ -30,7 +30,6 @@ std::vector<std::unique_ptr<Sequence>> MakeSequences(RequestId id, Request&& req
     std::shared_ptr<StateFuture> source = std::exchange(request.state_source, nullptr);
     for (size_t i = 1; i < tickets.size(); ++i) {
       Request fork = request;
-      fork.cache_marks.clear();
       fork.sampling = forks[i - 1].sampling;
       fork.observer = forks[i - 1].observer;
       fork.export_state = request.export_state && forks[i - 1].export_state;

@@ -114,12 +114,10 @@ void Loop::Finish(Sequence& sequence, absl::Status status, FinishReason reason) 
 
 void Loop::KeepState(Sequence& sequence, RequestResult* result) {
   if (!sequence.request.export_state || sequence.phase == Phase::kLoading) return;
-  const absl::Status& status = result->status;
-  const bool interrupted =
-      absl::IsCancelled(status) || absl::IsDeadlineExceeded(status) || absl::IsUnavailable(status);
-  const bool partial = interrupted && sequence.computed_tokens > 0 &&
-                       (sequence.decoding() || sequence.request.keep_partial);
-  if (!status.ok() && !partial) return;
+  // Without OK it was interrupted: of what is unsound no state is asked for (FinishUnsound).
+  const bool partial =
+      sequence.computed_tokens > 0 && (sequence.decoding() || sequence.request.keep_partial);
+  if (!result->status.ok() && !partial) return;
   const absl::Time begin = clock_->Now();
   absl::StatusOr<SequenceState> state = mover_.Take(sequence);
   sequence.timeline.snapshot += clock_->Now() - begin;

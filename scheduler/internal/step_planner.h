@@ -41,8 +41,7 @@ inline constexpr double PriorityWeight(Priority priority) {
 }
 
 // 1. The sequence that has waited longest for a row, if it is overdue: one decode row, or a chunk
-// of
-//    at most half the budget.
+//    of at most half the budget.
 // 2. Decode rows, one per sequence, those that waited longest first.
 // 3. Prompt chunks of prefill_chunk_tokens: the tenant with the least service takes the next one,
 //    for its sequences of the highest priority in turns, until the budget or the rows are used up.

@@ -10,34 +10,34 @@ class MemoryBlobs::Connection final : public BlobStore {
 
   absl::Status Put(std::string_view tenant, const Sha256Digest& digest,
                    std::string_view bytes) override {
-    RETURN_IF_ERROR(all_.Enter());
+    RETURN_IF_ERROR(all_.Enter('P'));
     absl::MutexLock lock(&all_.mutex_);
     all_.blobs_[{std::string(tenant), digest}] = std::string(bytes);
     return absl::OkStatus();
   }
   absl::StatusOr<std::string> Get(std::string_view tenant, const Sha256Digest& digest) override {
-    RETURN_IF_ERROR(all_.Enter());
+    RETURN_IF_ERROR(all_.Enter('G'));
     absl::MutexLock lock(&all_.mutex_);
     const auto found = all_.blobs_.find({std::string(tenant), digest});
     if (found == all_.blobs_.end()) return absl::NotFoundError("no such blob");
     return found->second;
   }
   absl::Status Erase(std::string_view tenant, const Sha256Digest& digest) override {
-    RETURN_IF_ERROR(all_.Enter());
+    RETURN_IF_ERROR(all_.Enter('E'));
     absl::MutexLock lock(&all_.mutex_);
     all_.blobs_.erase({std::string(tenant), digest});
     return absl::OkStatus();
   }
   absl::Status AddNote(std::string_view tenant, const Sha256Digest& digest,
                        std::string_view note) override {
-    RETURN_IF_ERROR(all_.Enter());
+    RETURN_IF_ERROR(all_.Enter('A'));
     absl::MutexLock lock(&all_.mutex_);
     all_.notes_[{std::string(tenant), digest}].insert(std::string(note));
     return absl::OkStatus();
   }
   absl::StatusOr<std::vector<std::vector<std::string>>> Notes(
       std::string_view tenant, const std::vector<Sha256Digest>& digests) override {
-    RETURN_IF_ERROR(all_.Enter());
+    RETURN_IF_ERROR(all_.Enter('N'));
     absl::MutexLock lock(&all_.mutex_);
     std::vector<std::vector<std::string>> out;
     for (const Sha256Digest& digest : digests) {
@@ -60,9 +60,9 @@ class MemoryBlobs::Connection final : public BlobStore {
 
 std::unique_ptr<BlobStore> MemoryBlobs::Connect() { return std::make_unique<Connection>(this); }
 
-absl::Status MemoryBlobs::Enter() {
+absl::Status MemoryBlobs::Enter(char letter) {
   absl::MutexLock lock(&mutex_);
-  ++calls_;
+  log_.push_back(letter);
   const auto released = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !held_; };
   mutex_.Await(absl::Condition(&released));
   return failure_;
@@ -112,7 +112,12 @@ std::string MemoryBlobs::only_blob() const {
 
 int MemoryBlobs::calls() const {
   absl::MutexLock lock(&mutex_);
-  return calls_;
+  return static_cast<int>(log_.size());
+}
+
+std::string MemoryBlobs::log() const {
+  absl::MutexLock lock(&mutex_);
+  return log_;
 }
 
 }  // namespace reprise::state_store

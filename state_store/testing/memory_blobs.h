@@ -32,16 +32,18 @@ class MemoryBlobs {
   size_t size() const;
   std::string only_blob() const;
   int calls() const;  // that have begun
+  // A letter for each: Put, Get, Erase, AddNote, Notes.
+  std::string log() const;
 
  private:
   class Connection;
   using Key = std::pair<std::string, Sha256Digest>;
-  absl::Status Enter();
+  absl::Status Enter(char letter);
 
   mutable absl::Mutex mutex_;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   bool held_ ABSL_GUARDED_BY(mutex_) = false;
-  int calls_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::string log_ ABSL_GUARDED_BY(mutex_);
   std::map<Key, std::string> blobs_ ABSL_GUARDED_BY(mutex_);
   std::map<Key, std::set<std::string>> notes_ ABSL_GUARDED_BY(mutex_);
 };

@@ -169,6 +169,88 @@ TEST_F(AdmissionTest, PredictionsCountWhatIsAhead) {
   EXPECT_TRUE(Admit(Until(absl::Seconds(6), "a", 4000)).ok());
 }
 
+TEST_F(AdmissionTest, ARefusalHasToBeSure) {
+  Measure(1000);
+  // A second is predicted, and a fifth less is believed.
+  EXPECT_TRUE(Admit(Until(absl::Milliseconds(850), "a", 1000)).ok());
+  EXPECT_EQ(Error(Until(absl::Milliseconds(750), "a", 1000)), SchedulerError::kDeadlineUnreachable);
+}
+
+TEST_F(AdmissionTest, ATenantHasOnlyItsShareOfTheSpeed) {
+  Measure(1000);
+  std::vector<Admission::Ticket> tickets;
+  for (int i = 0; i < 10; ++i) tickets.push_back(*Admit(MakeRequest("b", 4000)));
+  // Two seconds at half of the speed, however much the other has waiting.
+  EXPECT_EQ(Error(Until(absl::Milliseconds(1500), "a", 1000)),
+            SchedulerError::kDeadlineUnreachable);
+  EXPECT_TRUE(Admit(Until(absl::Milliseconds(1700), "a", 1000)).ok());
+}
+
+// Each of the three ways to see what is ahead, while the two others are far longer: what has been
+// computed, or has ended, counts in none.
+TEST_F(AdmissionTest, WhatIsDoneIsAheadOfNobody) {
+  const auto low = [&](const std::string& tenant) {
+    Request request = MakeRequest(tenant, 1);
+    request.priority = Priority::kLow;
+    return request;
+  };
+  for (const bool ends : {false, true}) {
+    const auto done = [&](std::vector<Admission::Ticket>& tickets) {
+      for (Admission::Ticket& ticket : tickets) {
+        if (ends) {
+          ticket.Reset();
+        } else {
+          ticket.Fed(4000);
+        }
+      }
+    };
+    options_ = {};
+    Restart();
+    Measure(1000);
+    std::vector<Admission::Ticket> others, own;
+    others.push_back(*Admit(low("a")));  // so that the tenant's account stays
+    // Many turns; half of the speed.
+    for (int i = 0; i < 100; ++i) others.push_back(*Admit(low("z")));
+    for (int i = 0; i < 3; ++i) own.push_back(*Admit(MakeRequest("a", 4000)));
+    EXPECT_FALSE(Admit(Until(absl::Seconds(1), "a", 1000)).ok());
+    done(own);
+    EXPECT_TRUE(Admit(Until(absl::Seconds(1), "a", 1000)).ok()) << "after all that wait";
+    // And much that waits; a third of the speed.
+    own.clear();
+    others.push_back(*Admit(MakeRequest("b", 100000)));
+    for (int i = 0; i < 3; ++i) own.push_back(*Admit(MakeRequest("a", 4000)));
+    EXPECT_FALSE(Admit(Until(absl::Seconds(3), "a", 1000)).ok());
+    done(own);
+    EXPECT_TRUE(Admit(Until(absl::Seconds(3), "a", 1000)).ok()) << "after the tenant's own";
+    // Little of the speed, and one other.
+    own.clear();
+    others.clear();
+    options_.tenant_weight = [](const std::string& tenant) { return tenant == "b" ? 1000.0 : 1.0; };
+    Restart();
+    Measure(1000);
+    others.push_back(*Admit(MakeRequest("b", 100000)));
+    for (int i = 0; i < 10; ++i) own.push_back(*Admit(MakeRequest("a", 4000)));
+    EXPECT_FALSE(Admit(Until(absl::Seconds(2), "a", 1000)).ok());
+    done(own);
+    EXPECT_TRUE(Admit(Until(absl::Seconds(2), "a", 1000)).ok()) << "in turns";
+    own.clear();
+    others.clear();
+  }
+}
+
+TEST_F(AdmissionTest, AFewStepsOrShortOnesAreNoMeasurement) {
+  const auto step = [&](int rows, double rate) {
+    now_ += absl::Milliseconds(100);
+    admission_->NoteStep(rows, absl::Seconds(rows / rate), now_);
+  };
+  step(1, 10);  // says nothing before a full one has been seen
+  for (int i = 0; i < 4; ++i) step(options_.step_tokens, 1000);
+  EXPECT_TRUE(Admit(Until(absl::Seconds(1), "a", 5000)).ok());
+  step(options_.step_tokens, 1000);
+  EXPECT_EQ(Error(Until(absl::Seconds(1), "a", 5000)), SchedulerError::kDeadlineUnreachable);
+  EXPECT_TRUE(Admit(Until(absl::Milliseconds(4100), "a", 5000)).ok());
+}
+
 TEST_F(AdmissionTest, ShortStepsDoNotLowerTheMeasuredSpeed) {
   Measure(1000);
   for (int i = 0; i < 100; ++i) admission_->NoteStep(1, absl::Milliseconds(100), now_);

@@ -68,6 +68,18 @@ TEST_F(CheckpointTest, EveryCheckpointGoesOnToTheSameEnd) {
   }
 }
 
+TEST_F(CheckpointTest, IsHeardInItsStep) {
+  Request request = MakeRequest(RandomTokens(50, 1), 20);
+  request.checkpoint_every_tokens = 4;
+  const Submitted submitted = Submit(std::move(request));
+  while (!scheduler_->Idle()) {
+    scheduler_->Step();
+    ASSERT_EQ(static_cast<int64_t>(submitted.observer->checkpoints().size()),
+              scheduler_->stats().checkpoints);
+  }
+  EXPECT_GT(scheduler_->stats().checkpoints, 5);
+}
+
 TEST_F(CheckpointTest, CountsFromTheStateThatItStartsWith) {
   const Submitted first = Submit(MakeRequest(RandomTokens(30, 3), 10));
   RunUntilIdle();

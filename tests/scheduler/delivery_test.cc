@@ -156,6 +156,33 @@ TEST_F(DeliveryTest, ACheckpointOnItsWayComesBeforeTheEnd) {
   EXPECT_LT(checkpoint, finish);
 }
 
+TEST_F(DeliveryTest, ACheckpointIsHeardInAStepWithoutRows) {
+  StartWith(Delivery::kBesideNextStep);
+  Request request = MakeRequest({1, 2, 3}, 30);
+  request.checkpoint_every_tokens = 4;
+  const Submitted one = Submit(std::move(request));
+  while (scheduler_->stats().checkpoints == 0) scheduler_->Step();
+  EXPECT_EQ(one.observer->checkpoints().size(), 0u);
+  one.observer->writable = false;
+  EXPECT_FALSE(scheduler_->Step());
+  EXPECT_EQ(one.observer->checkpoints().size(), 1u);
+}
+
+TEST_F(DeliveryTest, WhatLeavesForTheCacheArrivesThoughTheSchedulerEnds) {
+  PrefixCacheOptions cache;
+  cache.max_bytes = 1 << 20;
+  SchedulerOptions options = SmallOptions();
+  options.delivery = Delivery::kBesideNextStep;
+  options.prefix_cache = *PrefixCache::Create(&clock_, cache);
+  Start(options);
+  const std::vector<int32_t> prompt = RandomTokens(100, 3);
+  Submit(MakeRequest(prompt, 50));
+  while (scheduler_->stats().prefill_tokens < 100) scheduler_->Step();
+  EXPECT_EQ(options.prefix_cache->TotalStats().entries, 0);
+  scheduler_ = nullptr;
+  EXPECT_EQ(options.prefix_cache->TotalStats().entries, 1);
+}
+
 // What is kept for others is there for the request after next, exact and once.
 TEST_F(DeliveryTest, PrefixesLeaveBesideTheSteps) {
   PrefixCacheOptions cache;

@@ -61,6 +61,53 @@ TEST_F(EndingTest, SoDoesOneWhoseDeadlinePasses) {
   CheckGoesOn(submitted.observer->result(), prompt);
 }
 
+TEST_F(EndingTest, ADeadlineEndsAtItsInstant) {
+  Request request = MakeRequest(RandomTokens(5, 2), 1000);
+  request.deadline = clock_.Now() + absl::Seconds(1);
+  const Submitted submitted = Submit(std::move(request));
+  clock_.Advance(absl::Seconds(1) - absl::Nanoseconds(1));
+  scheduler_->Step();
+  EXPECT_EQ(submitted.observer->finishes(), 0);
+  clock_.Advance(absl::Nanoseconds(1));
+  scheduler_->Step();
+  EXPECT_EQ(submitted.observer->finishes(), 1);
+}
+
+// 32 rows a second, as measured: who cannot make it is refused; what is in a state already, because
+// it was computed or found, is ahead of nobody.
+TEST_F(EndingTest, ADeadlineIsJudgedByWhatIsLeftToCompute) {
+  SchedulerOptions options = SmallOptions();
+  options.prefix_cache = *PrefixCache::Create(&clock_, {});
+  Start(options);
+  model_.on_forward = [this](const models::RaggedBatch&) {
+    clock_.Advance(absl::Seconds(1));
+    return absl::OkStatus();
+  };
+  const auto hurried = [&](int prompt_tokens, absl::Duration patience, uint32_t seed) {
+    Request request = MakeRequest(RandomTokens(prompt_tokens, seed), 1);
+    request.deadline = clock_.Now() + patience;
+    request.observer = std::make_shared<RecordingObserver>();
+    const absl::StatusOr<RequestId> id = scheduler_->Submit(std::move(request));
+    if (id.ok()) scheduler_->Cancel(*id);
+    return id.status();
+  };
+  const std::vector<int32_t> prompt = RandomTokens(320, 30);
+  const Submitted computed = Submit(MakeRequest(prompt, 1000));
+  while (computed.observer->tokens().empty()) scheduler_->Step();
+  EXPECT_EQ(GetSchedulerError(hurried(3200, absl::Seconds(20), 31)),
+            SchedulerError::kDeadlineUnreachable);
+  EXPECT_TRUE(hurried(32, absl::Milliseconds(1200), 32).ok());
+  std::vector<int32_t> longer = prompt;
+  longer.push_back(1);
+  const Submitted found = Submit(MakeRequest(longer, 1000));
+  while (found.observer->tokens().empty()) scheduler_->Step();
+  EXPECT_TRUE(hurried(32, absl::Milliseconds(1200), 33).ok());
+  scheduler_->Cancel(found.id);
+  scheduler_->Cancel(computed.id);
+  RunUntilIdle();
+  EXPECT_EQ(found.observer->result().reuse.cached_tokens, 320);
+}
+
 TEST_F(EndingTest, WithoutAProgressThereIsNothingToKeep) {
   Start(OneSlot());
   const Submitted running = Submit(Partial(RandomTokens(200, 3)));

@@ -218,6 +218,86 @@ TEST_F(ForkTest, ForksBeginAtWhatThePrefixCacheHas) {
   EXPECT_EQ(group.observers[1]->result().reuse.cached_tokens, 0);
   EXPECT_EQ(group.observers[1]->result().reuse.shared_tokens, 49);
   EXPECT_EQ(Computed(group), 4 * 6);
+  // One lookup for all of them; those of their own have not asked.
+  EXPECT_EQ(options.prefix_cache->TotalStats().lookup_tokens, 3 * 50);
+}
+
+class CountingMoves final : public SchedulerMetrics {
+ public:
+  void OnMove(Move move, int64_t /*bytes*/, absl::Duration /*time*/) override {
+    ++(move == Move::kOutOfSlot ? out : in);
+  }
+  int out = 0, in = 0;
+};
+
+TEST_F(ForkTest, CopiesToFreeSlotsAreMoves) {
+  CountingMoves moves;
+  SchedulerOptions options = SmallOptions();
+  options.metrics = &moves;
+  Start(options);
+  Request request = MakeRequest(RandomTokens(20, 16), 2);
+  request.export_state = false;
+  SubmitGroup(std::move(request), 4);
+  RunUntilIdle();
+  EXPECT_EQ(moves.in, 3);
+  EXPECT_EQ(moves.out, 0);
+  scheduler_.reset();  // before its metrics
+}
+
+TEST_F(ForkTest, TheSharedStateLeavesItsSlotOnce) {
+  CountingMoves moves;
+  SchedulerOptions options = SmallOptions();
+  options.num_slots = 1;
+  options.time_slice = absl::Hours(1);
+  options.metrics = &moves;
+  Start(options);
+  Request request = MakeRequest(RandomTokens(20, 17), 2);
+  request.export_state = false;
+  SubmitGroup(std::move(request), 7);
+  RunUntilIdle();
+  EXPECT_EQ(moves.out, 1);
+  scheduler_.reset();  // before its metrics
+}
+
+TEST_F(ForkTest, WhoDoesNotWantItsStateGetsNone) {
+  Request request = MakeRequest(RandomTokens(20, 18), 3);
+  const auto with = std::make_shared<RecordingObserver>();
+  const auto without = std::make_shared<RecordingObserver>();
+  request.forks.push_back({request.sampling, with, true});
+  request.forks.push_back({request.sampling, without, false});
+  const Submitted first = Submit(std::move(request));
+  RunUntilIdle();
+  EXPECT_TRUE(first.observer->result().state.has_value());
+  EXPECT_TRUE(with->result().state.has_value());
+  EXPECT_FALSE(without->result().state.has_value());
+}
+
+TEST_F(ForkTest, ForksDoNotOvertakeThoseThatWait) {
+  SchedulerOptions options = SmallOptions();
+  options.num_slots = 2;
+  options.time_slice = absl::Hours(1);
+  Start(options);
+  SubmitGroup(MakeRequest({5}, 10), 3);  // at its last token from the start
+  const Submitted other = Submit(MakeRequest(RandomTokens(3, 19), 10));
+  scheduler_->Step();
+  EXPECT_EQ(other.observer->tokens().size(), 1u);
+  RunUntilIdle();
+}
+
+// The prompt is work to be done once, and so it counts where deadlines are judged.
+TEST_F(ForkTest, APromptCountsOnceForThoseWhoComeLater) {
+  model_.on_forward = [this](const models::RaggedBatch&) {
+    clock_.Advance(absl::Seconds(1));
+    return absl::OkStatus();
+  };
+  Submit(MakeRequest(RandomTokens(32 * 10, 20), 1));
+  RunUntilIdle();  // 32 rows a second
+  SubmitGroup(MakeRequest(RandomTokens(320, 21), 2), 9);
+  Request hurried = MakeRequest(RandomTokens(100, 22), 1);
+  hurried.deadline = clock_.Now() + absl::Seconds(20);
+  hurried.observer = std::make_shared<RecordingObserver>();
+  EXPECT_TRUE(scheduler_->Submit(std::move(hurried)).ok());
+  RunUntilIdle();
 }
 
 TEST_F(ForkTest, DrainAndShutdownEndEachOnce) {

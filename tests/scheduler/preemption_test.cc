@@ -176,6 +176,59 @@ TEST_F(PreemptionTest, LowPriorityRunsWithinTheBoundUnderConstantHighLoad) {
   Finish();
 }
 
+// Times are those of the steps: the first is at 0 s, each takes a tenth.
+TEST_F(PreemptionTest, AParkedSequenceIsOverdueAfterItsWaitForATimeSlice) {
+  Start(Slots(1, absl::Seconds(1)));
+  const Submitted low = Ask(1, 300, Priority::kLow);
+  Tick(80);
+  const Submitted high = Ask(2, 200, Priority::kHigh);
+  Tick(100);  // parked at 8 s; its submission is 17.9 s ago, its parking 9.9 s
+  EXPECT_EQ(scheduler_->stats().parks, 1);
+  EXPECT_EQ(high.observer->tokens().size(), 100u);
+  Tick(10);  // from 18 s on it is overdue, and no priority takes its second from it
+  EXPECT_EQ(scheduler_->stats().parks, 2);
+  EXPECT_EQ(low.observer->tokens().size(), 80u + 10u);
+  Tick(1);
+  EXPECT_EQ(scheduler_->stats().parks, 3);
+  EXPECT_EQ(high.observer->tokens().size(), 101u);
+  Finish();
+}
+
+TEST_F(PreemptionTest, AQuarterOfTheSlotsTimeIsForTheOverdue) {
+  SchedulerOptions options = Slots(4, absl::Milliseconds(200));
+  options.max_wait = absl::Milliseconds(400);
+  Start(options);
+  std::vector<Submitted> low;
+  for (int i = 0; i < 8; ++i) low.push_back(Ask(i, 200, Priority::kLow));
+  for (int i = 0; i < 4; ++i) Ask(100 + i, 400, Priority::kHigh);
+  const auto tokens = [&] {
+    size_t sum = 0;
+    for (const Submitted& each : low) sum += each.observer->tokens().size();
+    return static_cast<int>(sum);
+  };
+  Tick(20);
+  const int before = tokens();
+  Tick(200);
+  EXPECT_NEAR(tokens() - before, 200, 20);  // of 800
+  Finish();
+}
+
+TEST_F(PreemptionTest, AFreeSlotIsForTheTenantWithFewerWhateverItHasUsed) {
+  Start(Slots(2, absl::Hours(1)));
+  Ask(1, 60, Priority::kNormal, "holds");
+  Request large = MakeRequest(RandomTokens(400, 2), 1);
+  large.tenant = "used";
+  const Submitted used = Submit(std::move(large));
+  Tick(2);
+  const Submitted more = Ask(3, 5, Priority::kNormal, "holds");
+  const Submitted next = Ask(4, 5, Priority::kNormal, "used");
+  while (used.observer->finishes() == 0) Tick();
+  Tick(1);
+  EXPECT_EQ(next.observer->tokens().size(), 1u);
+  EXPECT_EQ(more.observer->tokens().size(), 0u);
+  Finish();
+}
+
 TEST_F(PreemptionTest, AnOverdueCrowdDoesNotShutOutAHigherPriority) {
   SchedulerOptions options = Slots(4, absl::Milliseconds(200));
   options.max_wait = absl::Milliseconds(400);
@@ -210,6 +263,99 @@ TEST_F(PreemptionTest, AClientThatDoesNotReadGivesItsSlotUp) {
   EXPECT_EQ(other.observer->finishes(), 1);
   EXPECT_FALSE(scheduler_->Step());
   slow.observer->writable = true;
+  Finish();
+}
+
+TEST_F(PreemptionTest, AClientMayRestAWhileBeforeItsSlotIsTaken) {
+  SchedulerOptions options = Slots(1, absl::Hours(1));
+  options.max_wait = absl::Hours(1);
+  options.park_paused_after = absl::Seconds(1);
+  Start(options);
+  const Submitted slow = Ask(1, 20);
+  Tick(4);
+  Ask(2, 10);
+  slow.observer->writable = false;
+  Tick(10);  // 0.9 s after the step that saw it first
+  EXPECT_EQ(scheduler_->stats().parks, 0);
+  slow.observer->writable = true;
+  Tick(1);  // that ended it
+  slow.observer->writable = false;
+  Tick(10);
+  EXPECT_EQ(scheduler_->stats().parks, 0);
+  Tick(1);
+  EXPECT_EQ(scheduler_->stats().parks, 1);
+  slow.observer->writable = true;
+  Finish();
+}
+
+TEST_F(PreemptionTest, AClientThatReadsAgainIsBehindThoseThatWaitedMeanwhile) {
+  Start(Slots(1, absl::Hours(1)));
+  const Submitted slow = Ask(1, 20);
+  Tick(4);
+  const Submitted other = Ask(2, 20);
+  slow.observer->writable = false;
+  Tick(4);
+  ASSERT_EQ(scheduler_->stats().paused, 1);
+  const Submitted high = Ask(3, 10, Priority::kHigh);
+  Tick(4);
+  slow.observer->writable = true;
+  while (high.observer->finishes() == 0) Tick();
+  const size_t before = other.observer->tokens().size();
+  Tick(3);
+  EXPECT_GT(other.observer->tokens().size(), before);
+  EXPECT_EQ(slow.observer->tokens().size(), 4u);
+  Finish();
+}
+
+TEST_F(PreemptionTest, APromptIsComputedWhetherItsClientReadsOrNot) {
+  Start(Slots(1, absl::Hours(1)));
+  Request request = MakeRequest(RandomTokens(100, 1), 5);
+  const Submitted slow = Submit(std::move(request));
+  slow.observer->writable = false;
+  Ask(2, 10);
+  while (slow.observer->tokens().empty()) {
+    Tick();
+    ASSERT_EQ(scheduler_->stats().parks, 0);
+  }
+  Tick(3);
+  EXPECT_EQ(scheduler_->stats().parks, 1);
+  slow.observer->writable = true;
+  Finish();
+}
+
+TEST_F(PreemptionTest, EachClientThatReadsAgainGoesOnAtOnce) {
+  SchedulerOptions options = Slots(1, absl::Hours(1));
+  Start(options);
+  const Submitted one = Ask(1, 20), two = Ask(2, 20);
+  Tick(3);
+  one.observer->writable = false;
+  Tick(3);
+  two.observer->writable = false;
+  Ask(3, 2);
+  Tick(5);  // the third has ended, the others wait for their clients
+  ASSERT_EQ(scheduler_->stats().paused, 2);
+  const size_t before = two.observer->tokens().size();
+  two.observer->writable = true;
+  Tick(2);  // one is asked in each step, and `one` may be the first
+  EXPECT_GE(two.observer->tokens().size(), before + 2);
+  EXPECT_EQ(scheduler_->stats().paused, 1);
+  one.observer->writable = true;
+  Finish();
+}
+
+TEST_F(PreemptionTest, AClientThatReadsAgainWaitsFromThenOn) {
+  Start(Slots(1, absl::Hours(1)));
+  const Submitted slow = Ask(1, 200);
+  Tick(4);
+  slow.observer->writable = false;
+  const Submitted high = Ask(2, 400, Priority::kHigh);
+  Tick(90);
+  ASSERT_EQ(scheduler_->stats().paused, 1);
+  slow.observer->writable = true;
+  Tick(95);  // parked 18 s ago, waiting for 9.5
+  EXPECT_EQ(slow.observer->tokens().size(), 4u);
+  Tick(10);
+  EXPECT_GT(slow.observer->tokens().size(), 4u);
   Finish();
 }
 

@@ -268,6 +268,66 @@ TEST_F(PrefixReuseTest, AReplicaFetchesAtMarks) {
   EXPECT_EQ(cache_->TenantStats("t").spill_hits, 1);
 }
 
+// Marks are places of the prompt, whatever the state before it has consumed.
+TEST_F(PrefixReuseTest, MarksAfterAStateWithAPendingToken) {
+  const auto spill = std::make_shared<MemorySpill>();
+  PrefixCacheOptions options;
+  options.max_bytes = 2000;
+  options.path_share = 1;
+  options.spill = spill;
+  options.spill_min_tokens = 1;
+  StartCached(options);
+  before_ = RandomTokens(30, 13);
+  const Submitted start = Submit(MakeRequest(before_, 0));
+  RunUntilIdle();
+  SequenceState state = *start.observer->result().state;
+  state.name = "a";
+  Request request = MakeRequest(RandomTokens(25, 14), 1);
+  request.state = state;
+  request.cache_marks = {12, 24};
+  const Request again = request;
+  Run(std::move(request));
+  Request other = again;
+  other.prompt[12] ^= 1;
+  other.cache_marks.clear();
+  EXPECT_EQ(Run(std::move(other)).reuse.cached_tokens, 1 + 12);
+  // The longest of them that leaves a row is asked of the spill, by another replica too.
+  const PrefixScope scope{"t", Model(), "a"};
+  const Tokens feed = Joined({*state.pending}, again.prompt);
+  before_.clear();
+  for (int i = 0; i < 20 && cache_->FindSpilled(scope, feed, 25) < 25; ++i) {
+    clock_.Advance(absl::Minutes(7));
+    Run(RandomTokens(20, 2000 + i), 1);
+  }
+  ASSERT_EQ(cache_->FindSpilled(scope, feed, 25), 25);
+  StartCached(options);
+  before_ = RandomTokens(30, 13);
+  Request first = again;
+  EXPECT_EQ(Run(std::move(first)).reuse.cached_tokens, 1 + 24);
+  EXPECT_EQ(cache_->TenantStats("t").spill_hits, 1);
+  // And not again while it is here.
+  Request second = again;
+  second.prompt.push_back(1);
+  EXPECT_GE(Run(std::move(second)).reuse.cached_tokens, 1 + 24);
+  EXPECT_EQ(cache_->TenantStats("t").spill_hits + cache_->TenantStats("t").spill_misses, 1);
+}
+
+TEST_F(PrefixReuseTest, WhenTheFirstIsCancelledItsHeirKeepsTheMarks) {
+  Request request = MakeRequest(RandomTokens(200, 20), 3);
+  request.cache_marks = {150};
+  const auto heir = std::make_shared<RecordingObserver>();
+  request.forks.push_back({request.sampling, heir, true});
+  const Tokens prompt = request.prompt;
+  const Submitted first = Submit(std::move(request));
+  scheduler_->Step();
+  scheduler_->Cancel(first.id);
+  RunUntilIdle();
+  EXPECT_EQ(heir->tokens(), model_.Continue(prompt, 3));
+  Tokens other = prompt;
+  other[150] ^= 1;
+  EXPECT_EQ(Run(other).reuse.cached_tokens, 150);
+}
+
 TEST_F(PrefixReuseTest, ACancelWhileFetchingEndsTheRequestOnce) {
   const auto spill = std::make_shared<MemorySpill>();
   PrefixCacheOptions options;

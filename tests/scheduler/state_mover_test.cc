@@ -13,10 +13,12 @@ namespace {
 
 class CountingMoves final : public SchedulerMetrics {
  public:
-  void OnMove(Move move, int64_t /*bytes*/, absl::Duration /*time*/) override {
+  void OnMove(Move move, int64_t /*bytes*/, absl::Duration spent) override {
     ++(move == Move::kOutOfSlot ? out : in);
+    time += spent;
   }
   int out = 0, in = 0;
+  absl::Duration time;
 };
 
 class StateMoverTest : public ::testing::Test {
@@ -94,6 +96,7 @@ TEST_F(StateMoverTest, AnEndFindsTheStateThatIsOnItsWay) {
   EXPECT_EQ(mover_.parked_bytes(), 0);
   mover_.SettleAll();
   EXPECT_EQ(mover_.parked_bytes(), 0);
+  EXPECT_TRUE(two->image.empty());  // it might be gone by then
 }
 
 TEST_F(StateMoverTest, CopiesAreThoseOfTheirCallsInTheirOrder) {
@@ -119,6 +122,23 @@ TEST_F(StateMoverTest, CopiesAreThoseOfTheirCallsInTheirOrder) {
   mover_.SettleAll();
   EXPECT_EQ(order, "acbd");
   EXPECT_EQ(moves_.out, 4);
+}
+
+// Both halves of an export kept the thread.
+TEST_F(StateMoverTest, AMoveIsToldWithAllTheTimeItTook) {
+  class Ticking final : public Clock {
+   public:
+    absl::Time Now() const override { return now_ += absl::Milliseconds(1); }
+
+   private:
+    mutable absl::Time now_ = absl::UnixEpoch();
+  } clock;
+  StateMover mover(slots_.get(), int64_t{1} << 30, &clock, &moves_);
+  const std::unique_ptr<Sequence> one = Running(1, 0x11);
+  moves_.time = absl::ZeroDuration();
+  ASSERT_TRUE(mover.BeginCopy(*one, [](const absl::StatusOr<SequenceState>&) {}).ok());
+  mover.SettleAll();
+  EXPECT_EQ(moves_.time, absl::Milliseconds(2));
 }
 
 }  // namespace

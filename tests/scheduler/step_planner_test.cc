@@ -163,6 +163,14 @@ TEST(StepPlannerTest, RowsThatWantLogitsStayWithinTheLogitBudget) {
   EXPECT_EQ(PlanOnce(running, Options(64, 32, 4)), (std::map<int, int>{{0, 1}, {1, 3}, {2, 8}}));
 }
 
+TEST(StepPlannerTest, AnOverduePromptLeavesHalfOfTheBudget) {
+  std::vector<PlannerInput> running(6, Decoding());
+  running.push_back(Prefilling(100));
+  running.back().unserved_steps = kMaxUnservedSteps - 1;  // one more with the step
+  const std::map<int, int> rows = PlanOnce(running, Options(8, 8));
+  EXPECT_EQ(rows, (std::map<int, int>{{0, 1}, {1, 1}, {2, 1}, {3, 1}, {6, 4}}));
+}
+
 TEST(StepPlannerTest, EverySequenceGetsARowWithinTheBound) {
   for (uint32_t seed = 0; seed < 200; ++seed) {
     std::mt19937 random(seed);

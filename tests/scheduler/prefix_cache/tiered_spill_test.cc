@@ -179,6 +179,58 @@ TEST_F(TieredSpillTest, ATenantMakesRoomWithItsOwnBeforeItTakesFromOthers) {
 }
 
 // What operators see: where a state was.
+TEST_F(TieredSpillTest, AUseMakesAStateYoungForAllTenants) {
+  TieredSpillOptions options;
+  options.max_host_bytes = 3000;
+  const auto spill = Open(options, /*with_store=*/false);
+  for (const char* tenant : {"t", "u", "v"}) {
+    spill->Put(Path({1}, tenant), ImageOf(Path({1}, tenant)));
+  }
+  EXPECT_TRUE(Get(*spill, Path({1}, "t")).ok());
+  spill->Put(Path({1}, "w"), ImageOf(Path({1}, "w")));
+  EXPECT_TRUE(Get(*spill, Path({1}, "t")).ok());
+  EXPECT_TRUE(absl::IsNotFound(Get(*spill, Path({1}, "u")).status()));
+}
+
+TEST_F(TieredSpillTest, BlobsHaveTheNameThatAllVersionsGiveThem) {
+  const auto spill = Open();
+  Share(*spill, Path({1, 2, 3}));
+  EXPECT_TRUE(blobs_.Connect()->Get("t", SpillDigest("t", "m", {1, 2, 3})).ok());
+}
+
+// Whoever finds a note finds the state.
+TEST_F(TieredSpillTest, ANoteIsLeftAfterTheState) {
+  const auto spill = Open();
+  Share(*spill, Path(Iota(30)));
+  EXPECT_EQ(blobs_.log(), "PA");
+  EXPECT_EQ(spill->stats().queued_bytes, 0);
+}
+
+TEST_F(TieredSpillTest, WhatWaitsWhenTheStoreFailsIsDropped) {
+  const auto spill = Open();
+  blobs_.Hold();
+  for (int i = 0; i < 3; ++i) spill->Share(Path({i}), ImageOf(Path({i})));
+  spill->Erase(Path({5}));  // but for this
+  while (blobs_.calls() == 0) absl::SleepFor(absl::Milliseconds(1));
+  blobs_.Fail(absl::UnavailableError("gone"));
+  blobs_.Release();
+  spill->Flush();
+  EXPECT_EQ(blobs_.log(), "PE");
+  EXPECT_EQ(spill->stats().share_drops, 3);
+  EXPECT_EQ(spill->stats().queued_bytes, 0);
+}
+
+TEST_F(TieredSpillTest, AFullStoreIsNotAFailingOne) {
+  const auto spill = Open();
+  blobs_.Fail(absl::ResourceExhaustedError("larger than the cap"));
+  Share(*spill, Path(Iota(30)));
+  EXPECT_EQ(spill->stats().share_drops, 1);
+  EXPECT_EQ(spill->stats().store_failures, 0);
+  blobs_.Fail(absl::OkStatus());
+  Share(*spill, Path(Iota(30)));
+  EXPECT_EQ(spill->stats().shared, 1);
+}
+
 TEST_F(TieredSpillTest, HitsCountWhereTheStateWas) {
   const auto a = Open(), b = Open();
   Share(*a, Path(Iota(300)));
@@ -270,6 +322,7 @@ TEST_F(TieredSpillTest, NotesThatLieLeadNowhere) {
         "-300:" + hex, "99999999999999999999:" + hex, "0:" + hex, "299:" + std::string(64, 'z')}) {
     blobs_.ChangeNotes([&](std::string& note) { note = lie; });
     EXPECT_TRUE(absl::IsNotFound(Find(*b, Path(Iota(310))).status())) << lie;
+    EXPECT_EQ(blobs_.log().back(), 'N') << "a state was asked for because of " << lie;
   }
   EXPECT_EQ(b->stats().store_failures, 0);
 }
