@@ -62,6 +62,7 @@ int DTypeBytes(DType dtype) {
     case DType::kF16:
       return 2;
     case DType::kU8:
+    case DType::kE4M3:
       return 1;
   }
   return 0;
@@ -79,6 +80,8 @@ const char* DTypeName(DType dtype) {
       return "i32";
     case DType::kU8:
       return "u8";
+    case DType::kE4M3:
+      return "e4m3";
   }
   return "unknown";
 }

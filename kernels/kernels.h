@@ -42,7 +42,8 @@ inline constexpr int kGridTokens = 64;
 enum class Device { kCpu, kCuda };
 
 // Frozen: these numbers are written into snapshots.
-enum class DType : uint8_t { kF32 = 1, kBF16 = 2, kF16 = 3, kI32 = 4, kU8 = 5 };
+// kE4M3 (kernels/e4m3.h) occurs in packed weights only.
+enum class DType : uint8_t { kF32 = 1, kBF16 = 2, kF16 = 3, kI32 = 4, kU8 = 5, kE4M3 = 6 };
 
 // Bytes of one element.
 int DTypeBytes(DType dtype);

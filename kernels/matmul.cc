@@ -62,10 +62,16 @@ absl::Status ValidateEmbedding(const EmbeddingParams& p, const Context& context)
 
 }  // namespace
 
+// Values, then scales.
 size_t PackedMatrix::PackedBytes(const Source& source, Device device) {
-  if (device == Device::kCuda) return cuda::PackedBytes(source);
+  const size_t scales = source.e4m3 ? sizeof(float) * source.blocks * source.n : 0;
+  if (device == Device::kCuda) {
+    const size_t values = cuda::PackedBytes(source);
+    return values == 0 ? 0 : values + scales;
+  }
   const size_t panels = (source.n + kPanel - 1) / kPanel;
-  return source.blocks * panels * source.k * kPanel * DTypeBytes(source.dtype);
+  const size_t element = DTypeBytes(source.e4m3 ? DType::kE4M3 : source.dtype);
+  return source.blocks * panels * source.k * kPanel * element + scales;
 }
 
 absl::StatusOr<PackedMatrix> PackedMatrix::Pack(const Source& source, const Context& context) {
@@ -93,7 +99,7 @@ absl::StatusOr<PackedMatrix> PackedMatrix::Pack(const Source& source, const Cont
       "blocks", "blocks * n and blocks * k below 2^31", absl::StrCat(source.blocks));
   RETURN_IF_ERROR(v.status());
   PackedMatrix packed;
-  packed.dtype_ = source.dtype;
+  packed.dtype_ = source.e4m3 ? DType::kE4M3 : source.dtype;
   packed.blocks_ = source.blocks;
   packed.x_blocks_ = x_blocks;
   packed.gated_ = source.gated;
@@ -104,12 +110,13 @@ absl::StatusOr<PackedMatrix> PackedMatrix::Pack(const Source& source, const Cont
   if (elements > kMost) return absl::ResourceExhaustedError("PackedMatrix: too many elements");
   ASSIGN_OR_RETURN(packed.buffer_,
                    Buffer::Allocate(context.device, PackedBytes(source, context.device)));
+  auto* const scales = const_cast<float*>(packed.scales());
   if (context.device == Device::kCuda) {
-    packed.dtype_ = DType::kBF16;
-    RETURN_IF_ERROR(cuda::PackMatrix(source, packed.buffer_.data(), *context.queue));
+    if (!source.e4m3) packed.dtype_ = DType::kBF16;
+    RETURN_IF_ERROR(cuda::PackMatrix(source, packed.buffer_.data(), scales, *context.queue));
     return packed;
   }
-  cpu::PackMatrix(source, packed.buffer_.data(), *context.pool);
+  cpu::PackMatrix(source, packed.buffer_.data(), scales, *context.pool);
   return packed;
 }
 

@@ -12,6 +12,8 @@ namespace reprise::kernels {
 // of [n, k] (blocks > 1: block-diagonal, as RG-LRU's gates). Immutable after Pack; thread-safe.
 // CPU layout: panels of kPanel outputs, k-major within a panel, so that SIMD lanes run along the
 // outputs; the last panel is padded with zeros. CUDA layout: kernels/cuda/packed_layout.h.
+// Weights in kE4M3 are those of the source divided by a scale per output, which is the largest
+// magnitude of that output's weights / 448, and rounded.
 class PackedMatrix {
  public:
   static constexpr int kPanel = 64;
@@ -25,9 +27,11 @@ class PackedMatrix {
     const void* data = nullptr;  // borrowed for the call
     int x_blocks = 0;            // blocks of x; block b reads block b % x_blocks; 0 = blocks
     bool gated = false;          // outputs 0..n/2-1 gate n/2..n-1, see MatMulParams; CUDA only
+    bool e4m3 = false;           // keep kE4M3 and scales
   };
   // The CPU keeps the source's dtype in memory (kF16 and kBF16 stay 2 bytes): weights are read once
-  // per step and widened in registers. CUDA rounds everything to kBF16. `data` is host memory.
+  // per step and widened in registers. CUDA rounds everything to kBF16. With `e4m3` both keep the
+  // same kE4M3 values and scales. `data` is host memory, finite values.
   static absl::StatusOr<PackedMatrix> Pack(const Source& source, const Context& context);
   // bytes() of what Pack makes of it; `data` is not looked at. 0 for CUDA in a build without it.
   static size_t PackedBytes(const Source& source, Device device);
@@ -41,6 +45,11 @@ class PackedMatrix {
   DType dtype() const { return dtype_; }
   size_t bytes() const { return buffer_.size(); }
   const void* data() const { return buffer_.data(); }
+  // [blocks * n] of kE4M3, on the same device; otherwise null.
+  const float* scales() const {
+    if (dtype_ != DType::kE4M3) return nullptr;
+    return buffer_.as<float>() + (buffer_.size() / sizeof(float) - size_t(blocks_) * n_);
+  }
   int panels() const { return (n_ + kPanel - 1) / kPanel; }  // per block
 
  private:
@@ -54,10 +63,10 @@ class PackedMatrix {
 // With gated weights (one block): out[r, j] = act(s[j]) * s[n/2 + j], j < n/2, of those sums s.
 //
 // Exactness: each output starts from zero and adds its products in the order i = 0, 1, ..., k-1;
-// the bias (and, with `accumulate`, the old value of out) is added last. On the CPU each product is
-// one fused multiply-add. On CUDA segments of 512 inputs are summed from zero by tensor cores, 16
-// inputs at a time, and then added up in order. Neither num_rows nor threads nor tiles change that.
-// `out` must not overlap `x`.
+// with kE4M3 the sum is then multiplied by the output's scale; the bias (and, with `accumulate`,
+// the old value of out) is added last. On the CPU each product is one fused multiply-add. On CUDA
+// segments of 512 inputs are summed from zero by tensor cores, 16 inputs at a time, and then added
+// up in order. Neither num_rows nor threads nor tiles change that. `out` must not overlap `x`.
 struct MatMulParams {
   int num_rows = 0;
   int64_t x_stride = 0;    // elements between rows of x, >= x_blocks * k

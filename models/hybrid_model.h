@@ -31,7 +31,7 @@ struct ModelInfo {
   int hidden_size = 0;
   int64_t num_parameters = 0;
   size_t weight_bytes = 0;                  // as held in memory
-  std::string dtype;                        // of most weights: "bf16", "f16", "f32"
+  std::string dtype;                        // of most weights: "bf16", "f16", "f32", "e4m3"
   std::vector<std::string> unused_tensors;  // in the checkpoint and not read
 };
 

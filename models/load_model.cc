@@ -32,21 +32,21 @@ struct RecurrentGemma {
   std::unique_ptr<Checkpoint> checkpoint;  // `weights` points into it
   Weights weights;
 
-  static absl::StatusOr<RecurrentGemma> Open(const ConfigFile& file) {
+  static absl::StatusOr<RecurrentGemma> Open(const ConfigFile& file, WeightFormat format) {
     const absl::StatusOr<RecurrentGemmaConfig> config = RecurrentGemmaConfig::FromJson(file.json);
     if (!config.ok()) return Prefixed(config.status(), file.path);
     RecurrentGemma opened;
     opened.config = *config;
     ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::Open(file.directory));
     opened.checkpoint = std::make_unique<Checkpoint>(std::move(checkpoint));
-    ASSIGN_OR_RETURN(opened.weights, Weights::Resolve(*opened.checkpoint, opened.config));
+    ASSIGN_OR_RETURN(opened.weights, Weights::Resolve(*opened.checkpoint, opened.config, format));
     return opened;
   }
 };
 
 absl::StatusOr<std::unique_ptr<HybridModel>> LoadRecurrentGemma(const ConfigFile& file,
                                                                 const LoadOptions& options) {
-  ASSIGN_OR_RETURN(const RecurrentGemma opened, RecurrentGemma::Open(file));
+  ASSIGN_OR_RETURN(const RecurrentGemma opened, RecurrentGemma::Open(file, options.weight_format));
   ModelInfo info;
   info.architecture = "recurrent_gemma";
   info.unused_tensors = opened.weights.unused();
@@ -59,7 +59,7 @@ absl::StatusOr<std::unique_ptr<HybridModel>> LoadRecurrentGemma(const ConfigFile
 }
 
 absl::StatusOr<ModelPlan> PlanRecurrentGemma(const ConfigFile& file, const LoadOptions& options) {
-  ASSIGN_OR_RETURN(const RecurrentGemma opened, RecurrentGemma::Open(file));
+  ASSIGN_OR_RETURN(const RecurrentGemma opened, RecurrentGemma::Open(file, options.weight_format));
   return Griffin::Plan(opened.config, opened.weights, options.max_rows, options.context.device);
 }
 

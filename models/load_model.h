@@ -10,12 +10,14 @@
 #include "models/hybrid_model.h"
 #include "models/model_plan.h"
 #include "models/tokenizer/tokenizer.h"
+#include "models/weight_format.h"
 
 namespace reprise::models {
 
 struct LoadOptions {
   kernels::Context context;  // with a pool on any device; borrowed, must outlive the model
   int max_rows = 512;        // rows of one Forward, 1..65536
+  WeightFormat weight_format = WeightFormat::kCheckpoint;
 };
 
 struct LoadedModel {

@@ -123,6 +123,11 @@ bool IsMatrix(WeightId id) {
   }
 }
 
+bool MayBeFp8(WeightId id) {
+  return IsMatrix(id) && id != WeightId::kLmHead && id != WeightId::kInputGate &&
+         id != WeightId::kRecurrentGate;
+}
+
 std::vector<std::string> CheckpointNames(const WeightSpec& spec, int layer) {
   const std::string bare =
       layer >= 0 ? absl::StrCat("layers.", layer, ".", spec.name) : std::string(spec.name);

@@ -82,6 +82,12 @@ bool IsNeeded(const WeightSpec& spec, const RecurrentGemmaConfig& config, int la
 // embedding as it is.
 bool IsMatrix(WeightId id);
 
+// Whether WeightFormat::kFp8 keeps it as e4m3: the large matrices of a layer, which read normed or
+// bounded values and whose results are added to a residual. Not the head: an error there is the
+// logits' own. Not RG-LRU's gates: 1% of the bytes, and a gate is an exponent that acts again with
+// every token.
+bool MayBeFp8(WeightId id);
+
 // Names to look for, best first: as RecurrentGemmaForCausalLM saves them, then as the bare model
 // does (without "model.").
 std::vector<std::string> CheckpointNames(const WeightSpec& spec, int layer);

@@ -96,8 +96,9 @@ absl::StatusOr<kernels::Buffer> UploadBytes(const void* data, size_t bytes,
 }  // namespace
 
 absl::StatusOr<Weights> Weights::Resolve(const Checkpoint& checkpoint,
-                                         const RecurrentGemmaConfig& config) {
+                                         const RecurrentGemmaConfig& config, WeightFormat format) {
   Weights weights;
+  weights.format_ = format;
   std::set<std::string> used;
   for (int layer = -1; layer < config.num_layers; ++layer) {
     for (const WeightSpec& spec : WeightTable()) {
@@ -178,6 +179,7 @@ absl::StatusOr<kernels::PackedMatrix> Weights::Matrix(const std::vector<WeightId
   const bool blocked = first.shape.size() == 3;
   source.transposed = blocked;
   source.gated = gated;
+  source.e4m3 = format_ == WeightFormat::kFp8 && std::all_of(ids.begin(), ids.end(), MayBeFp8);
   source.k = static_cast<int>(first.shape[1]);
   source.n = static_cast<int>(blocked ? first.shape[2] : 0);
   source.blocks = 0;
@@ -243,6 +245,7 @@ absl::StatusOr<std::string> Weights::Fingerprint(std::string_view config_json,
                     });
   std::string text =
       absl::StrCat("reprise weights v1\nconfig ", HexDigest(Sha256(config_json)), "\n");
+  if (format_ == WeightFormat::kFp8) absl::StrAppend(&text, "format e4m3 per output\n");
   size_t next = 0;
   for (const auto& [key, tensor] : tensors_) {
     absl::StrAppend(&text, CheckpointNames(SpecOf(key.second), key.first).front(), " ",
@@ -268,9 +271,10 @@ size_t Weights::BytesAtMost(const RecurrentGemmaConfig& config, kernels::Device 
     if (!IsMatrix(key.second) || !names.insert(tensor->dtype_name).second) continue;
     dtype = ++dtypes == 1 ? tensor->FloatDType().value_or(DType::kF32) : DType::kF32;
   }
-  const auto packed = [&](const TensorView& tensor) {
+  const auto packed = [&](const TensorView& tensor, WeightId id) {
     kernels::PackedMatrix::Source source;
     source.dtype = dtype;
+    source.e4m3 = format_ == WeightFormat::kFp8 && MayBeFp8(id);
     const bool blocked = tensor.shape.size() == 3;
     source.blocks = static_cast<int>(blocked ? tensor.shape[0] : 1);
     source.k = static_cast<int>(tensor.shape[1]);
@@ -281,9 +285,9 @@ size_t Weights::BytesAtMost(const RecurrentGemmaConfig& config, kernels::Device 
   for (const auto& [key, tensor] : tensors_) {
     if (key.second == WeightId::kEmbedding) {
       bytes += tensor->bytes.size();
-      if (config.tie_word_embeddings) bytes += packed(*tensor);
+      if (config.tie_word_embeddings) bytes += packed(*tensor, key.second);
     } else if (IsMatrix(key.second)) {
-      bytes += packed(*tensor);
+      bytes += packed(*tensor, key.second);
     } else {
       bytes += tensor->num_elements() * sizeof(float);
     }
@@ -298,6 +302,7 @@ int64_t Weights::num_parameters() const {
 }
 
 std::string Weights::dtype() const {
+  if (format_ == WeightFormat::kFp8) return kernels::DTypeName(DType::kE4M3);
   std::map<std::string, size_t> bytes;
   for (const auto& [key, tensor] : tensors_) bytes[tensor->dtype_name] += tensor->bytes.size();
   const auto most = std::max_element(

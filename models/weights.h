@@ -13,6 +13,7 @@
 #include "kernels/matmul.h"
 #include "models/recurrent_gemma_config.h"
 #include "models/safetensors.h"
+#include "models/weight_format.h"
 #include "models/weight_table.h"
 
 namespace reprise::models {
@@ -24,7 +25,8 @@ class Weights {
   // tensor: DATA_LOSS for a missing one, INVALID_ARGUMENT otherwise. Nothing is allocated before
   // that, so sizes in the config are as large as the file at most.
   static absl::StatusOr<Weights> Resolve(const Checkpoint& checkpoint,
-                                         const RecurrentGemmaConfig& config);
+                                         const RecurrentGemmaConfig& config,
+                                         WeightFormat format = WeightFormat::kCheckpoint);
 
   // `layer` is -1 for weights of the whole model. Null when the config has no such weight.
   const TensorView* Find(WeightId id, int layer) const;
@@ -39,14 +41,15 @@ class Weights {
   absl::StatusOr<kernels::Buffer> Raw(WeightId id, int layer,
                                       const kernels::Context& context) const;
   // [n, k] as it stands, or [blocks, k, n] for the block-diagonal gates. Of several tensors with
-  // the same k: their outputs side by side, or all their blocks, which read the same x.
+  // the same k: their outputs side by side, or all their blocks, which read the same x. In the
+  // format that was asked for, if it may be in it.
   absl::StatusOr<kernels::PackedMatrix> Matrix(const std::vector<WeightId>& ids, int layer,
                                                const kernels::Context& context,
                                                bool gated = false) const;
 
-  // Hex SHA-256 over config.json and the name, dtype, shape and data of each needed tensor: the
-  // same however the tensors are spread over files. Reads all weights once, in parallel, and also
-  // looks for infinities and NaNs (DATA_LOSS).
+  // Hex SHA-256 over config.json, the format where it is not kCheckpoint, and the name, dtype,
+  // shape and data of each needed tensor: the same however the tensors are spread over files. Reads
+  // all weights once, in parallel, and also looks for infinities and NaNs (DATA_LOSS).
   absl::StatusOr<std::string> Fingerprint(std::string_view config_json,
                                           const kernels::Context& context) const;
 
@@ -57,9 +60,11 @@ class Weights {
   // Tensors of the checkpoint that the model does not read.
   const std::vector<std::string>& unused() const { return unused_; }
   int64_t num_parameters() const;
-  std::string dtype() const;  // of most bytes: "bf16", "f16", "f32"
+  // "e4m3" in WeightFormat::kFp8, otherwise of most bytes: "bf16", "f16", "f32".
+  std::string dtype() const;
 
  private:
+  WeightFormat format_ = WeightFormat::kCheckpoint;
   std::map<std::pair<int, WeightId>, const TensorView*> tensors_;  // by layer, in table order
   std::vector<std::string> unused_;
 };

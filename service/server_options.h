@@ -48,9 +48,10 @@ struct StoreSettings {
 };
 
 struct ComputeSettings {
-  std::string device = "auto";   // cpu, cuda, or auto: cuda where there is one
-  int threads = 0;               // 0 = one per core
-  int slots = 0;                 // of each model; 0 = what PlanMemory has room for
+  std::string device = "auto";               // cpu, cuda, or auto: cuda where there is one
+  std::string weight_format = "checkpoint";  // or fp8
+  int threads = 0;                           // 0 = one per core
+  int slots = 0;                             // of each model; 0 = what PlanMemory has room for
   int step_tokens = 0;           // 0 = 256 on the CPU, 4096 on CUDA, and at least the slots
   int prefill_chunk_tokens = 0;  // 0 = half of step_tokens
 

@@ -3,7 +3,7 @@
 // that the device's memory sets. Prints a table.
 //
 //   cuda_engine_bench --model DIR [--batches 1,32,256] [--prefill 8192,131072] [--chunk 8192]
-//                     [--redis unix:///path]
+//                     [--redis unix:///path] [--weight-format fp8]
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -36,7 +36,7 @@ double Now() {
 
 class Bench {
  public:
-  Bench(const std::string& model, int chunk, int slots) : chunk_(chunk) {
+  Bench(const std::string& model, bool fp8, int chunk, int slots) : chunk_(chunk) {
     pool_ = Must(kernels::ThreadPool::Create(8));
     queue_ = Must(DeviceQueue::Create());
     context_ = {kernels::Device::kCuda, pool_.get(), queue_.get()};
@@ -44,11 +44,13 @@ class Bench {
     models::LoadOptions load;
     load.context = context_;
     load.max_rows = chunk;
+    if (fp8) load.weight_format = models::WeightFormat::kFp8;
     const double begin = Now();
     loaded_ = Must(models::LoadModel(model, load));
     const models::ModelInfo& info = loaded_.model->info();
-    std::printf("loaded %.2f B parameters, %.2f GB of weights in %.1f s\n",
-                1e-9 * info.num_parameters, 1e-9 * info.weight_bytes, Now() - begin);
+    std::printf("loaded %.2f B parameters, %.2f GB of weights (%s) in %.1f s\n",
+                1e-9 * info.num_parameters, 1e-9 * info.weight_bytes, info.dtype.c_str(),
+                Now() - begin);
     slots_ = Must(models::StateSlots::Create(loaded_.model->state_layout(), slots, context_));
     bandwidth_ = CopyBandwidth();
     std::printf("copy bandwidth %.3f TB/s (read + written)\n", 1e-12 * bandwidth_);
@@ -305,12 +307,15 @@ int Main(int argc, char** argv) {
   app.add_option("--batches", batches, "decode batch sizes")->delimiter(',');
   app.add_option("--prefill", lengths, "prompt lengths")->delimiter(',');
   std::string redis;
+  std::string weight_format = "checkpoint";
+  app.add_option("--weight-format", weight_format, "as of reprised")
+      ->check(CLI::IsMember({"checkpoint", "fp8"}));
   app.add_option("--chunk", chunk, "rows of a prefill step");
   app.add_option("--redis", redis, "also time a resume from the Redis at this URL");
   CLI11_PARSE(app, argc, argv);
   const int most =
       std::max(65, batches.empty() ? 1 : *std::max_element(batches.begin(), batches.end()));
-  Bench bench(model, chunk, most + 1);
+  Bench bench(model, weight_format == "fp8", chunk, most + 1);
   for (const int batch : batches) bench.Decode(batch);
   for (const int64_t length : lengths) bench.Prefill(length);
   bench.States();

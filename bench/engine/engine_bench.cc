@@ -3,6 +3,7 @@
 // puts it beside transformers and writes the table.
 //
 //   engine_bench --model DIR [--threads N] [--prompt-tokens N] [--decode-tokens N] [--repeats N]
+//                [--weight-format fp8]
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
@@ -52,6 +53,7 @@ struct Options {
   int prompt_tokens = 512;
   int decode_tokens = 128;
   int repeats = 5;
+  std::string weight_format = "checkpoint";
 };
 
 using bench::Must;
@@ -64,6 +66,7 @@ class Bench {
     models::LoadOptions load;
     load.context = context_;
     load.max_rows = 512;
+    if (options.weight_format == "fp8") load.weight_format = models::WeightFormat::kFp8;
     loaded_ = Must(models::LoadModel(options.model, load));
   }
 
@@ -226,6 +229,8 @@ int main(int argc, char** argv) {
   app.add_option("--prompt-tokens", options.prompt_tokens, "prompt of the prefill figure");
   app.add_option("--decode-tokens", options.decode_tokens, "tokens that each sequence decodes");
   app.add_option("--repeats", options.repeats, "best of");
+  app.add_option("--weight-format", options.weight_format, "as of reprised")
+      ->check(CLI::IsMember({"checkpoint", "fp8"}));
   CLI11_PARSE(app, argc, argv);
   std::cout << reprise::Bench(options).Run().dump() << "\n";
   return 0;

@@ -1,8 +1,9 @@
 // Products on a CUDA device, beside the bandwidth of a copy. Every figure is the time of one
 // product within a graph of many with different weights, so that the L2 cache does not hold them.
 // With
-// --plans, all ways to run a product are timed, not only the one that MatMul chooses.
-//   cuda_matmul_bench [--plans] [first row count] [last row count]
+// --plans, all ways to run a product are timed, not only the one that MatMul chooses;
+// with --e4m3, all weights are fp8.
+//   cuda_matmul_bench [--plans] [--e4m3] [first row count] [last row count]
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -144,7 +145,7 @@ absl::StatusOr<double> CopyBandwidth(DeviceQueue& queue) {
   return 2.0 * static_cast<double>(bytes) / std::min(driver, ours);
 }
 
-absl::Status Run(bool plans, int first_rows, int last_rows) {
+absl::Status Run(bool plans, bool e4m3, int first_rows, int last_rows) {
   ASSIGN_OR_RETURN(const std::unique_ptr<DeviceQueue> queue, DeviceQueue::Create());
   const Context context{Device::kCuda, nullptr, queue.get()};
   ASSIGN_OR_RETURN(const double copy, CopyBandwidth(*queue));
@@ -160,7 +161,7 @@ absl::Status Run(bool plans, int first_rows, int last_rows) {
     for (size_t i = 0; i < std::clamp<size_t>(kWeightBytes / bytes, 1, 40); ++i) {
       ASSIGN_OR_RETURN(PackedMatrix packed,
                        PackedMatrix::Pack({DType::kBF16, shape.blocks, shape.n, shape.k, false,
-                                           source.data(), shape.x_blocks, shape.gated},
+                                           source.data(), shape.x_blocks, shape.gated, e4m3},
                                           context));
       weights.matrices.push_back(std::move(packed));
     }
@@ -181,8 +182,8 @@ absl::Status Run(bool plans, int first_rows, int last_rows) {
       const Shape& s = weights.shape;
       const double outputs = double(s.blocks) * s.n / (s.gated ? 2 : 1);
       if (rows * outputs > kMostRows * 15360.0) continue;
-      const double bytes =
-          2.0 * Elements(s) + 2.0 * rows * s.x_blocks * s.k + outputs * rows * (s.gated ? 2 : 4);
+      const double bytes = (e4m3 ? 1.0 : 2.0) * Elements(s) + 2.0 * rows * s.x_blocks * s.k +
+                           outputs * rows * (s.gated ? 2 : 4);
       const double flops = 2.0 * rows * Elements(s);
       ASSIGN_OR_RETURN(const double time, TimeProduct(weights, rows, buffers, nullptr, *queue));
       std::printf("%-8s %5d %9.2f %7.0f %5.0f%% %8.1f", s.name, rows, time, bytes / time / 1000.0,
@@ -198,11 +199,17 @@ absl::Status Run(bool plans, int first_rows, int last_rows) {
           ASSIGN_OR_RETURN(const double own, TimeProduct(weights, rows, buffers, &plan, *queue));
           std::printf(" %.1f", own);
         }
+        plan = cuda::PlanFew(problem, rows);
+        if (rows <= cuda::kMostFewRows && plan.kernel != MatMulPlan::Kernel::kNone) {
+          ASSIGN_OR_RETURN(const double few, TimeProduct(weights, rows, buffers, &plan, *queue));
+          std::printf(" | few %.1f", few);
+        }
         for (const auto& [row_tile, output_tile, cluster, chunk_time, tile_time] :
              cuda::kManyShapes) {
           if (rows < row_tile / 2 || rows < 8 || rows > row_tile * 8 * cluster * cluster) continue;
           for (const bool split : {false, true}) {
             plan = cuda::PlanMany(problem, row_tile, output_tile, split, cluster);
+            if (plan.kernel == MatMulPlan::Kernel::kNone) continue;
             if (plan.split != split || (split && rows > 512)) continue;
             ASSIGN_OR_RETURN(const double many, TimeProduct(weights, rows, buffers, &plan, *queue));
             std::printf(" | %dx%d%s%s %.1f", row_tile, output_tile, cluster > 1 ? "c" : "",
@@ -230,7 +237,7 @@ absl::Status Run(bool plans, int first_rows, int last_rows) {
                 MatMulPlan plan = cuda::PlanMatMul(cuda::ProblemOf(params, *queue));
                 plan.next_start = next_start;
                 RETURN_IF_ERROR(cuda::MatMulByPlan(params, plan, *queue));
-                bytes += 2 * Elements(all[s].shape);
+                bytes += (e4m3 ? 1 : 2) * Elements(all[s].shape);
                 ++products;
               }
             }
@@ -248,16 +255,18 @@ absl::Status Run(bool plans, int first_rows, int last_rows) {
 }  // namespace reprise::kernels
 
 int main(int argc, char** argv) {
-  bool plans = false;
+  bool plans = false, e4m3 = false;
   int first = 1, last = 4096, seen = 0;
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--plans") == 0) {
       plans = true;
+    } else if (std::strcmp(argv[i], "--e4m3") == 0) {
+      e4m3 = true;
     } else {
       (seen++ == 0 ? first : last) = std::atoi(argv[i]);
     }
   }
-  const absl::Status status = reprise::kernels::Run(plans, first, last);
+  const absl::Status status = reprise::kernels::Run(plans, e4m3, first, last);
   if (!status.ok()) std::printf("%s\n", status.ToString().c_str());
   return status.ok() ? 0 : 1;
 }

@@ -11,7 +11,9 @@
 namespace reprise::kernels::cpu {
 
 // `destination`: [blocks, panels, k, kPanel] of the source's dtype.
-void PackMatrix(const PackedMatrix::Source& source, void* destination, ThreadPool& pool);
+// `scales`: [blocks * n], where the source asks for kE4M3.
+void PackMatrix(const PackedMatrix::Source& source, void* destination, float* scales,
+                ThreadPool& pool);
 void MatMul(const MatMulParams& params, ThreadPool& pool);
 void Embedding(const EmbeddingParams& params, ThreadPool& pool);
 

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 
 #include "hwy/highway.h"
 
@@ -26,6 +27,21 @@ HWY_INLINE hn::Vec<D> LoadWide(D d, const float* HWY_RESTRICT from) {
 template <class D, class T>
 HWY_INLINE hn::Vec<D> LoadWide(D d, const T* HWY_RESTRICT from) {
   return hn::PromoteTo(d, hn::LoadU(hn::Rebind<T, D>(), from));
+}
+// The bits of a finite kE4M3 value.
+struct E4m3 {
+  uint8_t bits;
+};
+// Exact: exponent and mantissa move to their places in a float, which is then too small by the
+// difference of the biases; so also with subnormal values.
+template <class D>
+HWY_INLINE hn::Vec<D> LoadWide(D d, const E4m3* HWY_RESTRICT from) {
+  const hn::Rebind<uint32_t, D> d32;
+  const auto bits = hn::PromoteTo(
+      d32, hn::LoadU(hn::Rebind<uint8_t, D>(), reinterpret_cast<const uint8_t*>(from)));
+  const auto sign = hn::ShiftLeft<24>(hn::And(bits, hn::Set(d32, 0x80)));
+  const auto magnitude = hn::ShiftLeft<20>(hn::And(bits, hn::Set(d32, 0x7f)));
+  return hn::Mul(hn::BitCast(d, hn::Or(sign, magnitude)), hn::Set(d, 0x1p120f));
 }
 
 // What a product does on the side for the one that follows it. Nothing of it changes a result.

@@ -1,9 +1,11 @@
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/matmul_plan.h"
 #include "kernels/cpu/scratch.h"
+#include "kernels/e4m3.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/matmul.cc"
@@ -17,14 +19,15 @@ namespace {
 
 constexpr size_t kPanel = PackedMatrix::kPanel;
 
-// out = sum (+ bias) (+ out) for `width` outputs of one row.
-void Finish(const float* HWY_RESTRICT sum, const float* bias, bool accumulate, size_t width,
-            float* HWY_RESTRICT out) {
+// out = sum (* scale) (+ bias) (+ out) for `width` outputs of one row.
+void Finish(const float* HWY_RESTRICT sum, const float* scales, const float* bias, bool accumulate,
+            size_t width, float* HWY_RESTRICT out) {
   const hn::ScalableTag<float> d;
   const size_t lanes = hn::Lanes(d);
   const hn::CappedTag<float, 1> d1;
   const auto finish = [&](auto tag, size_t j) HWY_ATTR {
     auto value = hn::LoadU(tag, sum + j);
+    if (scales != nullptr) value = hn::Mul(value, hn::LoadU(tag, scales + j));
     if (bias != nullptr) value = hn::Add(value, hn::LoadU(tag, bias + j));
     if (accumulate) value = hn::Add(hn::LoadU(tag, out + j), value);
     hn::StoreU(value, tag, out + j);
@@ -80,8 +83,9 @@ void Tile(const MatMulParams& p, const MatMulPlan& plan, size_t block, size_t pa
   const size_t column = panel * kPanel;
   const size_t width = std::min(kPanel, n - column);
   const float* bias = p.bias != nullptr ? p.bias + block * n + column : nullptr;
+  const float* scales = w.scales() != nullptr ? w.scales() + block * n + column : nullptr;
   for (size_t r = 0; r < rows; ++r) {
-    Finish(sums + r * kPanel, bias, p.accumulate, width,
+    Finish(sums + r * kPanel, scales, bias, p.accumulate, width,
            p.out + (row_begin + r) * p.out_stride + block * n + column);
   }
 }
@@ -113,6 +117,8 @@ void MatMulImpl(const MatMulParams& p, ThreadPool& pool) {
       return MatMulTyped<hwy::bfloat16_t>(p, pool);
     case DType::kF16:
       return MatMulTyped<hwy::float16_t>(p, pool);
+    case DType::kE4M3:
+      return MatMulTyped<E4m3>(p, pool);
     default:
       HWY_ABORT("MatMul: dtype %d", static_cast<int>(p.weight->dtype()));
   }
@@ -196,9 +202,63 @@ void PackTyped(const PackedMatrix::Source& source, T* destination, ThreadPool& p
   });
 }
 
+float Widen(float value) { return value; }
+float Widen(hwy::bfloat16_t value) { return hwy::F32FromBF16(value); }
+float Widen(hwy::float16_t value) {  // of a finite one
+  uint16_t half;
+  std::memcpy(&half, &value, sizeof(half));
+  const uint32_t bits = (half & 0x8000u) << 16 | (half & 0x7fffu) << 13;
+  float wide;
+  std::memcpy(&wide, &bits, sizeof(wide));
+  return wide * 0x1p112f;
+}
+
+template <class T>
+void PackE4m3(const PackedMatrix::Source& source, uint8_t* destination, float* scales,
+              ThreadPool& pool) {
+  constexpr size_t kPanel = PackedMatrix::kPanel;
+  const size_t n = source.n, k = source.k;
+  const size_t panels = (n + kPanel - 1) / kPanel;
+  const size_t output_stride = source.transposed ? 1 : k, input_stride = source.transposed ? n : 1;
+  pool.Run(source.blocks * panels, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t item = begin; item < end; ++item) {
+      const size_t block = item / panels, column = item % panels * kPanel;
+      const size_t width = std::min(kPanel, n - column);
+      uint8_t* const to = destination + item * k * kPanel;  // zeros
+      for (size_t j = 0; j < width; ++j) {
+        const T* const from =
+            static_cast<const T*>(source.data) + block * n * k + (column + j) * output_stride;
+        float largest = 0.0f;
+        for (size_t i = 0; i < k; ++i) {
+          largest = std::max(largest, std::fabs(Widen(from[i * input_stride])));
+        }
+        const float scale = E4m3Scale(largest);
+        scales[block * n + column + j] = scale;
+        for (size_t i = 0; i < k; ++i) {
+          to[i * kPanel + j] = ToE4m3(Widen(from[i * input_stride]) / scale);
+        }
+      }
+    }
+  });
+}
+
 }  // namespace
 
-void PackMatrix(const PackedMatrix::Source& source, void* destination, ThreadPool& pool) {
+void PackMatrix(const PackedMatrix::Source& source, void* destination, float* scales,
+                ThreadPool& pool) {
+  if (source.e4m3) {
+    auto* const to = static_cast<uint8_t*>(destination);
+    switch (source.dtype) {
+      case DType::kF32:
+        return PackE4m3<float>(source, to, scales, pool);
+      case DType::kBF16:
+        return PackE4m3<hwy::bfloat16_t>(source, to, scales, pool);
+      case DType::kF16:
+        return PackE4m3<hwy::float16_t>(source, to, scales, pool);
+      default:
+        HWY_ABORT("PackMatrix: dtype %d", static_cast<int>(source.dtype));
+    }
+  }
   if (DTypeBytes(source.dtype) == 4) {
     PackTyped(source, static_cast<uint32_t*>(destination), pool);
   } else {

@@ -24,9 +24,11 @@ absl::Status Available();
 absl::StatusOr<void*> Allocate(size_t bytes);
 void Free(void* data);
 
-// Bytes of a matrix of this shape as PackMatrix writes it to `destination` (device memory).
+// Bytes of a matrix of this shape as PackMatrix writes it to `destination` (device memory), without
+// its scales, which go to `scales` where the source asks for them.
 size_t PackedBytes(const PackedMatrix::Source& source);
-absl::Status PackMatrix(const PackedMatrix::Source& source, void* destination, DeviceQueue& queue);
+absl::Status PackMatrix(const PackedMatrix::Source& source, void* destination, float* scales,
+                        DeviceQueue& queue);
 absl::Status MatMul(const MatMulParams& params, DeviceQueue& queue);
 absl::Status Embedding(const EmbeddingParams& params, DeviceQueue& queue);
 

@@ -47,12 +47,12 @@ class Feed {
       const bool recurrent = op.kind == Kind::kRecurrence && slot_ % 2 == 1;
       const int chunk = op.kind == Kind::kRecurrence ? slot_ / 2 : slot_;
       TensorLoad(target, &step_.maps[op_], 0, strip_,
-                 chunk_ + chunk * kStripSlotChunks + (recurrent ? op.gate_chunks : 0), full);
+                 chunk_ + chunk * each_ + (recurrent ? op.gate_chunks : 0), full);
     } else {
-      const int count = min(kSlotChunks, chunks_ - slot_ * kSlotChunks);
-      ArriveAndExpect(full, count * kChunkBytes);
-      BulkLoad(target, op.weights + int64_t{chunk_ + slot_ * kSlotChunks} * kChunkBytes,
-               count * kChunkBytes, full);
+      const int count = min(each_, chunks_ - slot_ * each_);
+      const int bytes = ChunkBytes(op.layout.e4m3);
+      ArriveAndExpect(full, count * bytes);
+      BulkLoad(target, op.weights + int64_t{chunk_ + slot_ * each_} * bytes, count * bytes, full);
     }
     at_.Advance(ring.depth);
     if (++slot_ < slots_) return;
@@ -85,15 +85,16 @@ class Feed {
       chunks_ = op.layout.chunks;
       chunk_ = strip / 2 * op.layout.chunks;
       strip_ = strip % 2;
-      slots_ = 2 * ((chunks_ + kStripSlotChunks - 1) / kStripSlotChunks);
+      each_ = StripSlotChunks(false);
+      slots_ = 2 * ((chunks_ + each_ - 1) / each_);
       return;
     }
     const Unit unit(op, share_, unit_);
     chunks_ = op.layout.SegmentChunks(unit.segment);
     chunk_ = unit.tile * op.layout.chunks + unit.segment * kSegmentChunks;
     strip_ = unit.strip;
-    const int each = strip_ >= 0 ? kStripSlotChunks : kSlotChunks;
-    slots_ = (chunks_ + each - 1) / each;
+    each_ = strip_ >= 0 ? StripSlotChunks(op.layout.e4m3) : SlotChunks(op.layout.e4m3);
+    slots_ = (chunks_ + each_ - 1) / each_;
   }
 
   const Step& step_;
@@ -105,6 +106,7 @@ class Feed {
   int op_ = -1, base_ = 0, unit_ = 0;
   int chunk_ = 0, chunks_ = 0;  // the unit's first, counted over the matrix, and their number
   int strip_ = -1;              // of its tile; -1: both
+  int each_ = 0;                // chunks of a slot
   int slot_ = 0, slots_ = 0;
 };
 

@@ -79,35 +79,58 @@ __device__ void LoadX(const Step& step, const StepOp& op, char* x) {
   WaitForCopies();
 }
 
+// How a segment's weights lie in slots: of a tile, or of a strip, which then takes both places of
+// one.
+template <bool kStrip_, bool kE4m3_>
+struct Form {
+  static constexpr bool kStrip = kStrip_, kE4m3 = kE4m3_;
+  static constexpr int kEach = kStrip ? StripSlotChunks(kE4m3) : SlotChunks(kE4m3);
+  static constexpr int kBytes = kStrip ? StripBytes(kE4m3) : ChunkBytes(kE4m3);  // of a chunk
+};
+
 // Fragments of 64 inputs: of weights at `a`, of x at `b`.
+template <typename F>
 struct Fragments {
-  uint32_t weights[4][4], x[2][4];
+  uint32_t weights[F::kE4m3 ? (F::kStrip ? 1 : 2) : 4][4], x[2][4];
   __device__ __forceinline__ void Load(uint32_t a, uint32_t b) {
+    if constexpr (F::kE4m3) {  // as they are, by strips
+      LoadWords(weights[0], a);
+      if constexpr (!F::kStrip) LoadWords(weights[1], a + StripBytes(true));
+    } else {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) LoadMatrices(weights[i], a + i * 256);
+      for (int i = 0; i < 4; ++i) LoadMatrices(weights[i], a + i * 256);
+    }
     LoadMatrices(x[0], b);
     LoadMatrices(x[1], b + 64);
   }
   __device__ __forceinline__ void MultiplyAdd(float (&sums)[4]) const {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) Mma(sums, weights[i], x[i / 2][i % 2 * 2], x[i / 2][i % 2 * 2 + 1]);
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t b0 = x[i / 2][i % 2 * 2], b1 = x[i / 2][i % 2 * 2 + 1];
+      if constexpr (F::kE4m3) {
+        uint32_t wide[4];
+        WidenStep(weights[0][i], weights[F::kStrip ? 0 : 1][i], wide[0], wide[1], wide[2], wide[3]);
+        Mma(sums, wide, b0, b1);
+      } else {
+        Mma(sums, weights[i], b0, b1);
+      }
+    }
   }
 };
 
-// One segment of kChunks chunks from the warp's ring: of a tile, or of a strip, which then takes
-// both places. Fragments of a slot are all on their way before its slot is given back.
-template <bool kStrip, int kChunks>
+// One segment of kChunks chunks from the warp's ring. Fragments of a slot are all on their way
+// before its slot is given back.
+template <typename F, int kChunks>
 __device__ __forceinline__ void SumChunks(uint32_t a_lane, uint32_t b, const Ring& ring,
                                           RingPosition& at, float (&sums)[4]) {
-  constexpr int kEach = kStrip ? kStripSlotChunks : kSlotChunks;
-  constexpr int kBytes = kStrip ? kStripBytes : kChunkBytes;
+  constexpr int kEach = F::kEach, kBytes = F::kBytes;
 #pragma unroll
   for (int first = 0; first < kChunks; first += kEach) {
     const uint32_t a = a_lane + at.slot * kSlotBytes;
     Wait(&ring.full[at.slot], at.parity);
 #pragma unroll
     for (int i = 0; i < kEach; i += 2) {
-      Fragments one, two;
+      Fragments<F> one, two;
       if (first + i < kChunks) one.Load(a + i * kBytes, b + (first + i) * 128);
       if (first + i + 1 < kChunks) two.Load(a + (i + 1) * kBytes, b + (first + i + 1) * 128);
       if (i + 2 >= kEach) {
@@ -121,45 +144,70 @@ __device__ __forceinline__ void SumChunks(uint32_t a_lane, uint32_t b, const Rin
   }
 }
 
-template <bool kStrip>
-__device__ __forceinline__ void SumSegment(int chunks, uint32_t a_lane, uint32_t b,
-                                           const Ring& ring, RingPosition& at, float (&sums)[4]) {
-  if (chunks == kSegmentChunks) {
-    SumChunks<kStrip, kSegmentChunks>(a_lane, b, ring, at, sums);
-    return;
-  }
-  constexpr int kEach = kStrip ? kStripSlotChunks : kSlotChunks;
-  for (; chunks >= kEach; chunks -= kEach) {
-    SumChunks<kStrip, kEach>(a_lane, b, ring, at, sums);
-    b += kEach * 128;
-  }
-  if (chunks == 1) SumChunks<kStrip, 1>(a_lane, b, ring, at, sums);
-  if constexpr (kStrip) {
-    if (chunks == 2) SumChunks<kStrip, 2>(a_lane, b, ring, at, sums);
-    if (chunks == 3) SumChunks<kStrip, 3>(a_lane, b, ring, at, sums);
+// The same for any number, as models of common sizes do not have it.
+template <typename F>
+__device__ __forceinline__ void SumAny(int chunks, uint32_t a_lane, uint32_t b, const Ring& ring,
+                                       RingPosition& at, float (&sums)[4]) {
+  for (int first = 0; first < chunks; first += F::kEach) {
+    const uint32_t a = a_lane + at.slot * kSlotBytes;
+    Wait(&ring.full[at.slot], at.parity);
+#pragma unroll 1
+    for (int i = 0; i < F::kEach && first + i < chunks; ++i) {
+      Fragments<F> one;
+      one.Load(a + i * F::kBytes, b + (first + i) * 128);
+      one.MultiplyAdd(sums);
+    }
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) Arrive(&ring.empty[at.slot]);
+    at.Advance(ring.depth);
   }
 }
 
-// What a warp needs to find fragments: weights as {inputs 0-7, 8-15} x {strip 0, strip 1}, x as
-// 4 x 8 inputs of 8 rows (what is beyond the last row is not stored).
+template <typename F>
+__device__ __forceinline__ void SumSegment(int chunks, uint32_t a_lane, uint32_t b,
+                                           const Ring& ring, RingPosition& at, float (&sums)[4]) {
+  if (chunks == kSegmentChunks) {
+    SumChunks<F, kSegmentChunks>(a_lane, b, ring, at, sums);
+    return;
+  }
+  if constexpr (F::kE4m3) {
+    SumAny<F>(chunks, a_lane, b, ring, at, sums);
+    return;
+  }
+  constexpr int kEach = F::kEach;
+  for (; chunks >= kEach; chunks -= kEach) {
+    SumChunks<F, kEach>(a_lane, b, ring, at, sums);
+    b += kEach * 128;
+  }
+  if (chunks == 1) SumChunks<F, 1>(a_lane, b, ring, at, sums);
+  if constexpr (F::kStrip) {
+    if (chunks == 2) SumChunks<F, 2>(a_lane, b, ring, at, sums);
+    if (chunks == 3) SumChunks<F, 3>(a_lane, b, ring, at, sums);
+  }
+}
+
+// What a warp needs to find fragments: weights as {inputs 0-7, 8-15} x {strip 0, strip 1}, of e4m3
+// as packed_layout.h says, x as 4 x 8 inputs of 8 rows (what is beyond the last row is not stored).
 struct Lane {
-  uint32_t strip, tile;  // in the first slot
+  uint32_t strip, tile, e4m3;  // in the first slot
   uint32_t b;
   int x_row;
   __device__ Lane(const char* ring, const char* x, int rows) {
     const int lane = threadIdx.x % 32;
     strip = SharedAddress(ring) + (lane / 16) * 128 + (lane % 8) * 16;
     tile = strip + (lane / 8 % 2) * kStripBytes;
+    e4m3 = SharedAddress(ring) + lane * 16;
     x_row = min(lane % 8, rows - 1);
     b = SharedAddress(x) + (lane / 8) * 16;
   }
 };
 
 // What a lane stores of a tile: outputs `low` and `high` (gated: one result of both) of rows
-// lane % 4 * 2 and the next. The bias is on its way while sums are made.
+// lane % 4 * 2 and the next. Scales and bias are on their way while sums are made.
 struct Outputs {
   int low, high;
   bool has_low, has_high;
+  float low_scale = 1.0f, high_scale = 1.0f;
   float low_bias = 0.0f, high_bias = 0.0f;
 
   __device__ __forceinline__ Outputs(const StepOp& op, const Share& share, int tile, int lane) {
@@ -174,6 +222,10 @@ struct Outputs {
       has_low = low < o.n && tile * 2 >= share.first;
       has_high = high < o.n && tile * 2 + 1 < share.last;
     }
+    if (o.scales != nullptr) {
+      if (has_low) low_scale = o.scales[low];
+      if (has_high) high_scale = o.scales[high];
+    }
     if (o.bias == nullptr) return;
     if (has_low) low_bias = o.bias[low];
     if (has_high) high_bias = o.bias[high];
@@ -185,6 +237,10 @@ struct Outputs {
     for (int i = 0; i < 2; ++i) {
       const int64_t row = lane % 4 * 2 + i;
       if (row >= o.rows) return;
+      if (o.scales != nullptr) {
+        total[i] *= low_scale;
+        total[2 + i] *= high_scale;
+      }
       if (o.bias != nullptr) {
         total[i] += low_bias;
         total[2 + i] += high_bias;
@@ -223,10 +279,16 @@ __device__ void Multiply(const StepOp& op, const Share& share, int base, const L
       const int chunks = op.layout.SegmentChunks(unit.segment);
       const uint32_t b = b_row + unit.segment * kSegment * 2;
       float sums[4] = {};
-      if (unit.strip >= 0) {
-        SumSegment<true>(chunks, lane_at.strip, b, ring, at, sums);
+      if (op.layout.e4m3) {
+        if (unit.strip >= 0) {
+          SumSegment<Form<true, true>>(chunks, lane_at.e4m3, b, ring, at, sums);
+        } else {
+          SumSegment<Form<false, true>>(chunks, lane_at.e4m3, b, ring, at, sums);
+        }
+      } else if (unit.strip >= 0) {
+        SumSegment<Form<true, false>>(chunks, lane_at.strip, b, ring, at, sums);
       } else {
-        SumSegment<false>(chunks, lane_at.tile, b, ring, at, sums);
+        SumSegment<Form<false, false>>(chunks, lane_at.tile, b, ring, at, sums);
       }
       parts[(i - begin) * 32 + lane] = make_float4(sums[0], sums[1], sums[2], sums[3]);
     }

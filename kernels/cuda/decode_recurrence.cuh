@@ -15,21 +15,22 @@ struct Sequences {
 // Both gates: the strips come in turns.
 __device__ __forceinline__ void SumGates(int chunks, uint32_t a_lane, uint32_t b, const Ring& ring,
                                          RingPosition& at, float (&sums)[4]) {
+  using F = Form<true, false>;
   const int lane = threadIdx.x % 32;
-  for (; chunks > 0; chunks -= kStripSlotChunks) {
+  for (; chunks > 0; chunks -= F::kEach) {
     RingPosition second = at;
     second.Advance(ring.depth);
     Wait(&ring.full[at.slot], at.parity);
     Wait(&ring.full[second.slot], second.parity);
     const uint32_t a = a_lane + (lane / 8 % 2 == 0 ? at.slot : second.slot) * kSlotBytes;
 #pragma unroll
-    for (int i = 0; i < kStripSlotChunks; ++i) {
+    for (int i = 0; i < F::kEach; ++i) {
       if (i >= chunks) break;
-      Fragments fragments;
-      fragments.Load(a + i * kStripBytes, b + i * 128);
+      Fragments<F> fragments;
+      fragments.Load(a + i * F::kBytes, b + i * 128);
       fragments.MultiplyAdd(sums);
     }
-    b += kStripSlotChunks * 128;
+    b += F::kEach * 128;
     __syncwarp();
     if (lane == 0) {
       Arrive(&ring.empty[at.slot]);

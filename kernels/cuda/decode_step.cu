@@ -62,7 +62,10 @@ __device__ void Prefetch(const Step& step, const Sequences& sequences, const Ste
   if (op.kind <= Kind::kProduct && share.tiles > 0) {
     const int first = share.first_tile * (op.gated ? kStripOutputs : kTileOutputs);
     const int last = min((share.first_tile + share.tiles) * kTileOutputs, op.output.n);
-    if (!op.gated) PrefetchFloats(op.output.bias, first, last - first);
+    if (!op.gated) {
+      PrefetchFloats(op.output.scales, first, last - first);
+      PrefetchFloats(op.output.bias, first, last - first);
+    }
   }
   if (op.kind == Kind::kRecurrence && share.units > 0) {
     const int first = share.first * kStripOutputs, count = share.units * kStripOutputs;
@@ -216,10 +219,12 @@ int SpanInputs(const DecodeRecurrence& op, const DeviceQueue& queue) {
 // All chunks as [chunks, 2 strips], in boxes of one strip of several chunks.
 absl::StatusOr<CUtensorMap> MapStrips(const PackedMatrix& w) {
   constexpr int kElement = 8;
-  const PackedLayout layout = PackedLayout::Of(w.n(), w.k());
+  const PackedLayout layout = LayoutOf(w);
   const cuuint64_t chunks = cuuint64_t(w.blocks()) * layout.tiles * layout.chunks;
-  return MakeMap<3>(CU_TENSOR_MAP_DATA_TYPE_INT64, w.data(), {kStripBytes / kElement, 2, chunks},
-                    {kStripBytes, kChunkBytes}, {kStripBytes / kElement, 1, kStripSlotChunks},
+  const cuuint32_t bytes = StripBytes(layout.e4m3);
+  return MakeMap<3>(CU_TENSOR_MAP_DATA_TYPE_INT64, w.data(), {bytes / kElement, 2, chunks},
+                    {bytes, 2 * bytes},
+                    {bytes / kElement, 1, static_cast<cuuint32_t>(StripSlotChunks(layout.e4m3))},
                     CU_TENSOR_MAP_SWIZZLE_NONE);
 }
 
@@ -249,7 +254,7 @@ class Builder {
     const PackedMatrix& w = *op.matmul.weight;
     added.gated = w.gated();
     added.output = OutputOf(op.matmul);
-    added.layout = PackedLayout::Of(w.n(), w.k());
+    added.layout = LayoutOf(w);
     return Push(added, XRowBytes(added.layout.Inputs()), &w);
   }
 
@@ -257,7 +262,7 @@ class Builder {
     StepOp added;
     added.kind = Kind::kRecurrence;
     const PackedMatrix& w = *op.gates.weight;
-    added.layout = PackedLayout::Of(w.n(), w.k());
+    added.layout = LayoutOf(w);
     added.gate_chunks = w.blocks() / 2 * added.layout.tiles * added.layout.chunks;
     added.gate_bias = op.gates.bias;
     added.conv = op.conv;
@@ -356,9 +361,10 @@ bool Fits(const DecodeProduct& op, const DeviceQueue&) {
 bool Fits(const DecodeRecurrence& op, const DeviceQueue& queue) {
   const PackedMatrix& w = *op.gates.weight;
   // The floats of the convolution lie where the parts of products do.
-  return Fits(op.lru.rows) && w.n() == w.k() && w.k() % kChunkInputs == 0 && w.k() <= kMostInputs &&
-         w.blocks() == 2 * w.x_blocks() && w.x_blocks() * w.k() == op.lru.width &&
-         op.conv.channels == op.lru.width && Aligned(op.conv.x, op.conv.x_stride) &&
+  return Fits(op.lru.rows) && w.dtype() == DType::kBF16 && w.n() == w.k() &&
+         w.k() % kChunkInputs == 0 && w.k() <= kMostInputs && w.blocks() == 2 * w.x_blocks() &&
+         w.x_blocks() * w.k() == op.lru.width && op.conv.channels == op.lru.width &&
+         Aligned(op.conv.x, op.conv.x_stride) &&
          Aligned(op.conv.state, op.conv.state_slot_stride) && Aligned(op.conv.weight, 4) &&
          Aligned(op.conv.bias, 4) && op.lru.join != nullptr && op.conv.width <= 8 &&
          SpanInputs(op, queue) * op.lru.rows.num_rows * 4 <= kRoundUnits * kPartBytes;

@@ -14,10 +14,13 @@ namespace reprise::kernels::cuda::decode {
 constexpr int kWarps = 8;  // that compute
 constexpr int kComputing = 32 * kWarps;
 constexpr int kThreads = 2 * kComputing;  // as many fetch
-constexpr int kSlotChunks = 2;
-constexpr int kSlotBytes = kSlotChunks * kChunkBytes;
-constexpr int kStripSlotChunks = kSlotBytes / kStripBytes;  // where a strip comes alone
-constexpr int kMostDepth = 8;                               // slots of a warp's ring
+constexpr int kSlotBytes = 2 * kChunkBytes;
+// Chunks of a slot, of tiles and where a strip comes alone.
+__host__ __device__ constexpr int SlotChunks(bool e4m3) { return kSlotBytes / ChunkBytes(e4m3); }
+__host__ __device__ constexpr int StripSlotChunks(bool e4m3) {
+  return kSlotBytes / StripBytes(e4m3);
+}
+constexpr int kMostDepth = 8;          // slots of a warp's ring
 constexpr int kRoundUnits = 40;        // segments whose sums are kept at a time
 constexpr int kPartBytes = 512;        // of a segment
 constexpr int kMostOps = 24;           // of one launch

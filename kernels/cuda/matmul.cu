@@ -52,6 +52,7 @@ MatMulProblem ProblemOf(const MatMulParams& params, const DeviceQueue& queue) {
   problem.n = w.n();
   problem.k = w.k();
   problem.gated = w.gated();
+  problem.e4m3 = w.dtype() == DType::kE4M3;
   problem.x_aligned = IsAligned(params.x_bf16, 16) && params.x_stride % 8 == 0 &&
                       (w.x_blocks() == 1 || w.k() % 8 == 0);
   problem.multiprocessors = queue.info().multiprocessors;

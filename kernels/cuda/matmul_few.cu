@@ -20,7 +20,12 @@ namespace {
 
 constexpr int kWarps = kFewWarps;
 constexpr int kThreads = 2 * 32 * kWarps;  // as many fetch
-constexpr int kSlotChunks = kFewSlotBytes / kChunkBytes;
+
+template <bool kE4m3>
+struct Slots {
+  static constexpr int kChunk = ChunkBytes(kE4m3), kStrip = StripBytes(kE4m3);
+  static constexpr int kChunks = kFewSlotBytes / kChunk;  // of a slot
+};
 
 struct FewParams {
   PackedLayout layout;
@@ -62,8 +67,10 @@ struct RingPosition {
 
 // By one lane: fetches the units of warp `warp`, of the strips [first, last). The rest of their
 // tiles is left as it is.
+template <bool kE4m3>
 __device__ void Fetch(const FewParams& p, int first, int last, int warp, char* ring, Barrier* full,
                       Barrier* empty) {
+  using S = Slots<kE4m3>;
   RingPosition at = {warp, 1};  // the phase before the first counts as over
   const int first_tile = first / 2, tiles = (last + 1) / 2 - first_tile;
   for (int panel = 0; panel < p.cut.panels; ++panel) {
@@ -72,20 +79,20 @@ __device__ void Fetch(const FewParams& p, int first, int last, int warp, char* r
       const int tile = first_tile + unit / segments;
       const int segment = panel * p.cut.panel + unit % segments;
       const bool low = tile * 2 >= first, both = low && tile * 2 + 1 < last;
-      const int offset = low ? 0 : kStripBytes;
+      const int offset = low ? 0 : S::kStrip;
       const char* source = p.weights + tile * p.layout.TileBytes() +
-                           int64_t{segment} * (kSegmentChunks * kChunkBytes) + offset;
+                           int64_t{segment} * (kSegmentChunks * S::kChunk) + offset;
       const int chunks = p.layout.SegmentChunks(segment);
-      for (int chunk = 0; chunk < chunks; chunk += kSlotChunks) {
-        const int count = min(kSlotChunks, chunks - chunk);
+      for (int chunk = 0; chunk < chunks; chunk += S::kChunks) {
+        const int count = min(S::kChunks, chunks - chunk);
         char* const target = ring + at.slot * kFewSlotBytes + offset;
         Wait(&empty[at.slot], at.parity);
-        ArriveAndExpect(&full[at.slot], count * (both ? kChunkBytes : kStripBytes));
+        ArriveAndExpect(&full[at.slot], count * (both ? S::kChunk : S::kStrip));
         if (both) {
-          BulkLoad(target, source + chunk * kChunkBytes, count * kChunkBytes, &full[at.slot]);
+          BulkLoad(target, source + chunk * S::kChunk, count * S::kChunk, &full[at.slot]);
         } else {
           for (int i = 0; i < count; ++i) {
-            BulkLoad(target + i * kChunkBytes, source + (chunk + i) * kChunkBytes, kStripBytes,
+            BulkLoad(target + i * S::kChunk, source + (chunk + i) * S::kChunk, S::kStrip,
                      &full[at.slot]);
           }
         }
@@ -119,14 +126,36 @@ __device__ void LoadX(const FewParams& p, int panel, int first_block, int blocks
   WaitForCopies();
 }
 
-// 32 inputs, in two steps of 16: fragments of weights at `a`, of x at `b`.
+// Where a lane finds its part of the weights of a slot: of bf16 as a row for ldmatrix, {inputs 0-7,
+// 8-15} x {strip 0, strip 1}.
+template <bool kE4m3>
+__device__ __forceinline__ uint32_t LaneOffset(int lane) {
+  if constexpr (kE4m3) return lane * 16;
+  return (lane / 8 % 2) * kStripBytes + (lane / 16) * 128 + (lane % 8) * 16;
+}
+
+// A chunk of 64 inputs, in steps of 16: fragments of weights at `a`, of x at `b`.
+template <bool kE4m3>
 __device__ __forceinline__ void MultiplyAdd(float (&sums)[4], uint32_t a, uint32_t b) {
-  uint32_t first[4], second[4], x[4];
-  LoadMatrices(first, a);
-  LoadMatrices(second, a + 256);
-  LoadMatrices(x, b);
-  Mma(sums, first, x[0], x[1]);
-  Mma(sums, second, x[2], x[3]);
+  uint32_t low[4], high[4];
+  if constexpr (kE4m3) {
+    LoadWords(low, a);
+    LoadWords(high, a + Slots<true>::kStrip);
+  }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    uint32_t first[4], second[4], x[4];
+    if constexpr (kE4m3) {
+      WidenStep(low[2 * half], high[2 * half], first[0], first[1], first[2], first[3]);
+      WidenStep(low[2 * half + 1], high[2 * half + 1], second[0], second[1], second[2], second[3]);
+    } else {
+      LoadMatrices(first, a + half * 512);
+      LoadMatrices(second, a + half * 512 + 256);
+    }
+    LoadMatrices(x, b + half * 64);
+    Mma(sums, first, x[0], x[1]);
+    Mma(sums, second, x[2], x[3]);
+  }
 }
 
 __device__ __forceinline__ void AddTo(float (&total)[4], float4 part) {
@@ -163,7 +192,7 @@ __device__ bool Collect(const FewParams& p, const Parts& parts, int panel, int t
   return true;
 }
 
-template <bool kGated>
+template <bool kGated, bool kE4m3>
 __global__ void __launch_bounds__(kThreads, 2) FewRowsKernel(const __grid_constant__ FewParams p) {
   extern __shared__ __align__(128) char shared[];
   const Turn turn(p.next_start, p.turns);
@@ -193,7 +222,7 @@ __global__ void __launch_bounds__(kThreads, 2) FewRowsKernel(const __grid_consta
   if (warp >= kWarps) {
     const bool tells = warp == kWarps && lane == 0;
     if (tells) turn.Begin();
-    if (lane == 0) Fetch(p, first_strip, last_strip, warp - kWarps, ring, full, empty);
+    if (lane == 0) Fetch<kE4m3>(p, first_strip, last_strip, warp - kWarps, ring, full, empty);
     if (tells) turn.End();
     __syncwarp();
     WaitForPrevious();
@@ -202,9 +231,8 @@ __global__ void __launch_bounds__(kThreads, 2) FewRowsKernel(const __grid_consta
   const int first = first_strip / 2, last = (last_strip + 1) / 2;  // tiles
   WaitForPrevious();
 
-  // Lanes of ldmatrix: weights as {inputs 0-7, 8-15} x {strip 0, strip 1}, x as 4 x 8 inputs.
-  const uint32_t a_lane =
-      SharedAddress(ring) + (lane / 8 % 2) * kStripBytes + (lane / 16) * 128 + (lane % 8) * 16;
+  // Lanes of ldmatrix have x as 4 x 8 inputs.
+  const uint32_t a_lane = SharedAddress(ring) + LaneOffset<kE4m3>(lane);
   const int x_row = min(lane % 8, p.rows - 1);  // what is beyond is not stored
   const uint32_t b_lane = SharedAddress(x) + x_row * p.cut.x_row_bytes + (lane / 8) * 16;
   const int first_block = first / p.layout.tiles, last_block = (last - 1) / p.layout.tiles;
@@ -220,17 +248,16 @@ __global__ void __launch_bounds__(kThreads, 2) FewRowsKernel(const __grid_consta
       const int chunks = p.layout.SegmentChunks(panel * p.cut.panel + segment);
       uint32_t b = b_lane + (block - first_block) * p.cut.slice_bytes + segment * kSegment * 2;
       float sums[4] = {};
-      for (int chunk = 0; chunk < chunks; chunk += kSlotChunks) {
+      using S = Slots<kE4m3>;
+      for (int chunk = 0; chunk < chunks; chunk += S::kChunks) {
         const uint32_t a = a_lane + at.slot * kFewSlotBytes;
-        const bool one = chunk + 1 == chunks;
         Wait(&full[at.slot], at.parity);
-        MultiplyAdd(sums, a, b);
-        MultiplyAdd(sums, a + 512, b + 64);
-        if (!one) {
-          MultiplyAdd(sums, a + kChunkBytes, b + 128);
-          MultiplyAdd(sums, a + kChunkBytes + 512, b + 192);
+#pragma unroll
+        for (int i = 0; i < S::kChunks; ++i) {
+          if (i == 0 || chunk + i < chunks)
+            MultiplyAdd<kE4m3>(sums, a + i * S::kChunk, b + i * 128);
         }
-        b += 256;
+        b += S::kChunks * 128;
         Arrive(&empty[at.slot]);
         at.Advance(p.cut.depth);
       }
@@ -261,7 +288,7 @@ __global__ void __launch_bounds__(kThreads, 2) FewRowsKernel(const __grid_consta
 absl::Status LaunchFew(const MatMulParams& params, const MatMulPlan& plan, DeviceQueue& queue) {
   const PackedMatrix& w = *params.weight;
   FewParams p;
-  p.layout = PackedLayout::Of(w.n(), w.k());
+  p.layout = LayoutOf(w);
   p.weights = static_cast<const char*>(w.data());
   p.total_tiles = w.blocks() * p.layout.tiles;
   p.blocks = w.blocks();
@@ -273,7 +300,9 @@ absl::Status LaunchFew(const MatMulParams& params, const MatMulPlan& plan, Devic
   p.next_start = plan.next_start;
   p.turns = queue.counters() + DeviceQueue::kCounters - kTurnWords;
   p.output = OutputOf(params);
-  const auto kernel = w.gated() ? FewRowsKernel<true> : FewRowsKernel<false>;
+  const auto kernel = p.layout.e4m3
+                          ? (w.gated() ? FewRowsKernel<true, true> : FewRowsKernel<false, true>)
+                          : (w.gated() ? FewRowsKernel<true, false> : FewRowsKernel<false, false>);
   const int64_t shared_bytes = plan.few.shared_bytes;
   RETURN_IF_ERROR(
       Check(AllowSharedBytes(kernel, shared_bytes), Describe(params), ": shared memory"));

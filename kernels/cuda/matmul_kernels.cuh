@@ -14,6 +14,7 @@ struct MatMulOutput {
   int rows = 0;
   int n = 0;  // sums per block
   int64_t stride = 0;
+  const float* scales = nullptr;  // of e4m3 weights: sums are multiplied by them first
   const float* bias = nullptr;
   Activation activation = Activation::kGeluTanh;
   float softcap = 0.0f;
@@ -55,6 +56,10 @@ __device__ __forceinline__ void Finish(const MatMulOutput& o, int block, int til
   if constexpr (kGated) {
     const int j = tile * kStripOutputs + strip_row, half = o.n / 2;
     if (j >= half) return;
+    if (o.scales != nullptr) {
+      low *= o.scales[j];
+      high *= o.scales[half + j];
+    }
     if (o.bias != nullptr) {
       low += o.bias[j];
       high += o.bias[half + j];
@@ -64,6 +69,7 @@ __device__ __forceinline__ void Finish(const MatMulOutput& o, int block, int til
     const int64_t first = int64_t{block} * o.n;
     const auto store = [&](int j, float sum) {
       if (j >= o.n) return;
+      if (o.scales != nullptr) sum *= o.scales[first + j];
       if (o.bias != nullptr) sum += o.bias[first + j];
       if (o.softcap > 0.0f) sum = o.Capped(sum);
       o.Write(row * o.stride + first + j, sum);
@@ -109,11 +115,16 @@ class Turn {
 absl::Status LaunchFew(const MatMulParams& params, const MatMulPlan& plan, DeviceQueue& queue);
 absl::Status LaunchMany(const MatMulParams& params, const MatMulPlan& plan, DeviceQueue& queue);
 
+inline PackedLayout LayoutOf(const PackedMatrix& w) {
+  return PackedLayout::Of(w.n(), w.k(), w.dtype() == DType::kE4M3);
+}
+
 inline MatMulOutput OutputOf(const MatMulParams& params) {
   MatMulOutput output;
   output.rows = params.num_rows;
   output.n = params.weight->n();
   output.stride = params.out_stride;
+  output.scales = params.weight->scales();
   output.bias = params.bias;
   output.activation = params.activation;
   output.softcap = params.softcap;

@@ -1,5 +1,5 @@
 // Products of many rows: wgmma with 64 outputs per warpgroup as the wide operand and the rows of x
-// as columns, both from shared memory.
+// as columns, both from shared memory; e4m3 weights are widened on the way and come from registers.
 //
 // Two warps fetch stages of 64 inputs through a ring: boxes of two tensor maps, chunks of
 // weights (packed_layout.h) and rows of x, with zeros for what lies outside. Warpgroups multiply.
@@ -28,10 +28,10 @@ constexpr int kElement = 8;  // bytes of an element of the weights' tensor map
 
 // kRows of x by 64 kGroups_ outputs; kCluster_ blocks of the grid, neighbours in outputs, fetch
 // their rows of x together.
-template <int kRows_, int kGroups_, int kCluster_, bool kGated_>
+template <int kRows_, int kGroups_, int kCluster_, bool kGated_, bool kE4m3_ = false>
 struct Shape {
   static constexpr int kRows = kRows_, kGroups = kGroups_, kCluster = kCluster_;
-  static constexpr bool kGated = kGated_;
+  static constexpr bool kGated = kGated_, kE4m3 = kE4m3_;
   static constexpr bool kMaySplit = kCluster == 1;
   static constexpr int kTiles = kGroups * kGroupTiles;
   static constexpr int kMultiplying = kGroups * 128;  // threads
@@ -48,7 +48,8 @@ struct Shape {
   static_assert(kRegisters % 8 == 0);
 
   // A stage is one chunk of inputs.
-  static constexpr int kWeightBytes = kTiles * kChunkBytes;
+  static constexpr int kChunk = ChunkBytes(kE4m3);
+  static constexpr int kWeightBytes = kTiles * kChunk;
   static constexpr int kXBytes = kRows * kChunkInputs * 2;
   static constexpr int kStageBytes = kWeightBytes + kXBytes;
   static constexpr int kPieceRows = kBlocks == 2 ? 16 : 32;  // rows that are turned at a time
@@ -174,7 +175,7 @@ __device__ __forceinline__ void FetchWeights(const ManyParams& p, const Turn& tu
   for (Stages<S> at(p); at.Next();) {
     Wait(empty + stage * 8, parity);
     const uint32_t target = ring + stage * S::kStageBytes, barrier = full + stage * 8;
-    const int element = at.chunk * (kChunkBytes / kElement);
+    const int element = at.chunk * (S::kChunk / kElement);
     if (one) {
       ArriveAndExpect(barrier, S::kWeightBytes);
       TensorLoad(target, map, element, at.weight_tile, barrier);
@@ -261,13 +262,16 @@ __device__ __forceinline__ void Store(const ManyParams& p, const Work& work, int
   // This thread's sums are of two outputs, which gated ones make one result. The other's is
   // kStripOutputs further on.
   const int place = thread / 32 * kTileResults + strip_output;
-  float low_bias = 0.0f, high_bias = 0.0f;
-  if (o.bias != nullptr) {
-    const float* const bias = o.bias + int64_t{work.block} * o.n;
-    const int low = first_result + place, high = S::kGated ? count + low : low + kStripOutputs;
-    if (low < count) low_bias = bias[low];
-    if (low < count && high < o.n) high_bias = bias[high];
-  }
+  float low_bias = 0.0f, high_bias = 0.0f, low_scale = 1.0f, high_scale = 1.0f;
+  const int low_output = first_result + place;
+  const int high_output = low_output + (S::kGated ? count : kStripOutputs);
+  const auto read_both = [&](const float* from, float& low, float& high) {
+    from += int64_t{work.block} * o.n;
+    if (low_output < count) low = from[low_output];
+    if (low_output < count && high_output < o.n) high = from[high_output];
+  };
+  if (o.bias != nullptr) read_both(o.bias, low_bias, high_bias);
+  if constexpr (S::kE4m3) read_both(o.scales, low_scale, high_scale);
   const auto turn_rows = [&]<Activation kActivation>(int part) {
 #pragma unroll
     for (int i = 0; i < S::kPieceRows / 8; ++i) {
@@ -275,8 +279,16 @@ __device__ __forceinline__ void Store(const ManyParams& p, const Work& work, int
       for (int row = 0; row < 2; ++row) {
         float* const at = piece + (i * 8 + first_row + row) * kPieceStride + place;
         const int from = (part * (S::kPieceRows / 8) + i) * 4 + row;
-        // No total is -0, so that adding +0 for no bias changes none.
-        const float low = total[from] + low_bias, high = total[from + 2] + high_bias;
+        float low = total[from], high = total[from + 2];
+        if constexpr (S::kE4m3) {
+          low *= low_scale;
+          high *= high_scale;
+        }
+        // No total is -0, so that adding +0 for no bias changes none; a scaled one may be.
+        if (!S::kE4m3 || o.bias != nullptr) {
+          low += low_bias;
+          high += high_bias;
+        }
         if constexpr (S::kGated) {
           at[0] = Activate(kActivation, low) * high;  // known at compile time, they overlap
         } else {
@@ -347,6 +359,8 @@ __device__ __forceinline__ void Multiply(const ManyParams& p, int warp, char* ri
   const uint32_t first_b = Uniform(static_cast<uint32_t>(SwizzledMatrix(base + S::kWeightBytes)));
   constexpr uint64_t kHighA = PlainMatrix(0, 128, kStripBytes) >> 32 << 32;
   constexpr uint64_t kHighB = SwizzledMatrix(0) >> 32 << 32;
+  // Of e4m3 weights: what this lane widens.
+  const uint32_t lane_a = base + (group * kGroupTiles + warp % 4) * S::kChunk + lane * 16;
   float total[kRegisters], sums[kRegisters];
   int stage = 0;
   uint32_t parity = 0;
@@ -361,15 +375,30 @@ __device__ __forceinline__ void Multiply(const ManyParams& p, int warp, char* ri
     for (int segment = work.begin; segment < work.end; ++segment) {
       int previous = -1;
       const int chunks = p.layout.SegmentChunks(segment);
-      for (int chunk = 0; chunk < chunks; ++chunk) {
+      // `a`: room for widened weights, which the chunk before does not use.
+      const auto multiply = [&](int chunk, [[maybe_unused]] uint32_t(&a)[16]) {
         Wait(full + stage * 8, parity);
+        if constexpr (S::kE4m3) {
+          uint32_t low[4], high[4];
+          LoadWords(low, lane_a + stage * S::kStageBytes);
+          LoadWords(high, lane_a + stage * S::kStageBytes + StripBytes(true));
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            WidenStep(low[i], high[i], a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3]);
+          }
+        }
         Pin(sums);
         WgmmaBegin();
 #pragma unroll
         for (int i = 0; i < kChunkInputs / 16; ++i) {
           const uint32_t moved = stage * (S::kStageBytes / 16);
-          Wgmma<S::kRows>(sums, kHighA | (first_a + moved + i * (256 / 16)),
-                          kHighB | (first_b + moved + i * (32 / 16)), chunk != 0 || i != 0);
+          const uint64_t b = kHighB | (first_b + moved + i * (32 / 16));
+          const bool add = chunk != 0 || i != 0;
+          if constexpr (S::kE4m3) {
+            WgmmaRegisters<S::kRows>(sums, a + 4 * i, b, add);
+          } else {
+            Wgmma<S::kRows>(sums, kHighA | (first_a + moved + i * (256 / 16)), b, add);
+          }
         }
         WgmmaCommit();
         Pin(sums);
@@ -382,6 +411,15 @@ __device__ __forceinline__ void Multiply(const ManyParams& p, int warp, char* ri
           stage = 0;
           parity ^= 1;
         }
+      };
+      uint32_t a[2][16];
+      if constexpr (S::kE4m3) {
+        for (int chunk = 0; chunk < chunks; chunk += 2) {
+          multiply(chunk, a[0]);
+          if (chunk + 1 < chunks) multiply(chunk + 1, a[1]);
+        }
+      } else {
+        for (int chunk = 0; chunk < chunks; ++chunk) multiply(chunk, a[0]);
       }
       WgmmaWait<0>();
       Pin(sums);
@@ -483,11 +521,13 @@ absl::StatusOr<CUtensorMap> MapX(const MatMulParams& params, int box_rows) {
 
 // The packed weights as [tiles of all blocks, chunks], in boxes of [box_tiles, 1].
 absl::StatusOr<CUtensorMap> MapWeights(const PackedMatrix& w, int box_tiles) {
-  const PackedLayout layout = PackedLayout::Of(w.n(), w.k());
+  const PackedLayout layout = LayoutOf(w);
   const auto tile_bytes = static_cast<cuuint64_t>(layout.TileBytes());
   return MakeMap<2>(CU_TENSOR_MAP_DATA_TYPE_INT64, w.data(),
                     {tile_bytes / kElement, static_cast<cuuint64_t>(w.blocks()) * layout.tiles},
-                    {tile_bytes}, {kChunkBytes / kElement, static_cast<cuuint32_t>(box_tiles)},
+                    {tile_bytes},
+                    {static_cast<cuuint32_t>(ChunkBytes(layout.e4m3) / kElement),
+                     static_cast<cuuint32_t>(box_tiles)},
                     CU_TENSOR_MAP_SWIZZLE_NONE);
 }
 
@@ -505,9 +545,23 @@ absl::Status LaunchOne(const MatMulParams& params, const ManyParams& p, int grid
 template <bool kGated>
 absl::Status LaunchShape(const MatMulParams& params, const MatMulPlan& plan, const ManyParams& p,
                          DeviceQueue& queue) {
+  // Those of kManyShapes and kE4m3Shapes.
   const auto is = [&](int row_tile, int output_tile, int cluster) {
     return plan.row_tile == row_tile && plan.output_tile == output_tile && plan.cluster == cluster;
   };
+  if (p.layout.e4m3) {
+    if (is(32, 64, 1)) return LaunchOne<Shape<32, 1, 1, kGated, true>>(params, p, plan.grid, queue);
+    if (is(32, 128, 1)) {
+      return LaunchOne<Shape<32, 2, 1, kGated, true>>(params, p, plan.grid, queue);
+    }
+    if (is(64, 128, 1)) {
+      return LaunchOne<Shape<64, 2, 1, kGated, true>>(params, p, plan.grid, queue);
+    }
+    if (is(128, 128, 2)) {
+      return LaunchOne<Shape<128, 2, 2, kGated, true>>(params, p, plan.grid, queue);
+    }
+    return absl::InternalError("no kernel for this tile");
+  }
   if (is(16, 64, 1)) return LaunchOne<Shape<16, 1, 1, kGated>>(params, p, plan.grid, queue);
   if (is(16, 128, 1)) return LaunchOne<Shape<16, 2, 1, kGated>>(params, p, plan.grid, queue);
   if (is(32, 64, 1)) return LaunchOne<Shape<32, 1, 1, kGated>>(params, p, plan.grid, queue);
@@ -525,7 +579,7 @@ absl::Status LaunchShape(const MatMulParams& params, const MatMulPlan& plan, con
 absl::Status LaunchMany(const MatMulParams& params, const MatMulPlan& plan, DeviceQueue& queue) {
   const PackedMatrix& w = *params.weight;
   ManyParams p;
-  p.layout = PackedLayout::Of(w.n(), w.k());
+  p.layout = LayoutOf(w);
   p.x_blocks = w.x_blocks();
   p.cluster = plan.cluster;
   const int tiles_each = plan.cluster * plan.output_tile / kTileOutputs;

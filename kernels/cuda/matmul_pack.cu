@@ -7,6 +7,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/packed_layout.h"
+#include "kernels/e4m3.h"
 
 namespace reprise::kernels::cuda {
 namespace {
@@ -26,6 +27,35 @@ struct PieceParams {
   bool transposed = false;
   const void* staged = nullptr;
   uint4* packed = nullptr;  // the piece's first chunk
+  float* scales = nullptr;  // e4m3: [n] of the block
+
+  // Of gated weights: where the outputs that are gated begin, in the piece.
+  __device__ int HalfStaged() const { return staged_outputs / 2; }
+  __device__ int Output(int staged_row) const {
+    if (!gated) return first_tile * kTileOutputs + staged_row;
+    const int first = first_tile * kStripOutputs;
+    return staged_row < HalfStaged() ? first + staged_row
+                                     : n / 2 + first + staged_row - HalfStaged();
+  }
+  __device__ int64_t Index(int staged_row, int input) const {
+    return transposed ? int64_t{input} * staged_outputs + staged_row
+                      : int64_t{staged_row} * k + input;
+  }
+};
+
+// Row `row` of a strip: the output's place in the piece, and how many outputs of this kind there
+// are from it on (none or fewer: it is padding).
+struct StripRow {
+  int staged, left;
+  __device__ StripRow(const PieceParams& p, int tile, int strip, int row) {
+    if (p.gated) {
+      staged = tile * kStripOutputs + row + (strip == 0 ? 0 : p.HalfStaged());
+      left = p.n / 2 - ((p.first_tile + tile) * kStripOutputs + row);
+    } else {
+      staged = tile * kTileOutputs + strip * kStripOutputs + row;
+      left = p.n - (p.first_tile * kTileOutputs + staged);
+    }
+  }
 };
 
 __device__ float ReadFloat(const void* data, DType dtype, int64_t index) {
@@ -56,22 +86,13 @@ __global__ void __launch_bounds__(kThreads) PackKernel(PieceParams p) {
     rest /= 2;
     const int chunk = static_cast<int>(rest % p.layout.chunks);
     const int tile = static_cast<int>(rest / p.layout.chunks);
-    int staged_row, left;  // the output's place in the piece; outputs of this kind up to the end
-    if (p.gated) {
-      staged_row = tile * kStripOutputs + row + (strip == 0 ? 0 : p.staged_outputs / 2);
-      left = p.n / 2 - ((p.first_tile + tile) * kStripOutputs + row);
-    } else {
-      staged_row = tile * kTileOutputs + strip * kStripOutputs + row;
-      left = p.n - (p.first_tile * kTileOutputs + staged_row);
-    }
+    const StripRow from(p, tile, strip, row);
     __nv_bfloat16 values[8];
     for (int i = 0; i < 8; ++i) {
       const int input = chunk * kChunkInputs + group * 8 + i;
       float value = 0.0f;
-      if (left > 0 && input < p.k) {
-        const int64_t index = p.transposed ? int64_t{input} * p.staged_outputs + staged_row
-                                           : int64_t{staged_row} * p.k + input;
-        value = ReadFloat(p.staged, p.dtype, index);
+      if (from.left > 0 && input < p.k) {
+        value = ReadFloat(p.staged, p.dtype, p.Index(from.staged, input));
       }
       values[i] = ToBf16(value);
     }
@@ -79,6 +100,54 @@ __global__ void __launch_bounds__(kThreads) PackKernel(PieceParams p) {
     static_assert(sizeof(values) == sizeof(bits));
     memcpy(&bits, values, sizeof(bits));
     p.packed[at] = bits;
+  }
+}
+
+// One warp per output.
+__global__ void __launch_bounds__(kThreads) ScaleKernel(PieceParams p) {
+  LetNextStart();
+  WaitForPrevious();
+  const int lane = threadIdx.x % 32;
+  for (int row = (blockIdx.x * kThreads + threadIdx.x) / 32; row < p.staged_outputs;
+       row += gridDim.x * (kThreads / 32)) {
+    float largest = 0.0f;
+    for (int i = lane; i < p.k; i += 32) {
+      largest = fmaxf(largest, fabsf(ReadFloat(p.staged, p.dtype, p.Index(row, i))));
+    }
+    for (int half = 16; half > 0; half /= 2) {
+      largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, half));
+    }
+    if (lane == 0) p.scales[p.Output(row)] = E4m3Scale(largest);
+  }
+}
+
+// One thread per 16 inputs of one output: what a lane loads at once.
+__global__ void __launch_bounds__(kThreads) PackE4m3Kernel(PieceParams p) {
+  LetNextStart();
+  WaitForPrevious();
+  const int64_t count = p.num_tiles * p.layout.TileBytes() / 16;
+  for (int64_t at = blockIdx.x * int64_t{kThreads} + threadIdx.x; at < count;
+       at += int64_t{gridDim.x} * kThreads) {
+    const int lane = static_cast<int>(at % 32), strip = static_cast<int>(at / 32 % 2);
+    const int64_t chunks = at / 64;
+    const int chunk = static_cast<int>(chunks % p.layout.chunks);
+    const int tile = static_cast<int>(chunks / p.layout.chunks);
+    const StripRow from(p, tile, strip, lane / 4);
+    const float scale = from.left > 0 ? p.scales[p.Output(from.staged)] : 1.0f;
+    uint32_t words[4];
+    for (int step = 0; step < 4; ++step) {
+      words[step] = 0;
+      for (int pair = 0; pair < 2; ++pair) {
+        uint32_t values[2] = {};
+        for (int i = 0; i < 2; ++i) {
+          const int input = chunk * kChunkInputs + step * 16 + pair * 8 + lane % 4 * 2 + i;
+          if (from.left <= 0 || input >= p.k) continue;
+          values[i] = ToE4m3(ReadFloat(p.staged, p.dtype, p.Index(from.staged, input)) / scale);
+        }
+        words[step] |= PackedPair(pair == 1, values[0], values[1]);
+      }
+    }
+    p.packed[at] = make_uint4(words[0], words[1], words[2], words[3]);
   }
 }
 
@@ -102,11 +171,12 @@ cudaError_t Stage(const PackedMatrix::Source& source, int block, int first, int 
 }  // namespace
 
 size_t PackedBytes(const PackedMatrix::Source& source) {
-  return source.blocks * PackedLayout::Of(source.n, source.k).BlockBytes();
+  return source.blocks * PackedLayout::Of(source.n, source.k, source.e4m3).BlockBytes();
 }
 
-absl::Status PackMatrix(const PackedMatrix::Source& source, void* destination, DeviceQueue& queue) {
-  const PackedLayout layout = PackedLayout::Of(source.n, source.k);
+absl::Status PackMatrix(const PackedMatrix::Source& source, void* destination, float* scales,
+                        DeviceQueue& queue) {
+  const PackedLayout layout = PackedLayout::Of(source.n, source.k, source.e4m3);
   const int64_t tile_source_bytes = int64_t{kTileOutputs} * source.k * DTypeBytes(source.dtype);
   const int64_t most = static_cast<int64_t>(queue.scratch_bytes()) / tile_source_bytes;
   if (most == 0) {
@@ -128,6 +198,7 @@ absl::Status PackMatrix(const PackedMatrix::Source& source, void* destination, D
       p.dtype = source.dtype;
       p.transposed = source.transposed;
       p.staged = staging;
+      if (source.e4m3) p.scales = scales + int64_t{block} * source.n;
       p.packed = reinterpret_cast<uint4*>(static_cast<char*>(destination) +
                                           block * layout.BlockBytes() + first * layout.TileBytes());
       if (source.gated) {
@@ -146,10 +217,14 @@ absl::Status PackMatrix(const PackedMatrix::Source& source, void* destination, D
                   "PackedMatrix: upload of weights"));
       }
       const int64_t work = tiles * layout.TileBytes() / 16;
-      const auto grid = static_cast<unsigned>(
-          std::min<int64_t>((work + kThreads - 1) / kThreads, 16 * queue.info().multiprocessors));
-      RETURN_IF_ERROR(Check(Launch(PackKernel, grid, kThreads, 0, queue, p), "PackedMatrix[",
-                            source.blocks, " x ", source.n, " x ", source.k, "]"));
+      const auto launch = [&](auto kernel, int64_t threads) {
+        const auto grid = static_cast<unsigned>(std::min<int64_t>(
+            (threads + kThreads - 1) / kThreads, 16 * queue.info().multiprocessors));
+        return Check(Launch(kernel, grid, kThreads, 0, queue, p), "PackedMatrix[", source.blocks,
+                     " x ", source.n, " x ", source.k, "]");
+      };
+      if (source.e4m3) RETURN_IF_ERROR(launch(ScaleKernel, int64_t{32} * p.staged_outputs));
+      RETURN_IF_ERROR(launch(source.e4m3 ? PackE4m3Kernel : PackKernel, work));
       first += tiles;
     }
   }

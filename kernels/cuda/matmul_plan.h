@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "kernels/cuda/packed_layout.h"
 #include "kernels/device_queue.h"
 #include "kernels/matmul.h"
@@ -22,6 +24,7 @@ struct MatMulProblem {
   int multiprocessors = 132;
   int64_t scratch_bytes = 0;
   int64_t counters = 0;
+  bool e4m3 = false;
 };
 
 // How a block of the kernel for few rows uses its shared memory.
@@ -128,11 +131,39 @@ inline int64_t ManyTiles(const MatMulProblem& p, int row_tile, int output_tile) 
          ((p.rows + row_tile - 1) / row_tile);
 }
 
+// A kernel for many rows, and its time per tile on an H200 in units of 10 ns: for each chunk of
+// inputs, and besides (bench/RESULTS.md).
+struct ManyShape {
+  int row_tile, output_tile, cluster;
+  int chunk_time, tile_time;
+};
+inline constexpr ManyShape kManyShapes[] = {
+    {16, 64, 1, 18, 200},   {16, 128, 1, 21, 200},  {32, 64, 1, 18, 220},
+    {32, 128, 1, 22, 220},  {64, 64, 1, 20, 270},   {64, 128, 1, 28, 280},
+    {128, 128, 1, 42, 380}, {128, 128, 2, 42, 390}, {192, 128, 2, 57, 300},
+};
+// Those that exist for e4m3 weights: fewer, since they are compiled apart. Few rows are as fast in
+// a tile of 32, and one of 192 would need too many registers.
+inline constexpr ManyShape kE4m3Shapes[] = {
+    {32, 64, 1, 21, 260},
+    {32, 128, 1, 22, 280},
+    {64, 128, 1, 26, 300},
+    {128, 128, 2, 34, 360},
+};
+
+inline bool HasE4m3(int row_tile, int output_tile, int cluster) {
+  return std::any_of(std::begin(kE4m3Shapes), std::end(kE4m3Shapes), [&](const ManyShape& shape) {
+    return shape.row_tile == row_tile && shape.output_tile == output_tile &&
+           shape.cluster == cluster;
+  });
+}
+
+// kernel is kNone where there is no such kernel.
 inline MatMulPlan PlanMany(const MatMulProblem& p, int row_tile, int output_tile, bool split,
                            int cluster = 1) {
   const PackedLayout layout = PackedLayout::Of(p.n, p.k);
   MatMulPlan plan;
-  if (!p.x_aligned) return plan;
+  if (!p.x_aligned || (p.e4m3 && !HasE4m3(row_tile, output_tile, cluster))) return plan;
   plan.row_tile = row_tile;
   plan.output_tile = output_tile;
   plan.cluster = cluster;
@@ -150,20 +181,12 @@ inline MatMulPlan PlanMany(const MatMulProblem& p, int row_tile, int output_tile
   return plan;
 }
 
-// A kernel for many rows, and its time per tile on an H200 in units of 10 ns: for each chunk of
-// inputs, and besides (bench/RESULTS.md).
-struct ManyShape {
-  int row_tile, output_tile, cluster;
-  int chunk_time, tile_time;
-};
-inline constexpr ManyShape kManyShapes[] = {
-    {16, 64, 1, 18, 200},   {16, 128, 1, 21, 200},  {32, 64, 1, 18, 220},
-    {32, 128, 1, 22, 220},  {64, 64, 1, 20, 270},   {64, 128, 1, 28, 280},
-    {128, 128, 1, 42, 380}, {128, 128, 2, 42, 390}, {192, 128, 2, 57, 300},
-};
 // Where segments of a tile go to several blocks: what it takes besides, of which some for each
 // segment and some for each segment of 128 results.
 inline constexpr int kSplitTime = 150, kSplitSegmentTime = 50;
+// The same of e4m3 weights, measured later: the size of a tile hardly shows, but where a block has
+// parts of two tiles that does.
+inline constexpr int kE4m3SplitTime = 190, kE4m3SplitSegmentTime = 47, kE4m3TwoTilesTime = 250;
 
 // The plan that takes the least time.
 inline MatMulPlan PlanFastest(const MatMulProblem& p) {
@@ -171,11 +194,13 @@ inline MatMulPlan PlanFastest(const MatMulProblem& p) {
   MatMulPlan best;
   int64_t best_time = 0;
   const auto consider = [&](const MatMulPlan& plan, int64_t time) {
+    if (plan.kernel == MatMulPlan::Kernel::kNone) return;
     if (best.kernel != MatMulPlan::Kernel::kNone && time >= best_time) return;
     best = plan;
     best_time = time;
   };
-  for (const ManyShape& shape : kManyShapes) {
+  const auto shapes = p.e4m3 ? absl::MakeConstSpan(kE4m3Shapes) : absl::MakeConstSpan(kManyShapes);
+  for (const ManyShape& shape : shapes) {
     if (shape.cluster > 1 && p.blocks > 1) continue;  // too short to gain by it
     const int64_t tiles = ManyTiles(p, shape.row_tile, shape.output_tile * shape.cluster);
     const int64_t at_once = std::max(p.multiprocessors / shape.cluster, 1);
@@ -186,8 +211,11 @@ inline MatMulPlan PlanFastest(const MatMulProblem& p) {
     if (!split.split) continue;
     const int64_t run = (tiles * layout.segments + at_once - 1) / at_once;  // segments
     const int64_t results = int64_t{shape.row_tile} * shape.output_tile;
-    consider(split, run * kSegmentChunks * shape.chunk_time + shape.tile_time + kSplitTime +
-                        layout.segments * (kSplitSegmentTime + results / 128));
+    const int64_t collect = kSplitTime + layout.segments * (kSplitSegmentTime + results / 128);
+    const int64_t e4m3_collect = kE4m3SplitTime + layout.segments * kE4m3SplitSegmentTime +
+                                 (run > 1 ? kE4m3TwoTilesTime : 0);
+    consider(split, run * kSegmentChunks * shape.chunk_time + shape.tile_time +
+                        (p.e4m3 ? e4m3_collect : collect));
   }
   return best;
 }

@@ -18,6 +18,35 @@ __device__ __forceinline__ void LoadMatrices(uint32_t (&values)[4], uint32_t sha
                : "memory");
 }
 
+// 16 bytes of this lane.
+__device__ __forceinline__ void LoadWords(uint32_t (&words)[4], uint32_t shared_address) {
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(shared_address)
+               : "memory");
+}
+
+// A step of 16 inputs of e4m3 weights, of both strips, as the matrix of 16 x 16 that Mma and Wgmma
+// take. With its fields in place a value is too small by 2^120, the difference of the biases: the
+// product is exact, also of subnormal values, which are subnormal bf16 before it.
+__device__ __forceinline__ uint32_t TimesBias(uint32_t pair) {
+  constexpr uint32_t k2To120 = 0x7b807b80;
+  uint32_t product;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(product) : "r"(pair), "r"(k2To120));
+  return product;
+}
+__device__ __forceinline__ void WidenStep(uint32_t strip_0, uint32_t strip_1, uint32_t& a0,
+                                          uint32_t& a1, uint32_t& a2, uint32_t& a3) {
+  const auto first = [](uint32_t word) { return TimesBias(word & 0x87f087f0); };
+  const auto second = [](uint32_t word) {
+    return TimesBias((word << 4 & 0x80f080f0) | (word >> 4 & 0x07000700));
+  };
+  a0 = first(strip_0);
+  a1 = first(strip_1);
+  a2 = second(strip_0);
+  a3 = second(strip_1);
+}
+
 // d += a b: a is 16 x 16, b 16 x 8. Lane 4 g + t holds of d: [g][2t], [g][2t + 1], [g + 8][2t],
 // [g + 8][2t + 1].
 __device__ __forceinline__ void Mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
@@ -78,6 +107,11 @@ __device__ __forceinline__ void Pin(float (&values)[kCount]) {
 // holds rows 16 w ..; d[4 j ..] are as in Mma for columns 8 j ...
 template <int kColumns>
 __device__ void Wgmma(float (&d)[kColumns / 2], uint64_t a, uint64_t b, bool add);
+
+// The same with a in registers, a[4] as in Mma for the rows of this warp, which must stay as they
+// are until the Wgmma is over.
+template <int kColumns>
+__device__ void WgmmaRegisters(float (&d)[kColumns / 2], const uint32_t* a, uint64_t b, bool add);
 
 #define REPRISE_EIGHT(d, i)                                                                   \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
@@ -148,6 +182,47 @@ __device__ __forceinline__ void Wgmma<192>(float (&d)[96], uint64_t a, uint64_t 
         REPRISE_EIGHT(d, 32), REPRISE_EIGHT(d, 40), REPRISE_EIGHT(d, 48), REPRISE_EIGHT(d, 56),
         REPRISE_EIGHT(d, 64), REPRISE_EIGHT(d, 72), REPRISE_EIGHT(d, 80), REPRISE_EIGHT(d, 88)
       : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+
+template <>
+__device__ __forceinline__ void WgmmaRegisters<32>(float (&d)[16], const uint32_t* a, uint64_t b,
+                                                   bool add) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %21, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+      "{%16, %17, %18, %19}, %20, add, 1, 1, 0;\n}\n"
+      : REPRISE_EIGHT(d, 0), REPRISE_EIGHT(d, 8)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
+}
+
+template <>
+__device__ __forceinline__ void WgmmaRegisters<64>(float (&d)[32], const uint32_t* a, uint64_t b,
+                                                   bool add) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "{%32, %33, %34, %35}, %36, add, 1, 1, 0;\n}\n"
+      : REPRISE_EIGHT(d, 0), REPRISE_EIGHT(d, 8), REPRISE_EIGHT(d, 16), REPRISE_EIGHT(d, 24)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
+}
+
+template <>
+__device__ __forceinline__ void WgmmaRegisters<128>(float (&d)[64], const uint32_t* a, uint64_t b,
+                                                    bool add) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "{%64, %65, %66, %67}, %68, add, 1, 1, 0;\n}\n"
+      : REPRISE_EIGHT(d, 0), REPRISE_EIGHT(d, 8), REPRISE_EIGHT(d, 16), REPRISE_EIGHT(d, 24),
+        REPRISE_EIGHT(d, 32), REPRISE_EIGHT(d, 40), REPRISE_EIGHT(d, 48), REPRISE_EIGHT(d, 56)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
 }
 
 #undef REPRISE_EIGHT

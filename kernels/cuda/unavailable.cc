@@ -19,7 +19,9 @@ absl::Status Available() { return Unavailable(); }
 absl::StatusOr<void*> Allocate(size_t) { return Unavailable(); }
 void Free(void*) {}
 size_t PackedBytes(const PackedMatrix::Source&) { return 0; }
-absl::Status PackMatrix(const PackedMatrix::Source&, void*, DeviceQueue&) { return Unavailable(); }
+absl::Status PackMatrix(const PackedMatrix::Source&, void*, float*, DeviceQueue&) {
+  return Unavailable();
+}
 absl::Status MatMul(const MatMulParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status MatMulByPlan(const MatMulParams&, const MatMulPlan&, DeviceQueue&) {
   return Unavailable();

@@ -44,6 +44,12 @@ std::vector<FlagSpec> ComputeFlags() {
       {"device", "auto", "auto, cpu or cuda",
        "where the models run; auto is cuda where there is a GPU that this build can use", false,
        OneOf(&O::compute, &ComputeSettings::device, {"auto", "cpu", "cuda"})},
+      {"weight-format", "checkpoint", "checkpoint or fp8",
+       "form in which weights are kept: checkpoint as the files have them (on a GPU bf16); fp8 "
+       "rounds the linear layers to 8-bit floats (e4m3) with a scale per output, for half the "
+       "bytes "
+       "and a little less accuracy; sessions of one form cannot be continued under the other",
+       false, OneOf(&O::compute, &ComputeSettings::weight_format, {"checkpoint", "fp8"})},
       {"threads", "0", "an integer from 0 to 256", "threads that compute; 0 = one per core", false,
        Integer(&O::compute, &ComputeSettings::threads, 0, 256)},
       {"slots", "auto", "auto or an integer from 1 to 65536",

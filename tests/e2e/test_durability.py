@@ -167,3 +167,25 @@ def test_a_damaged_file_is_refused(cli, tmp_path):
     assert cli.run("sessions", "show", "damaged").returncode == 5
     file.write_bytes(data)
     cli("snapshots", "import", file, "damaged")
+
+
+def test_another_weight_format_is_another_model(make_server, cli_for):
+    server = make_server("a")
+    cli = cli_for(server)
+    head = begin(cli, "format", GREEDY + ["--durability", "sync"], 20)
+    server.stop()
+    other = make_server("a", "--weight-format", "fp8")
+    cli = cli_for(other)
+    done = cli.run("generate", "--continue", "--session", "format", "-n", 5, "--json")
+    error = json.loads(done.stderr)["error"]
+    assert error["reason"] == "FINGERPRINT_MISMATCH"
+    assert error["metadata"]["field"] == "weights_fingerprint"
+    begin(cli, "format-fp8", GREEDY + ["--durability", "sync"], 20)
+    assert len(go_on(cli, "format-fp8", GREEDY, 5)) == 5
+    other.stop()
+    # And the other way round; what was refused has not changed.
+    server.start()
+    cli = cli_for(server)
+    done = cli.run("generate", "--continue", "--session", "format-fp8", "-n", 5, "--json")
+    assert json.loads(done.stderr)["error"]["reason"] == "FINGERPRINT_MISMATCH"
+    assert head + go_on(cli, "format", GREEDY, 10) == sum(whole_run(cli, GREEDY, 20, 10), [])

@@ -5,11 +5,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <limits>
 #include <thread>
 #include <utility>
 
 #include "kernels/device_queue.h"
+#include "kernels/e4m3.h"
+#include "tests/kernels/reference.h"
 #include "tests/kernels/test_util.h"
 
 namespace reprise::kernels {
@@ -176,7 +179,34 @@ TEST(DTypeTest, SizesAndNames) {
   EXPECT_EQ(DTypeBytes(DType::kF16), 2);
   EXPECT_EQ(DTypeBytes(DType::kI32), 4);
   EXPECT_EQ(DTypeBytes(DType::kU8), 1);
+  EXPECT_EQ(DTypeBytes(DType::kE4M3), 1);
   EXPECT_STREQ(DTypeName(DType::kBF16), "bf16");
+  EXPECT_STREQ(DTypeName(DType::kE4M3), "e4m3");
+}
+
+// All floats of 12 bits of mantissa around the range of e4m3: every value, every tie, and
+// neighbours of both.
+TEST(E4m3Test, RoundsToTheNearest) {
+  for (int exponent = -14; exponent <= 10; ++exponent) {
+    for (int mantissa = 4096; mantissa < 8192; ++mantissa) {
+      const float value = std::ldexp(static_cast<float>(mantissa), exponent - 12);
+      ASSERT_EQ(ToE4m3(value), reference::NearestE4m3(value)) << value;
+      ASSERT_EQ(ToE4m3(-value), reference::NearestE4m3(value) | 0x80) << value;
+    }
+  }
+  const float infinity = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(ToE4m3(0.0f), 0);
+  EXPECT_EQ(ToE4m3(-0.0f), 0x80);
+  EXPECT_EQ(ToE4m3(std::numeric_limits<float>::denorm_min()), 0);
+  EXPECT_EQ(ToE4m3(std::numeric_limits<float>::max()), 0x7e);
+  EXPECT_EQ(ToE4m3(-infinity), 0xfe);
+  EXPECT_EQ(ToE4m3(std::nanf("")), 0x7f);
+}
+
+TEST(E4m3Test, ScaleIsNeverZero) {
+  EXPECT_EQ(E4m3Scale(448.0f), 1.0f);
+  EXPECT_EQ(E4m3Scale(0.0f), 1.0f);
+  EXPECT_EQ(E4m3Scale(std::numeric_limits<float>::denorm_min()), 1.0f);
 }
 
 TEST(RaggedRowsTest, PaddingMayRepeatAndSequencesMayBeEmpty) {

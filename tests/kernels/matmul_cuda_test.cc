@@ -14,9 +14,9 @@
 
 #include "kernels/cuda/matmul_plan.h"
 #include "kernels/device_queue.h"
-#include "kernels/elementwise.h"
 #include "kernels/matmul.h"
 #include "tests/kernels/matmul_cases.h"
+#include "tests/kernels/matmul_cuda_product.h"
 #include "tests/kernels/mirror.h"
 #include "tests/kernels/reference.h"
 #include "tests/kernels/test_util.h"
@@ -24,214 +24,7 @@
 namespace reprise::kernels {
 namespace {
 
-using cuda::MatMulPlan;
 using ::testing::HasSubstr;
-
-struct Shape {
-  std::string name;
-  int n = 0, k = 0, blocks = 1, x_blocks = 1;
-  bool gated = false, bias = false;
-  int x_extra = 0;   // x_stride beyond the inputs
-  int x_offset = 0;  // elements by which x is off its alignment
-  int outputs() const { return blocks * n / (gated ? 2 : 1); }
-  int inputs() const { return x_blocks * k; }
-};
-
-// One matrix and many rows of x on the device. Rows are the same numbers in every product.
-class Product {
- public:
-  Product(const Shape& shape, int rows, DeviceQueue* queue)
-      : shape_(shape), context_{Device::kCuda, nullptr, queue} {
-    uint64_t state = 88172645463325252u;
-    const auto next = [&state] {  // bf16 in about [-1, 1)
-      state ^= state << 13;
-      state ^= state >> 7;
-      state ^= state << 17;
-      const float value = static_cast<float>(static_cast<int64_t>(state) >> 40) / 8388608.0f;
-      return RoundToBf16(value);
-    };
-    std::vector<BF16> weights(size_t(shape.blocks) * shape.n * shape.k);
-    for (BF16& value : weights) value = next();
-    PackedMatrix::Source source;
-    source.dtype = DType::kBF16;
-    source.blocks = shape.blocks;
-    source.n = shape.n;
-    source.k = shape.k;
-    source.data = weights.data();
-    source.x_blocks = shape.x_blocks;
-    source.gated = shape.gated;
-    auto packed = PackedMatrix::Pack(source, context_);
-    status_.Update(packed.status());
-    if (packed.ok()) packed_ = *std::move(packed);
-    stride_ = shape.inputs() + shape.x_extra;
-    std::vector<BF16> x(size_t(rows) * stride_ + shape.x_offset);
-    for (BF16& value : x) value = next();
-    Upload(x_, x.data(), x.size() * sizeof(BF16));
-    std::vector<float> bias = PseudoVector(9, size_t(shape.blocks) * shape.n);
-    Upload(bias_, bias.data(), bias.size() * sizeof(float));
-  }
-
-  MatMulParams Params(int first, int rows) const {
-    MatMulParams p;
-    p.num_rows = rows;
-    p.x_stride = stride_;
-    p.out_stride = shape_.outputs() + 3;
-    p.x_bf16 = x_.as<BF16>() + shape_.x_offset + int64_t{first} * stride_;
-    p.weight = &packed_;
-    p.bias = shape_.bias ? bias_.as<float>() : nullptr;
-    return p;
-  }
-  cuda::MatMulProblem Problem(int rows) const {
-    return cuda::ProblemOf(Params(0, rows), *context_.queue);
-  }
-
-  // Rows [first, first + rows) at once by `plan`, or as MatMul chooses where it is null:
-  // [rows, outputs].
-  std::vector<float> Run(int first, int rows, const MatMulPlan* plan = nullptr) {
-    Prepare(rows);
-    MatMulParams p = Params(first, rows);
-    p.out = out_.as<float>();
-    status_.Update(plan == nullptr ? MatMul(p, context_)
-                                   : cuda::MatMulByPlan(p, *plan, *context_.queue));
-    return Results(rows);
-  }
-  // The first rows, with a softcap within the product or after it.
-  std::vector<float> RunCapped(int rows, float cap, const MatMulPlan* plan) {
-    Prepare(rows);
-    MatMulParams p = Params(0, rows);
-    p.out = out_.as<float>();
-    if (plan != nullptr) {
-      p.softcap = cap;
-      status_.Update(cuda::MatMulByPlan(p, *plan, *context_.queue));
-    } else {
-      status_.Update(MatMul(p, context_));
-      SoftcapParams after;
-      after.num_rows = rows;
-      after.dim = static_cast<int>(p.out_stride);
-      after.cap = cap;
-      after.x = p.out;
-      status_.Update(Softcap(after, context_));
-    }
-    return Results(rows);
-  }
-  // The same with a product per row.
-  std::vector<float> RunAlone(int rows) {
-    Prepare(rows);
-    for (int row = 0; row < rows; ++row) {
-      MatMulParams p = Params(row, 1);
-      p.out = out_.as<float>() + row * p.out_stride;
-      status_.Update(MatMul(p, context_));
-    }
-    return Results(rows);
-  }
-  std::vector<float> RunRounded(int first, int rows, const MatMulPlan& plan) {
-    MatMulParams p = Params(first, rows);
-    std::vector<BF16> out(size_t(rows) * p.out_stride, RoundToBf16(1e30f)), dense;
-    Upload(out_, out.data(), out.size() * sizeof(BF16));
-    p.out_bf16 = out_.as<BF16>();
-    status_.Update(cuda::MatMulByPlan(p, plan, *context_.queue));
-    status_.Update(context_.queue->Download(out.data(), out_.data(), out.size() * sizeof(BF16)));
-    status_.Update(context_.queue->Synchronize());
-    std::vector<float> values;
-    for (int row = 0; row < rows; ++row) {
-      for (int j = 0; j < shape_.outputs(); ++j)
-        values.push_back(Widen(out[row * p.out_stride + j]));
-    }
-    return values;
-  }
-
-  void SetRow(int row, float value) {
-    const std::vector<BF16> values(shape_.inputs(), RoundToBf16(value));
-    status_.Update(context_.queue->Upload(x_.as<BF16>() + shape_.x_offset + int64_t{row} * stride_,
-                                          values.data(), values.size() * sizeof(BF16)));
-    status_.Update(context_.queue->Synchronize());
-  }
-  const absl::Status& status() const { return status_; }
-  const Context& context() const { return context_; }
-  const Shape& shape() const { return shape_; }
-
- private:
-  void Upload(Buffer& buffer, const void* data, size_t bytes) {
-    auto made = Buffer::Allocate(Device::kCuda, bytes);
-    status_.Update(made.status());
-    if (!made.ok()) return;
-    buffer = *std::move(made);
-    status_.Update(context_.queue->Upload(buffer.data(), data, bytes));
-    status_.Update(context_.queue->Synchronize());
-  }
-  void Prepare(int rows) {
-    const std::vector<float> poison(size_t(rows) * (shape_.outputs() + 3), kNaN);
-    Upload(out_, poison.data(), poison.size() * sizeof(float));
-  }
-  std::vector<float> Results(int rows) {
-    const int stride = shape_.outputs() + 3;
-    std::vector<float> out(size_t(rows) * stride), dense;
-    status_.Update(context_.queue->Download(out.data(), out_.data(), out.size() * sizeof(float)));
-    status_.Update(context_.queue->Synchronize());
-    for (int row = 0; row < rows; ++row) {
-      const auto begin = out.begin() + size_t(row) * stride;
-      dense.insert(dense.end(), begin, begin + shape_.outputs());
-      for (int i = shape_.outputs(); i < stride; ++i) EXPECT_TRUE(std::isnan(begin[i]));
-    }
-    return dense;
-  }
-
-  Shape shape_;
-  Context context_;
-  int64_t stride_ = 0;
-  absl::Status status_;
-  PackedMatrix packed_;
-  Buffer x_, bias_, out_;
-};
-
-// Every way to run a product, with a name; also as on a device of 7 multiprocessors.
-std::vector<std::pair<std::string, MatMulPlan>> AllPlans(cuda::MatMulProblem problem) {
-  std::vector<std::pair<std::string, MatMulPlan>> plans;
-  const auto add = [&](const std::string& name, const MatMulPlan& plan) {
-    if (plan.kernel == MatMulPlan::Kernel::kNone) return;
-    plans.push_back({name + (problem.multiprocessors == 7 ? ", small grid" : ""), plan});
-    plans.back().second.next_start = static_cast<cuda::NextStart>(plans.size() % 3);
-  };
-  for (const int multiprocessors : {problem.multiprocessors, 7}) {
-    problem.multiprocessors = multiprocessors;
-    for (const int rows : {1, 3, 8}) {
-      if (rows > problem.rows) continue;
-      MatMulPlan plan = cuda::PlanFew(problem, rows, cuda::kMostSharedBytes);
-      add("few " + std::to_string(rows), plan);
-      for (const int panel : {1, 2}) {
-        if (plan.kernel == MatMulPlan::Kernel::kNone || problem.blocks > 1) continue;
-        plan.few = cuda::CutFew(problem, rows, plan.grid, panel, 2, cuda::kMostSharedBytes);
-        if (plan.few.shared_bytes == 0) continue;
-        add("few " + std::to_string(rows) + ", panels of " + std::to_string(panel), plan);
-      }
-    }
-    for (const auto& [row_tile, output_tile, cluster, chunk_time, tile_time] : cuda::kManyShapes) {
-      for (const bool split : {false, true}) {
-        if (split && cluster > 1) continue;
-        const MatMulPlan plan = cuda::PlanMany(problem, row_tile, output_tile, split, cluster);
-        add("many " + std::to_string(row_tile) + " x " + std::to_string(output_tile) + " x " +
-                std::to_string(cluster) + (plan.split ? " split" : ""),
-            plan);
-      }
-    }
-  }
-  return plans;
-}
-
-class MatMulCuda : public ::testing::Test {
- protected:
-  void SetUp() override {
-    queue_ = TestQueue();
-    if (queue_ == nullptr) GTEST_SKIP() << "no CUDA device";
-  }
-  void ExpectCountersZero() {
-    std::vector<uint32_t> counters(DeviceQueue::kCounters, 1);
-    ASSERT_TRUE(queue_->Download(counters.data(), queue_->counters(), counters.size() * 4).ok());
-    ASSERT_TRUE(queue_->Synchronize().ok());
-    EXPECT_EQ(counters, std::vector<uint32_t>(DeviceQueue::kCounters, 0));
-  }
-  DeviceQueue* queue_ = nullptr;
-};
 
 // The shared cases ------------------------------------------------------------------------------
 
@@ -241,10 +34,12 @@ TEST_P(MatMulCudaCases, MatchesReference) {
   const MatMulCase& c = GetParam();
   const Context context{Device::kCuda, nullptr, queue_};
   Weights weights(c);
-  for (double& value : weights.values) value = Widen(RoundToBf16(static_cast<float>(value)));
+  if (!c.e4m3) {
+    for (double& value : weights.values) value = Widen(RoundToBf16(static_cast<float>(value)));
+  }
   auto packed = PackedMatrix::Pack(weights.source, context);
   ASSERT_TRUE(packed.ok()) << packed.status();
-  EXPECT_EQ(packed->dtype(), DType::kBF16);
+  EXPECT_EQ(packed->dtype(), c.e4m3 ? DType::kE4M3 : DType::kBF16);
   const int inputs = c.blocks * c.k, outputs = c.blocks * c.n;
   std::vector<float> x(size_t(c.rows) * (inputs + c.extra), kNaN);
   reference::Values dense;
@@ -260,7 +55,7 @@ TEST_P(MatMulCudaCases, MatchesReference) {
       reference::MatMul(c.rows, c.blocks, c.n, c.k, dense, weights.values, Doubles(bias));
   // Products are exact in float32, but tensor cores cut off rather than round: up to an ulp of the
   // sum so far for each 16 inputs.
-  const double tolerance = 4e-6 + 2.4e-7 * (c.k / 16.0);
+  const double tolerance = c.tolerance + 2.4e-7 * (c.k / 16.0) * (c.e4m3 ? 64 : 1);
   for (const bool rounded : {false, true}) {
     std::vector<float> out(size_t(c.rows) * outputs, kNaN);
     Mirror mirror(context);
@@ -295,10 +90,12 @@ INSTANTIATE_TEST_SUITE_P(All, MatMulCudaCases, ::testing::ValuesIn(MatMulCases()
 
 // Gates and blocks ------------------------------------------------------------------------------
 
-TEST_F(MatMulCuda, GatedMatchesReference) {
+class MatMulCudaGated : public MatMulCuda, public ::testing::WithParamInterface<bool> {};
+
+TEST_P(MatMulCudaGated, MatchesReference) {
   const Context context{Device::kCuda, nullptr, queue_};
   const int n = 96, k = 80, rows = 5, half = n / 2;
-  MatMulCase c{.rows = rows, .n = n, .k = k, .dtype = DType::kBF16};
+  MatMulCase c{.rows = rows, .n = n, .k = k, .dtype = DType::kBF16, .e4m3 = GetParam()};
   Weights weights(c);
   weights.source.gated = true;
   auto packed = PackedMatrix::Pack(weights.source, context);
@@ -330,7 +127,57 @@ TEST_F(MatMulCuda, GatedMatchesReference) {
     absl::Status status = MatMul(p, context);
     status.Update(mirror.Finish());
     ASSERT_TRUE(status.ok()) << status;
-    EXPECT_TRUE(Near(out, expected, 2e-5)) << static_cast<int>(activation);
+    // The weights of the e4m3 case go up to 64.
+    EXPECT_TRUE(Near(out, expected, GetParam() ? 2e-2 : 2e-5)) << static_cast<int>(activation);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, MatMulCudaGated, ::testing::Bool(), [](const auto& info) {
+  return std::string(info.param ? "e4m3" : "bf16");
+});
+
+// Products of e4m3 weights are those of the values that were kept, as bf16, times the scales; and
+// the values that were kept are those of the CPU. By every plan.
+TEST_F(MatMulCuda, E4m3IsItsBf16ValuesTimesScales) {
+  const auto pool = MakePool(1);
+  const Context context{Device::kCuda, nullptr, queue_};
+  const int rows = 37;
+  for (const int k : {200, 512, 1600}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+      MatMulCase c{.rows = rows, .n = 200, .k = k, .dtype = dtype, .e4m3 = true};
+      const Weights weights(c);
+      const auto packed = PackedMatrix::Pack(weights.source, context);
+      const auto host = PackedMatrix::Pack(weights.source, {Device::kCpu, pool.get()});
+      ASSERT_TRUE(packed.ok() && host.ok()) << packed.status();
+      const std::vector<float> kept(weights.kept.begin(), weights.kept.end());
+      const auto plain = PackedMatrix::Pack({DType::kF32, 1, c.n, k, false, kept.data()}, context);
+      ASSERT_TRUE(plain.ok()) << plain.status();
+      EXPECT_TRUE(testing::BitwiseEqual(host->scales(), weights.scales.data(), c.n));
+      const std::vector<float> x = PseudoVector(8, size_t(rows) * k);
+      const auto run = [&](const PackedMatrix& matrix, const MatMulPlan* plan) {
+        std::vector<float> out(size_t(rows) * c.n, kNaN);
+        Mirror mirror(context);
+        MatMulParams p;
+        p.num_rows = rows;
+        p.x_stride = k;
+        p.out_stride = c.n;
+        p.x_bf16 = mirror.InRounded(x);
+        p.weight = &matrix;
+        p.out = mirror.InOut(out);
+        absl::Status status =
+            plan == nullptr ? MatMul(p, context) : cuda::MatMulByPlan(p, *plan, *queue_);
+        status.Update(mirror.Finish());
+        EXPECT_TRUE(status.ok()) << status;
+        return out;
+      };
+      std::vector<float> expected = run(*plain, nullptr);
+      for (size_t i = 0; i < expected.size(); ++i) expected[i] *= weights.scales[i % c.n];
+      const cuda::MatMulProblem problem{rows, 1, c.n, k, false, true, 132, 64 << 20, 60000, true};
+      for (const auto& [name, plan] : AllPlans(problem)) {
+        EXPECT_TRUE(testing::BitwiseEqual(run(*packed, &plan), expected, {rows, c.n}))
+            << name << ", k " << k << ", " << DTypeName(dtype);
+      }
+    }
   }
 }
 
@@ -417,7 +264,13 @@ INSTANTIATE_TEST_SUITE_P(
         Shape{.name = "blocks_ragged", .n = 72, .k = 600, .blocks = 6, .x_blocks = 3},
         Shape{.name = "unaligned_stride", .n = 100, .k = 1090, .x_extra = 1},
         Shape{.name = "unaligned_x", .n = 100, .k = 640, .x_offset = 3},
-        Shape{.name = "unaligned_blocks", .n = 33, .k = 515, .blocks = 4, .x_blocks = 2}),
+        Shape{.name = "unaligned_blocks", .n = 33, .k = 515, .blocks = 4, .x_blocks = 2},
+        Shape{.name = "e4m3_segments", .n = 384, .k = 1536, .e4m3 = true},
+        Shape{.name = "e4m3_ragged", .n = 333, .k = 1200, .bias = true, .e4m3 = true},
+        Shape{.name = "e4m3_long", .n = 64, .k = 7680, .e4m3 = true},
+        Shape{.name = "e4m3_gated", .n = 2304, .k = 576, .gated = true, .bias = true, .e4m3 = true},
+        Shape{.name = "e4m3_blocks", .n = 72, .k = 600, .blocks = 6, .x_blocks = 3, .e4m3 = true},
+        Shape{.name = "e4m3_unaligned", .n = 100, .k = 1090, .x_extra = 1, .e4m3 = true}),
     [](const auto& info) { return info.param.name; });
 
 // The shapes of RecurrentGemma-2B and the rows that a step may have, as MatMul runs them.
@@ -452,7 +305,12 @@ INSTANTIATE_TEST_SUITE_P(
         Shape{.name = "qkv", .n = 3072, .k = 2560},
         Shape{.name = "mlp", .n = 15360, .k = 2560, .gated = true, .bias = true},
         Shape{.name = "down", .n = 2560, .k = 7680, .bias = true},
-        Shape{.name = "head", .n = 256000, .k = 2560}),
+        Shape{.name = "head", .n = 256000, .k = 2560},
+        Shape{.name = "e4m3_xy", .n = 5120, .k = 2560, .bias = true, .e4m3 = true},
+        Shape{.name = "e4m3_lru_out", .n = 2560, .k = 2560, .bias = true, .e4m3 = true},
+        Shape{.name = "e4m3_qkv", .n = 3072, .k = 2560, .e4m3 = true},
+        Shape{.name = "e4m3_mlp", .n = 15360, .k = 2560, .gated = true, .bias = true, .e4m3 = true},
+        Shape{.name = "e4m3_down", .n = 2560, .k = 7680, .bias = true, .e4m3 = true}),
     [](const auto& info) { return info.param.name; });
 
 TEST_F(MatMulCuda, RowsDoNotTouchEachOther) {

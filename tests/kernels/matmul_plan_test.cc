@@ -33,6 +33,13 @@ TEST(MatMulCudaPlan, FitsTheDevice) {
               EXPECT_GE(plan.grid, 1) << name;
               EXPECT_LE(plan.grid, 132) << name;
               const auto layout = cuda::PackedLayout::Of(n, k);
+              auto e4m3 = problem;
+              e4m3.e4m3 = true;
+              const MatMulPlan narrow = cuda::PlanMatMul(e4m3);
+              ASSERT_NE(narrow.kernel, MatMulPlan::Kernel::kNone) << name;
+              EXPECT_TRUE(narrow.kernel == MatMulPlan::Kernel::kFew ||
+                          cuda::HasE4m3(narrow.row_tile, narrow.output_tile, narrow.cluster))
+                  << name;
               if (plan.split && layout.segments > 1) {
                 EXPECT_GT(scratch, 0) << name;
               }
@@ -65,6 +72,22 @@ TEST(MatMulCudaPlan, LayoutPadsToWholeChunks) {
   EXPECT_EQ(large.segments, 3);
   EXPECT_EQ(large.SegmentChunks(1), 8);
   EXPECT_EQ(large.SegmentChunks(2), 2);
+  EXPECT_EQ(cuda::PackedLayout::Of(20, 70, true).BlockBytes(), small.BlockBytes() / 2);
+}
+
+// A word of e4m3 weights takes two pairs, and every bit has its place.
+TEST(MatMulCudaPlan, PairsOfAWordDoNotMeet) {
+  for (int bits = 0; bits < 256; ++bits) {
+    const uint32_t first = cuda::PackedPair(false, bits, 255 - bits);
+    const uint32_t second = cuda::PackedPair(true, bits, 255 - bits);
+    EXPECT_EQ(first & ~0x87f087f0u, 0u);
+    EXPECT_EQ(second & ~0x780f780fu, 0u);
+    // As the kernels do: fields of a bf16 in each half, exponent and mantissa from bit 4 on.
+    const uint32_t moved = (second << 4 & 0x80f080f0) | (second >> 4 & 0x07000700);
+    EXPECT_EQ(moved, first);
+    const uint32_t low = first & 0xffff;
+    EXPECT_EQ(low, (bits & 0x80u) << 8 | (bits & 0x7fu) << 4);
+  }
 }
 
 TEST(MatMulPack, GatedIsForCuda) {
@@ -96,6 +119,24 @@ TEST(MatMulCudaPlan, ChoosesByShapeAndRows) {
   EXPECT_EQ(plan(512, 2560, 7680).row_tile, 128);
   EXPECT_EQ(plan(1024, 2560, 7680).cluster, 2);
   EXPECT_EQ(plan(1024, 2560, 7680).row_tile, 192);
+}
+
+TEST(MatMulCudaPlan, ChoosesForE4m3) {
+  const auto plan = [](int rows, int n, int k) {
+    cuda::MatMulProblem problem{rows, 1, n, k, false, true, 132, 64 << 20, 60000};
+    problem.e4m3 = true;
+    return cuda::PlanMatMul(problem);
+  };
+  EXPECT_EQ(plan(1, 2560, 2560).kernel, MatMulPlan::Kernel::kFew);
+  EXPECT_TRUE(plan(8, 2560, 2560).split);
+  EXPECT_EQ(plan(8, 2560, 2560).output_tile, 128);
+  EXPECT_FALSE(plan(32, 5120, 2560).split);
+  EXPECT_TRUE(plan(64, 2560, 7680).split);
+  EXPECT_EQ(plan(64, 2560, 7680).row_tile, 64);
+  EXPECT_FALSE(plan(128, 2560, 2560).split);
+  EXPECT_TRUE(plan(128, 2560, 7680).split);
+  EXPECT_FALSE(plan(256, 2560, 7680).split);
+  EXPECT_EQ(plan(256, 15360, 2560).cluster, 2);
 }
 
 }  // namespace

@@ -104,9 +104,10 @@ TEST_P(MatMulTest, AddsInTheOrderOfTheContract) {
       for (int j = 0; j < c.n; ++j) {
         float sum = 0.0f;
         for (int i = 0; i < c.k; ++i) {
-          const auto w = static_cast<float>(weights_.values[(size_t(b) * c.n + j) * c.k + i]);
+          const auto w = static_cast<float>(weights_.kept[(size_t(b) * c.n + j) * c.k + i]);
           sum = std::fma(x[r * stride + b * c.k + i], w, sum);
         }
+        if (c.e4m3) sum *= weights_.scales[b * c.n + j];
         if (c.bias) sum += Pseudo(9, b * c.n + j);
         if (c.accumulate) sum += Pseudo(10, r, b * c.n + j);
         expected.push_back(sum);
@@ -182,6 +183,46 @@ TEST(MatMulShapeTest, AllF16ValuesAreWidenedExactly) {
       }
     }
   }
+}
+
+TEST(MatMulShapeTest, AllE4m3ValuesAreWidenedExactly) {
+  const auto pool = MakePool(1);
+  std::vector<float> values;
+  for (int bits = 0; bits < 256; ++bits) {
+    if ((bits & 0x7f) != 0x7f) values.push_back(static_cast<float>(reference::E4m3Value(bits)));
+  }
+  const int k = static_cast<int>(values.size());
+  PackedMatrix::Source source{DType::kF32, 1, 1, k, false, values.data()};
+  source.e4m3 = true;
+  const auto packed = PackedMatrix::Pack(source, {Device::kCpu, pool.get()});
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  ASSERT_EQ(packed->scales()[0], 1.0f);
+  std::vector<float> x(size_t(k) * k), out(k, kNaN);
+  for (int i = 0; i < k; ++i) x[size_t(i) * k + i] = 1.0f;
+  MatMulParams p;
+  p.num_rows = p.x_stride = k;
+  p.out_stride = 1;
+  p.x = x.data();
+  p.weight = &*packed;
+  p.out = out.data();
+  for (const int64_t target : AllTargets()) {
+    const ScopedTarget scoped(target);
+    ASSERT_TRUE(MatMul(p, {Device::kCpu, pool.get()}).ok());
+    EXPECT_EQ(out, values) << hwy::TargetName(target);
+  }
+}
+
+TEST(MatMulShapeTest, E4m3TakesAByteAndAScalePerOutput) {
+  const auto pool = MakePool(1);
+  const std::vector<float> weights(2 * 70 * 96);
+  PackedMatrix::Source source{DType::kF32, 2, 70, 96, false, weights.data()};
+  source.e4m3 = true;
+  const auto packed = PackedMatrix::Pack(source, {Device::kCpu, pool.get()});
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  EXPECT_EQ(packed->dtype(), DType::kE4M3);
+  EXPECT_EQ(packed->bytes(), 2u * (128 * 96 + 70 * sizeof(float)));
+  EXPECT_EQ(packed->bytes(), PackedMatrix::PackedBytes(source, Device::kCpu));
+  for (int i = 0; i < 140; ++i) EXPECT_EQ(packed->scales()[i], 1.0f);  // of nothing but zeros
 }
 
 TEST(MatMulPlanTest, TilesCoverTheRows) {

@@ -48,6 +48,25 @@ uint16_t ToF16(float value) {
   return static_cast<uint16_t>(sign | (steps + (exponent + 13) * 1024));
 }
 
+double E4m3Value(uint8_t bits) {
+  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+  const double sign = (bits & 0x80) != 0 ? -1.0 : 1.0;
+  if (exponent == 0) return sign * std::ldexp(mantissa, -9);
+  return sign * std::ldexp(mantissa + 8, exponent - 10);
+}
+
+uint8_t NearestE4m3(double value) {
+  int best = 0;
+  double best_distance = INFINITY;
+  for (int bits = 0; bits < 0x7f; ++bits) {
+    const double distance = std::fabs(std::fabs(value) - E4m3Value(static_cast<uint8_t>(bits)));
+    if (distance > best_distance || (distance == best_distance && bits % 2 != 0)) continue;
+    best = bits;
+    best_distance = distance;
+  }
+  return static_cast<uint8_t>(best | (std::signbit(value) ? 0x80 : 0));
+}
+
 Values MatMul(int rows, int blocks, int n, int k, const Values& x, const Values& w,
               const Values& bias) {
   Values out(size_t(rows) * blocks * n);

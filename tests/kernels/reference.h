@@ -18,6 +18,11 @@ double ReadElement(const void* data, DType dtype, int64_t index);
 uint16_t ToBF16(float value);
 uint16_t ToF16(float value);
 
+// A finite e4m3 value from its bits; the bits of the nearest one, looked up among all of them, ties
+// to the even one.
+double E4m3Value(uint8_t bits);
+uint8_t NearestE4m3(double value);
+
 // x [rows, blocks * k], w [blocks, n, k], bias [blocks * n] or empty -> [rows, blocks * n]
 Values MatMul(int rows, int blocks, int n, int k, const Values& x, const Values& w,
               const Values& bias);

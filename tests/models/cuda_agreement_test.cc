@@ -2,29 +2,20 @@
 // explain, and the same greedy text from the bundled model but where two tokens are almost equal.
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cmath>
-#include <memory>
+#include <cstdio>
 #include <string>
 #include <vector>
 
-#include "models/load_model.h"
-#include "tests/models/testing/model_runner.h"
+#include "tests/models/testing/bundled_model.h"
 
 namespace reprise::models::testing {
 namespace {
 
-double RelativeError(const Logits& actual, const Logits& expected) {
-  double error = 0.0, size = 0.0;
-  for (size_t i = 0; i < actual.size(); ++i) {
-    error += std::pow(double{actual[i]} - expected[i], 2);
-    size += std::pow(double{expected[i]}, 2);
-  }
-  return std::sqrt(error / size);
-}
+class CudaAgreementOf : public ::testing::TestWithParam<WeightFormat> {};
 
-TEST(CudaAgreement, LogitsAreWithinBf16OfTheCpu) {
+TEST_P(CudaAgreementOf, LogitsAreWithinBf16OfTheCpu) {
   if (!HasCuda()) GTEST_SKIP() << "no CUDA device";
+  const WeightFormat format = GetParam();
   for (const auto& changes : std::vector<nlohmann::json>{
            {{"hidden_size", 48}, {"lru_width", 48}, {"intermediate_size", 112}},
            {{"hidden_size", 640},
@@ -33,8 +24,8 @@ TEST(CudaAgreement, LogitsAreWithinBf16OfTheCpu) {
             {"num_attention_heads", 10},
             {"head_dim", 64},
             {"vocab_size", 1000}}}) {
-    ModelRunner cpu(SmallConfig(changes), 2, 2, 5, "BF16");
-    ModelRunner cuda(SmallConfig(changes), 2, 2, 5, "BF16", kernels::Device::kCuda);
+    ModelRunner cpu(SmallConfig(changes), 2, 2, 5, "BF16", kernels::Device::kCpu, format);
+    ModelRunner cuda(SmallConfig(changes), 2, 2, 5, "BF16", kernels::Device::kCuda, format);
     const std::vector<int32_t> text = RandomTokens(300, cpu.vocab(), 3);
     const SlotHandle a = cpu.Acquire(), b = cuda.Acquire();
     const Logits expected = cpu.Feed(a.slot(), 0, text, {300});
@@ -49,62 +40,22 @@ TEST(CudaAgreement, LogitsAreWithinBf16OfTheCpu) {
   }
 }
 
-class Bundled {
- public:
-  explicit Bundled(kernels::Device device) : pool_(kernels::ThreadPool::Create(2).value()) {
-    context_.device = device;
-    context_.pool = pool_.get();
-    if (device == kernels::Device::kCuda) {
-      queue_ = kernels::DeviceQueue::Create().value();
-      context_.queue = queue_.get();
-    }
-    LoadOptions options;
-    options.context = context_;
-    loaded_ = LoadModel("models/bundled/tale-20m", options).value();
-    slots_ = StateSlots::Create(loaded_.model->state_layout(), 1, context_).value();
-    slot_ = slots_->Acquire().value();
-  }
-  std::vector<int32_t> Encode(const std::string& text) {
-    return loaded_.tokenizer->Encode(text, {}).value();
-  }
-
-  // Logits after the last of `tokens`.
-  Logits Feed(const std::vector<int32_t>& tokens) {
-    RaggedBatch batch;
-    batch.tokens = tokens;
-    batch.seq_offsets = {0, static_cast<int32_t>(tokens.size())};
-    batch.slots = {slot_.slot()};
-    batch.start_positions = {position_};
-    batch.logit_rows = {batch.num_rows() - 1};
-    Logits logits(loaded_.model->info().vocab_size);
-    const absl::Status status = loaded_.model->Forward(batch, *slots_, absl::MakeSpan(logits));
-    EXPECT_TRUE(status.ok()) << status;
-    position_ += batch.num_rows();
-    return logits;
-  }
-
- private:
-  std::unique_ptr<kernels::ThreadPool> pool_;
-  std::unique_ptr<kernels::DeviceQueue> queue_;
-  kernels::Context context_;
-  LoadedModel loaded_;
-  std::unique_ptr<StateSlots> slots_;
-  SlotHandle slot_;
-  int64_t position_ = 0;
-};
+INSTANTIATE_TEST_SUITE_P(Formats, CudaAgreementOf,
+                         ::testing::Values(WeightFormat::kCheckpoint, WeightFormat::kFp8),
+                         [](const auto& info) {
+                           return info.param == WeightFormat::kFp8 ? "fp8" : "checkpoint";
+                         });
 
 TEST(CudaAgreement, BundledModelWritesTheSameText) {
   if (!HasCuda()) GTEST_SKIP() << "no CUDA device";
-  Bundled cpu(kernels::Device::kCpu), cuda(kernels::Device::kCuda);
+  BundledModel cpu(kernels::Device::kCpu), cuda(kernels::Device::kCuda);
   std::vector<int32_t> next = cpu.Encode("It was a dark night, and the old man by the fire said");
   int disagreements = 0;
   double largest_gap = 0.0;
   for (int i = 0; i < 500; ++i) {
     const Logits a = cpu.Feed(next), b = cuda.Feed(next);
-    const auto best = [](const Logits& logits) {
-      return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-    };
-    const int32_t chosen = best(a), other = best(b);
+    const int vocab = static_cast<int>(a.size());
+    const int32_t chosen = Best(a.data(), vocab), other = Best(b.data(), vocab);
     if (chosen != other) {
       // Only where the CPU's own logits leave less between the two than bfloat16 moves them.
       const double gap = double{a[chosen]} - a[other];

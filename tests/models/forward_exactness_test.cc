@@ -22,6 +22,7 @@ struct Case {
   nlohmann::json changes;
   std::string dtype = "F32";
   kernels::Device device = kernels::Device::kCpu;
+  WeightFormat format = WeightFormat::kCheckpoint;
 };
 
 // A base row, then one change per row. The windows are shorter than the text, but for one.
@@ -39,6 +40,7 @@ std::vector<Case> Cases() {
       {"attention_first", {{"block_types", {"attention", "recurrent"}}, {"num_hidden_layers", 4}}},
       {"untied_uncapped", {{"tie_word_embeddings", false}, {"logits_soft_cap", 0}}},
       {"mixed_dtypes", {{"attention_window_size", 70}}, "mixed"},
+      {"fp8", {{"attention_window_size", 70}}, "BF16", kernels::Device::kCpu, WeightFormat::kFp8},
   };
   const size_t count = cases.size();
   for (size_t i = 0; i < count; ++i) {
@@ -68,6 +70,9 @@ std::vector<Case> Cases() {
                     {"head_dim", 256}},
                    "BF16",
                    kernels::Device::kCuda});
+  cases.push_back(cases.back());
+  cases.back().name = "wide_fp8_cuda";
+  cases.back().format = WeightFormat::kFp8;
   return cases;
 }
 
@@ -76,7 +81,8 @@ class ForwardExactness : public ::testing::TestWithParam<Case> {
   void SetUp() override {
     const Case& c = GetParam();
     if (c.device == kernels::Device::kCuda && !HasCuda()) GTEST_SKIP() << "no CUDA device";
-    runner_ = std::make_unique<ModelRunner>(SmallConfig(c.changes), 20, 2, 1, c.dtype, c.device);
+    runner_ = std::make_unique<ModelRunner>(SmallConfig(c.changes), 20, 2, 1, c.dtype, c.device,
+                                            c.format);
     text_ = RandomTokens(kText, runner_->vocab(), 7);
     const SlotHandle slot = runner_->Acquire();
     logits_ = runner_->Feed(slot.slot(), 0, text_, {kText});
@@ -212,7 +218,8 @@ TEST_P(ForwardExactness, OthersAreUntouched) {
 TEST_P(ForwardExactness, AnyNumberOfThreads) {
   if (GetParam().device != kernels::Device::kCpu) GTEST_SKIP() << "threads are the CPU's";
   for (const int threads : {1, 3}) {
-    ModelRunner other(SmallConfig(GetParam().changes), 1, threads, 1, GetParam().dtype);
+    ModelRunner other(SmallConfig(GetParam().changes), 1, threads, 1, GetParam().dtype,
+                      kernels::Device::kCpu, GetParam().format);
     const SlotHandle slot = other.Acquire();
     const Logits logits = other.Feed(slot.slot(), 0, text_, {90, 1, 1, 108});
     EXPECT_EQ(BitDifference(logits, logits_), "") << threads << " threads";

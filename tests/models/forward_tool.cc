@@ -2,7 +2,7 @@
 // test_parity.py and LoadModel + Forward.
 //
 // stdin:  {"folder": "...", "tokens": [..], "chunks": [..], "threads": 2, "logits": "all" | "last",
-//          "device": "cpu" | "cuda"}
+//          "device": "cpu" | "cuda", "weight_format": "checkpoint" | "fp8"}
 //         (chunks: rows of each Forward, one Forward of all tokens when absent)
 // stdout: float32 [tokens, vocab], or [1, vocab]; with "greedy": n instead of "logits", n token ids
 //         as int32 that continue the text
@@ -68,6 +68,9 @@ absl::Status Run(const nlohmann::json& request) {
   ASSIGN_OR_RETURN(const auto pool, kernels::ThreadPool::Create(request.value("threads", 2)));
   LoadOptions options;
   options.context.pool = pool.get();
+  if (request.value("weight_format", "checkpoint") == "fp8") {
+    options.weight_format = WeightFormat::kFp8;
+  }
   std::unique_ptr<kernels::DeviceQueue> queue;
   if (request.value("device", "cpu") == "cuda") {
     ASSIGN_OR_RETURN(queue, kernels::DeviceQueue::Create());

@@ -20,11 +20,13 @@ using testing::WriteCheckpoint;
 
 class ModelPlanTest : public ::testing::Test {
  protected:
-  void Load(const nlohmann::json& changes, const std::string& dtype, int max_rows = 7) {
+  void Load(const nlohmann::json& changes, const std::string& dtype, int max_rows = 7,
+            WeightFormat format = WeightFormat::kCheckpoint) {
     const auto config = SmallConfig(changes);
     WriteCheckpoint(folder_, config, RandomTensors(config, 1, dtype));
     LoadOptions options;
     options.max_rows = max_rows;
+    options.weight_format = format;
     auto plan = PlanModel(folder_.path(), options);
     ASSERT_TRUE(plan.ok()) << plan.status();
     plan_ = *plan;
@@ -64,6 +66,26 @@ TEST_F(ModelPlanTest, IsNeverTooLittle) {
     EXPECT_GE(plan_.weight_bytes, model_->info().weight_bytes) << dtype;
     EXPECT_LT(plan_.weight_bytes, 2 * model_->info().weight_bytes) << dtype;
   }
+}
+
+TEST_F(ModelPlanTest, FollowsTheWeightFormat) {
+  for (const bool tied : {true, false}) {
+    nlohmann::json changes = kEven;
+    changes["tie_word_embeddings"] = tied;
+    Load(changes, "BF16");
+    const size_t whole = plan_.weight_bytes;
+    Load(changes, "BF16", 7, WeightFormat::kFp8);
+    EXPECT_EQ(plan_.weight_bytes, model_->info().weight_bytes);
+    // A byte less for each weight of MLP and mixers, four bytes more for each output.
+    const size_t mlp = 3 * 64 * 128, mlp_outputs = 2 * 128 + 64;
+    const size_t recurrent = 3 * 64 * 64, recurrent_outputs = 3 * 64;
+    const size_t attention = 4 * 64 * 64, attention_outputs = 4 * 64;
+    const size_t less = 3 * mlp + 2 * recurrent + attention;
+    const size_t more = 4 * (3 * mlp_outputs + 2 * recurrent_outputs + attention_outputs);
+    EXPECT_EQ(plan_.weight_bytes, whole - less + more);
+  }
+  Load(nlohmann::json::object(), "mixed", 7, WeightFormat::kFp8);
+  EXPECT_GE(plan_.weight_bytes, model_->info().weight_bytes);
 }
 
 TEST_F(ModelPlanTest, KnowsStatesAndVocabulary) {

@@ -87,9 +87,10 @@ class LoadErrors : public ::testing::Test {
  protected:
   using Tensors = std::vector<TensorToWrite>;
 
-  absl::StatusOr<LoadedModel> Load() {
+  absl::StatusOr<LoadedModel> Load(WeightFormat format = WeightFormat::kCheckpoint) {
     pool_ = kernels::ThreadPool::Create(2).value();
     LoadOptions options;
+    options.weight_format = format;
     options.context.pool = pool_.get();
     return LoadModel(folder_.path(), options);
   }
@@ -211,6 +212,35 @@ TEST_F(LoadErrors, FingerprintFollowsConfigAndWeights) {
               tensors.push_back({"extra", "U8", {1}, "x"});
             }),
             base);
+}
+
+TEST_F(LoadErrors, Fp8IsAnotherModel) {
+  const auto loaded = LoadWith([](Tensors&) {});
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const auto fp8 = Load(WeightFormat::kFp8), again = Load(WeightFormat::kFp8);
+  ASSERT_TRUE(fp8.ok() && again.ok()) << fp8.status();
+  const ModelInfo &a = loaded->model->info(), &b = fp8->model->info();
+  EXPECT_NE(a.weights_fingerprint, b.weights_fingerprint);
+  EXPECT_EQ(b.weights_fingerprint, again->model->info().weights_fingerprint);
+  EXPECT_EQ(a.dtype, "f32");
+  EXPECT_EQ(b.dtype, "e4m3");
+  EXPECT_LT(b.weight_bytes, a.weight_bytes);
+  EXPECT_EQ(a.num_parameters, b.num_parameters);
+  // What the states look like is the same: only the fingerprint keeps them apart.
+  EXPECT_EQ(loaded->model->state_layout().Digest(), fp8->model->state_layout().Digest());
+}
+
+TEST(WeightTable, Fp8LeavesHeadsGatesAndSmallTensors) {
+  std::set<std::string> names;
+  for (const WeightSpec& spec : WeightTable()) {
+    if (MayBeFp8(spec.id)) names.insert(spec.name);
+  }
+  EXPECT_THAT(names,
+              ElementsAre("mlp_block.down_proj.weight", "mlp_block.gate_proj.weight",
+                          "mlp_block.up_proj.weight", "temporal_block.k_proj.weight",
+                          "temporal_block.linear_out.weight", "temporal_block.linear_x.weight",
+                          "temporal_block.linear_y.weight", "temporal_block.o_proj.weight",
+                          "temporal_block.q_proj.weight", "temporal_block.v_proj.weight"));
 }
 
 TEST_F(LoadErrors, UnknownArchitecture) {

@@ -42,12 +42,13 @@ std::string Difference(const std::vector<T>& a, const std::vector<T>& b) {
 bool HasCuda() { return kernels::QueryCudaDevice().ok(); }
 
 ModelRunner::ModelRunner(const nlohmann::json& config, int num_slots, int threads, uint64_t seed,
-                         const std::string& dtype, kernels::Device device)
+                         const std::string& dtype, kernels::Device device, WeightFormat format)
     : pool_(Value(kernels::ThreadPool::Create(threads))) {
   WriteCheckpoint(folder_, config, RandomTensors(config, seed, dtype));
   LoadOptions options;
   options.context.device = device;
   options.context.pool = pool_.get();
+  options.weight_format = format;
   if (device == kernels::Device::kCuda) {
     queue_ = Value(kernels::DeviceQueue::Create());
     options.context.queue = queue_.get();

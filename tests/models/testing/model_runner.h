@@ -31,7 +31,8 @@ bool HasCuda();
 class ModelRunner {
  public:
   ModelRunner(const nlohmann::json& config, int num_slots, int threads = 2, uint64_t seed = 1,
-              const std::string& dtype = "F32", kernels::Device device = kernels::Device::kCpu);
+              const std::string& dtype = "F32", kernels::Device device = kernels::Device::kCpu,
+              WeightFormat format = WeightFormat::kCheckpoint);
 
   HybridModel& model() { return *loaded_.model; }
   StateSlots& slots() { return *slots_; }
