@@ -317,6 +317,9 @@ class Server::Impl {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(const ServerOptions& options) {
   static const RealClock& clock = *new RealClock;
+  // Files that cannot be used are said at once; minutes may pass before the models are loaded.
+  RETURN_IF_ERROR(Authenticator::Create(options.auth, &clock).status());
+  if (options.tls.enabled()) RETURN_IF_ERROR(TlsCredentials::Create(options.tls).status());
   auto log = MakeLogger(options.log);
   ASSIGN_OR_RETURN(ServerParts parts, LoadParts(options, &clock, log));
   return Start(options, std::move(parts), &clock);
