@@ -9,6 +9,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
 #include "clients/cli/table.h"
 
 namespace reprise::cli {
@@ -26,10 +27,14 @@ std::chrono::system_clock::time_point After(double seconds) {
 
 absl::Status Env::Connect() {
   if (channel_ != nullptr) return absl::OkStatus();
+  RETURN_IF_ERROR(CheckTokenIsSafe(options.security, options.server));
+  ASSIGN_OR_RETURN(const auto credentials, MakeCredentials(options.security));
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
-  auto channel =
-      grpc::CreateCustomChannel(options.server, grpc::InsecureChannelCredentials(), arguments);
+  if (!options.security.server_name.empty()) {
+    arguments.SetSslTargetNameOverride(options.security.server_name);
+  }
+  auto channel = grpc::CreateCustomChannel(options.server, credentials, arguments);
   const double seconds = options.timeout_seconds > 0
                              ? std::min(options.timeout_seconds, kConnectSeconds)
                              : kConnectSeconds;
@@ -39,7 +44,8 @@ absl::Status Env::Connect() {
     const grpc_connectivity_state state = channel->GetState(/*try_to_connect=*/true);
     if (state == GRPC_CHANNEL_READY) break;
     if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || state == GRPC_CHANNEL_SHUTDOWN) {
-      return Unreachable(absl::StrCat("cannot connect to ", options.server));
+      return Unreachable(absl::StrCat("cannot connect to ", options.server,
+                                      options.security.encrypted() ? " with TLS" : ""));
     }
     if (!channel->WaitForStateChange(state, deadline)) {
       return Unreachable(
@@ -53,7 +59,13 @@ absl::Status Env::Connect() {
   return absl::OkStatus();
 }
 
-void Env::SetDeadline(grpc::ClientContext& context, double default_seconds) const {
+void Env::Authorize(grpc::ClientContext& context) const {
+  if (options.security.token.empty()) return;
+  context.AddMetadata("authorization", absl::StrCat("Bearer ", options.security.token));
+}
+
+void Env::Prepare(grpc::ClientContext& context, double default_seconds) const {
+  Authorize(context);
   const double seconds = options.timeout_seconds > 0 ? options.timeout_seconds : default_seconds;
   if (seconds > 0) context.set_deadline(After(seconds));
 }

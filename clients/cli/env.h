@@ -16,6 +16,7 @@
 #include "absl/time/clock.h"
 #include "clients/cli/errors.h"
 #include "clients/cli/json_output.h"
+#include "clients/cli/security.h"
 #include "reprise/v1/generation.grpc.pb.h"
 #include "reprise/v1/model.grpc.pb.h"
 #include "reprise/v1/session.grpc.pb.h"
@@ -27,6 +28,7 @@ struct GlobalOptions {
   double timeout_seconds = 0;  // 0 = none for streams, 30 for the rest
   bool json = false;
   bool timing = false;
+  SecurityOptions security;
 };
 
 // Not thread-safe.
@@ -43,8 +45,10 @@ class Env {
   v1::ModelService::StubInterface& models() { return *models_; }
   const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
 
-  // Sets --timeout on a call, or `default_seconds` without it (0 = none).
-  void SetDeadline(grpc::ClientContext& context, double default_seconds) const;
+  // Says whose a call is.
+  void Authorize(grpc::ClientContext& context) const;
+  // The same, and sets --timeout on the call, or `default_seconds` without it (0 = none).
+  void Prepare(grpc::ClientContext& context, double default_seconds) const;
 
   // One unary call, e.g. Call(sessions(), &v1::SessionService::StubInterface::GetSession, request);
   // the connection must be there.
@@ -54,7 +58,7 @@ class Env {
                                                              Response*),
                                 const Request& request) {
     grpc::ClientContext context;
-    SetDeadline(context, 30);
+    Prepare(context, 30);
     Response response;
     const absl::Time start = absl::Now();
     const grpc::Status status = (stub.*method)(&context, request, &response);

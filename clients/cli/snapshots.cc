@@ -89,7 +89,7 @@ absl::Status RunRemove(Env& env, const std::vector<std::string>& names) {
 absl::StatusOr<int64_t> ReceiveSnapshot(Env& env, const std::string& name, std::FILE* file,
                                         const std::string& path) {
   grpc::ClientContext context;
-  env.SetDeadline(context, 0);
+  env.Prepare(context, 0);
   OnInterrupt on_interrupt([&] { context.TryCancel(); });
   v1::ExportSnapshotRequest request;
   request.set_name(SessionOrSnapshotName(name));
@@ -169,7 +169,7 @@ absl::Status RunImport(Env& env, const ImportFlags& flags) {
   RETURN_IF_ERROR(env.Connect());
 
   grpc::ClientContext context;
-  env.SetDeadline(context, 0);
+  env.Prepare(context, 0);
   OnInterrupt on_interrupt([&] { context.TryCancel(); });
   v1::Session session;
   const absl::Time start = absl::Now();

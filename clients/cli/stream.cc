@@ -18,6 +18,7 @@ constexpr double kLookSeconds = 1;
 
 std::optional<v1::Session> LookAt(Env& env, const std::string& name) {
   grpc::ClientContext context;
+  env.Authorize(context);
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(1));
   v1::GetSessionRequest request;
   request.set_name(name);
@@ -30,6 +31,7 @@ std::optional<v1::Session> LookAt(Env& env, const std::string& name) {
 int64_t TokensKept(Env& env, const v1::GenerateRequest& request) {
   if (request.request_id().empty()) return 0;
   grpc::ClientContext context;
+  env.Authorize(context);
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(1));
   v1::GetCommitRequest get;
   get.set_session(request.session());
@@ -74,7 +76,7 @@ absl::StatusOr<std::vector<v1::Finished>> RunChoices(
     Env& env, const v1::GenerateRequest& request,
     const std::function<void(const v1::Tokens&)>& on_tokens) {
   grpc::ClientContext context;
-  env.SetDeadline(context, 0);
+  env.Prepare(context, 0);
   std::atomic<bool> interrupted = false;
   std::optional<v1::Session> before;
   std::vector<v1::Finished> finished;

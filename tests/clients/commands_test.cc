@@ -56,6 +56,37 @@ TEST_F(Commands, AMissingFileIsALocalFailure) {
   EXPECT_EQ(Explain(env_.run()).exit_code, kExitLocal);
 }
 
+TEST_F(Commands, SecurityThatDoesNotGoTogetherIsAUsageError) {
+  const auto exit_code = [](std::vector<std::string> flags) {
+    Env env;
+    CLI::App app("", "reprise");
+    BuildCommandLine(app, env);
+    flags.insert(flags.begin(), {"models", "list", "--server", "127.0.0.1:1", "--timeout", "2"});
+    std::reverse(flags.begin(), flags.end());
+    app.parse(flags);
+    return Explain(env.run()).exit_code;
+  };
+  EXPECT_EQ(exit_code({"--tls"}), kExitUnreachable);
+  EXPECT_EQ(exit_code({"--cert", "/dev/null"}), kExitUsage);
+  EXPECT_EQ(exit_code({"--tls", "--key", "/dev/null"}), kExitUsage);
+  EXPECT_EQ(exit_code({"--server-name", "x"}), kExitUsage);
+  EXPECT_EQ(exit_code({"--ca", "/nonexistent"}), kExitLocal);
+}
+
+TEST_F(Commands, ATokenLeavesThisMachineUnderTlsOnly) {
+  SecurityOptions options;
+  options.token = "t";
+  for (const char* here : {"127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1", "unix:/x"}) {
+    EXPECT_TRUE(CheckTokenIsSafe(options, here).ok()) << here;
+  }
+  for (const char* away : {"10.0.0.1:1", "127.example.com:1", "example.com:1", "[2001:db8::1]:1"}) {
+    EXPECT_FALSE(CheckTokenIsSafe(options, away).ok()) << away;
+    options.ca = "ca";
+    EXPECT_TRUE(CheckTokenIsSafe(options, away).ok()) << away;
+    options.ca.clear();
+  }
+}
+
 TEST_F(Commands, NobodyListening) {
   Parse({"models", "list", "--server", "127.0.0.1:1", "--timeout", "2"});
   EXPECT_EQ(Explain(env_.run()).exit_code, kExitUnreachable);

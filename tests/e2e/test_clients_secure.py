@@ -73,6 +73,37 @@ def test_both_clients(secure):
         assert secret not in log
 
 
+@pytest.mark.parametrize("flags, named", [
+    (["--token-file", "/nowhere"], "--token-file"),
+    (["--tenants-file", "/nowhere"], "--tenants-file"),
+    (["--tls-cert", "/nowhere", "--tls-key", "/nowhere"], "--tls-cert"),
+])
+def test_files_that_cannot_be_used_are_said_before_a_model_is_looked_for(flags, named):
+    done = subprocess.run([str(BUILD / "service" / "reprised"), "--model", "m=/no/model", *flags],
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert named in done.stderr and "/no/model" not in done.stderr
+
+
+def test_the_command_line(secure):
+    server, tls, tokens = secure
+
+    def run(*arguments, token="", **environment):
+        return subprocess.run([str(BUILD / "clients" / "reprise"), "--server", server.address, *arguments],
+                              env={**os.environ, "REPRISE_TOKEN": token, **environment}, capture_output=True,
+                              text=True, timeout=60)
+    done = run("--ca", tls.ca, "generate", PROMPT, "-n", "3", "--session", "of-acme", token=tokens["acme"])
+    assert done.returncode == 5, done.stderr  # there is none yet
+    assert run("sessions", "create", "of-acme", token=tokens["acme"], REPRISE_CA=tls.ca).returncode == 0
+    done = run("--ca", tls.ca, "generate", PROMPT, "-n", "3", "--session", "of-acme", token=tokens["acme"])
+    assert done.returncode == 0 and done.stdout, done.stderr
+    assert run("--ca", tls.ca, "sessions", "show", "of-acme", token=tokens["small"]).returncode == 5
+    assert run("--ca", tls.ca, "sessions", "list").returncode == 4  # nobody
+    assert run("--ca", tls.ca, "--server-name", "other", "health").returncode == 3
+    assert run("sessions", "list", token=tokens["acme"]).returncode == 3  # no TLS
+    assert run("--ca", tls.ca, "health").returncode == 0
+
+
 def test_sighup_reads_files_again_though_none_has_changed(secure):
     server, _, _ = secure
     read = lambda what: server.log.read_text().count(f"reload: {what} are in force")
