@@ -103,7 +103,8 @@ void GenerateCall::OnEnd(Choice& choice, scheduler::RequestResult result) {
   auto call = shared_from_this();
   std::function<void()> then;
   const bool partial = !shared->status.ok() && !generated;
-  if (!turn_.has_value() || !shared->state.has_value() || (choice.number() > 0 && !ranks())) {
+  // Of several answers that are not ranked only the first leaves a state (Submit).
+  if (!turn_.has_value() || !shared->state.has_value()) {
     then = nullptr;
   } else if (partial && choice.number() == 0) {
     then = [call, shared, &choice] { call->CommitPartial(choice, std::move(*shared)); };

@@ -238,17 +238,13 @@ class RedisBlobs final : public BlobStore {
     }
   }
 
+  // By one list: whoever drops it from both removes it once more after that.
   absl::StatusOr<bool> IsListed(const Listed& blob, Deadline deadline) {
-    const auto score = [](std::string key, std::string member) {
-      return Command{.arguments = {"ZSCORE", key, std::move(member)}, .tail = {}, .key = key};
-    };
-    for (const Answer& answer : client_->Run({score(keys_.BlobIndex(blob.tenant), OfTenant(blob)),
-                                              score(keys_.AllBlobs(), OfAll(blob))},
-                                             deadline)) {
-      RETURN_IF_ERROR(answer.reply.status());
-      if (answer.reply->is_nil()) return false;
-    }
-    return true;
+    const std::string list = keys_.BlobIndex(blob.tenant);
+    const Answer score = client_->Run(
+        {.arguments = {"ZSCORE", list, OfTenant(blob)}, .tail = {}, .key = list}, deadline);
+    RETURN_IF_ERROR(score.reply.status());
+    return !score.reply->is_nil();
   }
 
   // How many were listed. Once before they are dropped from the lists, so that a server that dies

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "service/generate_request.h"
 #include "tests/service/testing/test_server.h"
 
 namespace reprise::service {
@@ -59,6 +60,36 @@ TEST(CachedPromptsTest, MarksInTokensAndInText) {
   text.clear_cache_marks();
   // The beginning token and 9 bytes.
   EXPECT_EQ(server.Generate(text).finished.usage().cached_tokens(), 10);
+}
+
+TEST(CachedPromptsTest, MarksOfAPromptWithoutABeginningToken) {
+  TestServer server;
+  v1::GenerateRequest text;
+  text.set_text("Fraulein Smilla and the clerk");
+  text.set_add_bos(false);
+  text.mutable_stop()->set_max_tokens(1);
+  text.add_cache_marks(9);
+  ASSERT_TRUE(server.Generate(text).status.ok());
+  text.set_text("Fraulein clerks and others");
+  text.clear_cache_marks();
+  EXPECT_EQ(server.Generate(text).finished.usage().cached_tokens(), 9);
+}
+
+// The text behind a mark may change the last tokens before it.
+TEST(CachedPromptsTest, AMarkIsWhereThePromptsTokensAreThoseOfItsBeginning) {
+  TestServer server;
+  v1::GenerateRequest request;
+  request.set_text("abcdef");
+  request.add_cache_marks(4);
+  const int32_t joined = ByteTokenizer::Id('#');
+  const std::vector<int32_t> prompt = {ByteTokenizer::kBos, ByteTokenizer::Id('a'),
+                                       ByteTokenizer::Id('b'), joined, ByteTokenizer::Id('f')};
+  EXPECT_EQ(*CacheMarks(request, server.served(), RequestLimits(), /*continues=*/false, prompt),
+            std::vector<int64_t>{3});
+  // One that follows a session has no beginning token.
+  EXPECT_EQ(
+      *CacheMarks(request, server.served(), RequestLimits(), /*continues=*/true, Bytes("abcdef")),
+      std::vector<int64_t>{4});
 }
 
 TEST(CachedPromptsTest, AMarkWithinACharacterIsRefused) {

@@ -103,6 +103,10 @@ TEST(GenerateRequestTest, EachFieldIsNamedWhenItIsWrong) {
     CASE("cache_marks[0]", r->add_cache_marks(0)),
     CASE("cache_marks[0]", r->add_cache_marks(std::numeric_limits<int64_t>::min())),
     CASE("cache_marks[0]", r->add_cache_marks(1'000'000)),
+    CASE(
+        "cache_marks[0]",
+        r->add_cache_marks(
+            static_cast<int64_t>(r->has_tokens() ? r->tokens().ids_size() : r->text().size()) + 1)),
     CASE("cache_marks", for (int i = 0; i < 9; ++i) r->add_cache_marks(1)),
     CASE("output.top_logprobs", r->mutable_output()->set_top_logprobs(21)),
     CASE("output.top_logprobs", r->mutable_output()->set_top_logprobs(-1)),

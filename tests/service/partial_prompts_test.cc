@@ -102,6 +102,10 @@ TEST(PartialPromptsTest, AnInterruptedPromptGoesOnWhereItStood) {
   EXPECT_EQ(ReasonIn(GenerateWhenFree(server, other).status), "TURN_UNFINISHED");
   other.set_request_id("turn");
   EXPECT_EQ(ReasonIn(server.Generate(other).status), "REQUEST_ID_REUSED");
+  Ids as_long = prompt;
+  as_long.front() = ByteTokenizer::Id('z');
+  EXPECT_EQ(ReasonIn(server.Generate(PartialRequest(session, as_long, 9)).status),
+            "REQUEST_ID_REUSED");
 
   // Once more, further on.
   const int64_t before = turn.prompt_tokens_done();
@@ -130,6 +134,40 @@ TEST(PartialPromptsTest, AnInterruptedPromptGoesOnWhereItStood) {
   ASSERT_TRUE(server.sessions().GetCommit(&context, get, &turn).ok());
   EXPECT_FALSE(turn.unfinished());
   EXPECT_TRUE(server.store().CheckIntegrity().ok());
+}
+
+// What was computed before counts in the penalties of what is drawn after; the seed is the same;
+// marks are places of the whole prompt, also of one of which only a part is left.
+TEST(PartialPromptsTest, WhatIsDrawnAfterARepeatIsWhatWouldHaveBeen) {
+  TestServer server;
+  const std::string session = server.NewSession("chat").name();
+  Ids prompt = LongPrompt();
+  for (int i = 0; i < 26; ++i) prompt[i] = ByteTokenizer::Id('A' + i);  // nowhere else in it
+  v1::GenerateRequest request = PartialRequest(session, prompt, 60);
+  request.mutable_sampling()->set_temperature(1);
+  request.mutable_sampling()->set_seed(7);
+  request.mutable_sampling()->set_repetition_penalty(10);
+  request.add_cache_marks(static_cast<int64_t>(prompt.size()) - 10);
+  Interrupt(server, request);
+  AwaitUnfinished(server, session, 26);
+  const Answer answer = GenerateWhenFree(server, request);
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  request.clear_session();
+  request.clear_request_id();
+  request.clear_keep_partial();
+  request.set_no_prefix_cache(true);
+  EXPECT_EQ(answer.ids, server.Generate(request).ids);
+}
+
+TEST(PartialPromptsTest, CheckpointsKeepAPartToo) {
+  TestServer server;
+  const std::string session = server.NewSession("chat").name();
+  v1::GenerateRequest request = PartialRequest(session, LongPrompt(), 9);
+  request.set_keep_partial(false);
+  request.set_durability(v1::DURABILITY_EVERY_N_TOKENS);
+  request.set_checkpoint_tokens(1000000);
+  Interrupt(server, request);
+  EXPECT_TRUE(AwaitUnfinished(server, session, 0).unfinished());
 }
 
 TEST(PartialPromptsTest, TheWayBackIsKept) {
@@ -199,6 +237,10 @@ TEST(PartialPromptsTest, NeedsASessionAndARequestId) {
   request.set_keep_partial(true);
   EXPECT_THAT(FieldsIn(server.Generate(request).status),
               ElementsAre("keep_partial", "keep_partial"));
+  request.set_session("sessions/s");
+  request.set_request_id("r");
+  request.mutable_output()->set_prompt_logprobs(true);
+  EXPECT_THAT(FieldsIn(server.Generate(request).status), ElementsAre("keep_partial"));
 }
 
 TEST(PriorityTest, TheHigherOneGoesFirst) {

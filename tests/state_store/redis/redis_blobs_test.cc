@@ -183,9 +183,37 @@ TEST(RedisBlobs, TheOldestOfAllTenantsMakeRoomWithinTheTotal) {
   EXPECT_TRUE(Has(*blobs, "w", 6));
   EXPECT_TRUE(Has(*blobs, "u", 7));
   EXPECT_EQ(blobs->stats().bytes, 1000);
+  // Of whatever name.
+  put(*blobs, "x", 10, 600);
+  EXPECT_FALSE(Has(*blobs, "a:{1}", 1));
   options.max_total_bytes = 500;
   EXPECT_EQ(Open(options)->Put("t", Name(9), std::string(501, 'x')).code(),
             absl::StatusCode::kResourceExhausted);
+}
+
+TEST(RedisBlobs, ServersOfDifferentTimesToLive) {
+  RedisServer server;
+  RedisBlobOptions options = OptionsFor(server.url());
+  options.max_total_bytes = 1000;
+  const auto hours = Open(options);
+  options.ttl = absl::Hours(2);
+  const auto longer = Open(options);
+  options.ttl = absl::Minutes(1);
+  const auto minutes = Open(options);
+  ASSERT_EQ(hours->Put("t", Name(1), std::string(500, 'x')), absl::OkStatus());
+  const std::string key = "reprise:1:p:{t:" + HexDigest(Name(1)) + "}";
+  ASSERT_EQ(longer->Put("t", Name(1), std::string(500, 'x')), absl::OkStatus());
+  EXPECT_GT(server.Do({"PTTL", key}).integer, 3600 * 1000);  // another Put, another life
+  EXPECT_LE(server.Do({"PTTL", key}).integer, 2 * 3600 * 1000);
+  ASSERT_EQ(longer->Put("t", Name(2), std::string(500, 'x')), absl::OkStatus());
+  // It is the first to go by its time, but not for its own sake; the lists outlive all.
+  ASSERT_EQ(minutes->Put("t", Name(3), std::string(400, 'x')), absl::OkStatus());
+  EXPECT_TRUE(Has(*hours, "t", 3));
+  EXPECT_FALSE(Has(*hours, "t", 1));
+  for (const char* list : {"reprise:1:v:{t}", "reprise:1:blobs"}) {
+    EXPECT_GT(server.Do({"PTTL", list}).integer, 2 * 3600 * 1000) << list;
+  }
+  ExpectCounted(server, options);
 }
 
 TEST(RedisBlobs, ASmallerCapIsKeptFromTheNextPutOn) {
