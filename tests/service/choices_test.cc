@@ -229,6 +229,19 @@ TEST(ChoicesTest, OneThatFailsFailsTheCall) {
   }
 }
 
+TEST(ChoicesTest, OfEqualsTheFirstComesFirst) {
+  TestServer server;
+  v1::GenerateRequest request = Sampled(10);
+  request.mutable_sampling()->set_temperature(0);  // one answer, four times
+  request.set_n(3);
+  request.set_best_of(4);
+  const Choices all = GenerateChoices(server, request);
+  ASSERT_TRUE(all.status.ok()) << all.status.error_message();
+  for (int rank = 0; rank < 3; ++rank) {
+    EXPECT_EQ(all.answers.at(rank).finished.seed(), ChoiceSeed(7, rank)) << rank;
+  }
+}
+
 TEST(ChoicesTest, CancelEndsAllOfThem) {
   TestServer server;
   const std::string session = server.NewSession("chat").name();
