@@ -4,13 +4,13 @@
 #ifndef REPRISE_KERNELS_DEVICE_QUEUE_H_
 #define REPRISE_KERNELS_DEVICE_QUEUE_H_
 
-#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/device_health.h"
 #include "kernels/kernels.h"
 
 namespace reprise::kernels {
@@ -73,21 +73,22 @@ class DeviceEvent {
   void* event_ = nullptr;  // cudaEvent_t
 };
 
-// Not thread-safe: belongs to the thread that runs the steps; failed() may be asked from anywhere.
-// Every failure is INTERNAL and names the call; once the device has failed (an illegal address,
-// say), all further calls fail, and only a new process can use it again.
+// Not thread-safe: belongs to the thread that runs the steps. Every failure is INTERNAL and names
+// the call. Each call, and each launch on the queue, tells health() of an error that stays (an
+// illegal address, say): all further calls fail then, and only a new process can use the device.
 class DeviceQueue {
  public:
   // `scratch_bytes`: device memory for partial results of one operation at a time.
   static constexpr size_t kScratchBytes = size_t{64} << 20;
-  static absl::StatusOr<std::unique_ptr<DeviceQueue>> Create(size_t scratch_bytes = kScratchBytes);
+  // `health` is the device's, shared by all its queues; null makes one.
+  static absl::StatusOr<std::unique_ptr<DeviceQueue>> Create(
+      size_t scratch_bytes = kScratchBytes, std::shared_ptr<DeviceHealth> health = nullptr);
   ~DeviceQueue();
   DeviceQueue(const DeviceQueue&) = delete;
   DeviceQueue& operator=(const DeviceQueue&) = delete;
 
   const DeviceInfo& info() const { return info_; }
-  // True once queued work has failed.
-  bool failed() const { return failed_.load(std::memory_order_relaxed); }
+  const std::shared_ptr<DeviceHealth>& health() const { return health_; }
 
   // Queued; the host memory must stay as it is until the copy is done (unpinned memory makes the
   // call wait for it).
@@ -106,8 +107,8 @@ class DeviceQueue {
   // Orders the work of several queues and the host. Wait makes later work of this queue wait.
   absl::Status Record(DeviceEvent& event);
   absl::Status Wait(const DeviceEvent& event);
-  static absl::StatusOr<bool> Done(const DeviceEvent& event);
-  static absl::Status WaitOnHost(const DeviceEvent& event);
+  absl::StatusOr<bool> Done(const DeviceEvent& event) const;
+  absl::Status WaitOnHost(const DeviceEvent& event) const;
   // Milliseconds between two recorded events of this device, both done.
   static absl::StatusOr<float> Milliseconds(const DeviceEvent& begin, const DeviceEvent& end);
 
@@ -119,12 +120,14 @@ class DeviceQueue {
   uint32_t* counters() const { return counters_.as<uint32_t>(); }
   static constexpr int kCounters = 1 << 16;
 
+  // What became of a launch: a cudaError_t.
+  void NoteLaunch(int error) const;
+
  private:
   DeviceQueue() = default;
-  absl::Status Note(absl::Status status);
 
   DeviceInfo info_;
-  std::atomic<bool> failed_{false};
+  std::shared_ptr<DeviceHealth> health_;
   void* stream_ = nullptr;
   Buffer scratch_, counters_;
 };

@@ -197,7 +197,7 @@ absl::Status DeviceSampler::Collect(std::vector<absl::StatusOr<SampledToken>>* r
   Step& step = steps_[oldest_];
   oldest_ = (oldest_ + 1) % kMaxQueued;
   --queued_;
-  if (!step.errors.empty()) RETURN_IF_ERROR(DeviceQueue::WaitOnHost(step.done));
+  if (!step.errors.empty()) RETURN_IF_ERROR(context_.queue->WaitOnHost(step.done));
   for (size_t i = 0; i < step.errors.size(); ++i) {
     const SamplingResult& result = step.host_results.as<SamplingResult>()[i];
     if (!step.errors[i].ok()) {

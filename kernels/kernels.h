@@ -71,13 +71,15 @@ class ThreadPool {
   std::unique_ptr<Impl> impl_;
 };
 
-class DeviceQueue;  // kernels/device_queue.h
+class DeviceQueue;   // kernels/device_queue.h
+class DeviceHealth;  // kernels/device_health.h
 
 // Where an operation runs. Borrowed by every call; must outlive it.
 struct Context {
   Device device = Device::kCpu;
-  ThreadPool* pool = nullptr;    // required on the CPU
-  DeviceQueue* queue = nullptr;  // required on CUDA
+  ThreadPool* pool = nullptr;      // required on the CPU
+  DeviceQueue* queue = nullptr;    // required on CUDA
+  DeviceHealth* health = nullptr;  // of the device; null for one that nobody watches
 };
 
 // The bits of a bfloat16.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/fault_point.h"
 #include "base/status_macros.h"
 
 namespace reprise::models {
@@ -109,7 +110,8 @@ absl::StatusOr<std::unique_ptr<StateSlots>> StateSlots::Create(const StateLayout
   RETURN_IF_ERROR(
       context.queue->Upload(slots->device_tensors_.data(), slots->tensors_.data(), table));
   RETURN_IF_ERROR(context.queue->Synchronize());
-  ASSIGN_OR_RETURN(slots->side_, kernels::DeviceQueue::Create(/*scratch_bytes=*/0));
+  ASSIGN_OR_RETURN(slots->side_, kernels::DeviceQueue::Create(
+                                     /*scratch_bytes=*/0, context.queue->health()));
   return slots;
 }
 
@@ -117,6 +119,10 @@ absl::Status StateSlots::CheckImage(size_t bytes) const {
   if (bytes == layout_.bytes()) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("image: expected ", layout_.bytes(), " bytes, found ", bytes));
+}
+
+absl::Status StateSlots::CheckDevice(const char* step) const {
+  return context_.health == nullptr ? absl::OkStatus() : context_.health->Check(step);
 }
 
 absl::StatusOr<SlotHandle> StateSlots::Acquire() {
@@ -165,7 +171,7 @@ absl::StatusOr<int> StateSlots::TakeLane() {
     }
     // What a dropped transfer left, and the upload of a finished one, still use the buffers.
     if (lane.used && context_.device == kernels::Device::kCuda) {
-      RETURN_IF_ERROR(kernels::DeviceQueue::WaitOnHost(lane.moved));
+      RETURN_IF_ERROR(side_->WaitOnHost(lane.moved));
     }
     lane.busy = true;
     return static_cast<int>(i);
@@ -176,6 +182,7 @@ absl::StatusOr<int> StateSlots::TakeLane() {
 
 absl::StatusOr<StateTransfer> StateSlots::BeginExport(int slot) {
   if (!held(slot)) return NotHeld(slot);
+  RETURN_IF_ERROR(CheckDevice("device.export.begin"));
   ASSIGN_OR_RETURN(const int index, TakeLane());
   StateTransfer transfer(this, index);
   Lane& lane = lanes_[index];
@@ -194,6 +201,7 @@ absl::StatusOr<StateTransfer> StateSlots::BeginExport(int slot) {
 
 absl::StatusOr<StateTransfer> StateSlots::BeginImport(absl::Span<const uint8_t> image) {
   RETURN_IF_ERROR(CheckImage(image.size()));
+  RETURN_IF_ERROR(CheckDevice("device.import"));
   ASSIGN_OR_RETURN(const int index, TakeLane());
   StateTransfer transfer(this, index);
   Lane& lane = lanes_[index];
@@ -210,15 +218,17 @@ absl::StatusOr<StateTransfer> StateSlots::BeginImport(absl::Span<const uint8_t> 
 
 absl::StatusOr<bool> StateSlots::Done(const StateTransfer& transfer) const {
   if (context_.device == kernels::Device::kCpu) return true;
-  return kernels::DeviceQueue::Done(lanes_[transfer.lane_].moved);
+  return side_->Done(lanes_[transfer.lane_].moved);
 }
 
 absl::Status StateSlots::FinishExport(StateTransfer transfer, absl::Span<uint8_t> image) {
   RETURN_IF_ERROR(CheckImage(image.size()));
+  RETURN_IF_ERROR(CheckDevice("device.export.finish"));
+  if (REPRISE_FAULT(kExportFaultPoint)) return absl::InternalError(kExportFaultPoint);
   const Lane& lane = lanes_[transfer.lane_];
   const uint8_t* from = lane.image.as<uint8_t>();
   if (context_.device == kernels::Device::kCuda) {
-    RETURN_IF_ERROR(kernels::DeviceQueue::WaitOnHost(lane.moved));
+    RETURN_IF_ERROR(side_->WaitOnHost(lane.moved));
     from = lane.pinned.as<uint8_t>();
   }
   std::memcpy(image.data(), from, image.size());
@@ -247,6 +257,7 @@ absl::Status StateSlots::Export(int slot, absl::Span<uint8_t> image) {
     return FinishExport(std::move(transfer), image);
   }
   if (!held(slot)) return NotHeld(slot);
+  RETURN_IF_ERROR(CheckDevice("device.export.begin"));
   kernels::SlotCopyParams params = CopyParams();
   params.from = slot;
   params.image_out = image.data();
@@ -260,6 +271,7 @@ absl::Status StateSlots::Import(int slot, absl::Span<const uint8_t> image) {
     ASSIGN_OR_RETURN(StateTransfer transfer, BeginImport(image));
     return FinishImport(std::move(transfer), slot);
   }
+  RETURN_IF_ERROR(CheckDevice("device.import"));
   kernels::SlotCopyParams params = CopyParams();
   params.num_to = 1;
   params.to = &slot;
@@ -274,6 +286,7 @@ absl::Status StateSlots::Copy(int from, absl::Span<const int> to) {
     if (!held(slot)) return NotHeld(slot);
     if (slot != from) others.push_back(slot);
   }
+  RETURN_IF_ERROR(CheckDevice("device.copy"));
   if (others.empty()) return absl::OkStatus();
   kernels::SlotCopyParams params = CopyParams();
   params.from = from;
@@ -284,6 +297,7 @@ absl::Status StateSlots::Copy(int from, absl::Span<const int> to) {
 
 absl::Status StateSlots::Zero(int slot) {
   if (!held(slot)) return NotHeld(slot);
+  RETURN_IF_ERROR(CheckDevice("device.zero"));
   kernels::SlotCopyParams params = CopyParams();
   params.num_to = 1;
   params.to = &slot;

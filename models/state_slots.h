@@ -62,6 +62,8 @@ class StateTransfer {
 // N slots for one layout, allocated once. Each state tensor is one array [slots, tensor]: kernels
 // index it by slot. Not thread-safe: belongs to the thread that runs the steps. On CUDA copies are
 // queued between the steps; Export and Import wait for theirs, transfers run beside the steps.
+// Once the context's device has failed every use of a state fails with that; slots can be given
+// back.
 class StateSlots {
  public:
   // num_slots >= 1. RESOURCE_EXHAUSTED when num_slots * layout.bytes() is not to be had.
@@ -95,6 +97,8 @@ class StateSlots {
   // state is the one at the time of BeginExport, whatever happens to the slot afterwards.
   // RESOURCE_EXHAUSTED when kTransfers are under way.
   static constexpr int kTransfers = 4;
+  // Where tests let one FinishExport fail, and nothing else (base/fault_point.h).
+  static constexpr const char* kExportFaultPoint = "slots.export";
   absl::StatusOr<StateTransfer> BeginExport(int slot);
   absl::StatusOr<StateTransfer> BeginImport(absl::Span<const uint8_t> image);
   // Whether the second half would not wait.
@@ -124,6 +128,7 @@ class StateSlots {
   StateSlots(StateLayout layout, int num_slots, const kernels::Context& context);
   kernels::SlotCopyParams CopyParams() const;
   absl::Status CheckImage(size_t bytes) const;
+  absl::Status CheckDevice(const char* step) const;
   void Release(int slot, uint64_t generation);
 
   const uint64_t id_;

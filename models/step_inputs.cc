@@ -44,7 +44,7 @@ absl::StatusOr<StepView> StepInputs::Stage(const RaggedBatch& batch) {
   if (bytes > host_.size()) {
     return absl::InvalidArgumentError("batch: more sequences than the step's buffers hold");
   }
-  if (in_flight_) RETURN_IF_ERROR(kernels::DeviceQueue::WaitOnHost(copied_));
+  if (in_flight_) RETURN_IF_ERROR(context_.queue->WaitOnHost(copied_));
   size_t at = 0;
   const auto put = [&](const auto& values) {
     using T = typename std::decay_t<decltype(values)>::value_type;

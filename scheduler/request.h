@@ -48,8 +48,9 @@ struct PrefixReuse {
 
 // How a request ended.
 struct RequestResult {
-  // OK; CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE (SchedulerError::kDraining), INTERNAL (non-finite
-  // logits, failed forward) or what its state_source said. Without OK, `reason` means nothing.
+  // OK; CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE (SchedulerError::kDraining, kDeviceFailed),
+  // INTERNAL (non-finite logits, failed forward) or what its state_source said. Without OK,
+  // `reason` means nothing.
   absl::Status status;
   FinishReason reason = FinishReason::kMaxTokens;
   int32_t stop_token = -1;                             // for kStopToken

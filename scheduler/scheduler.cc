@@ -16,8 +16,8 @@ absl::StatusOr<std::unique_ptr<Scheduler>> Scheduler::Create(models::HybridModel
                    models::StateSlots::Create(model->state_layout(), options.num_slots, context));
   ASSIGN_OR_RETURN(std::unique_ptr<StepRunner> runner,
                    NewStepRunner(model, context.pool, options.step_logit_rows));
-  return std::unique_ptr<Scheduler>(new Scheduler(
-      std::make_unique<Loop>(model, std::move(slots), std::move(runner), clock, options)));
+  return std::unique_ptr<Scheduler>(new Scheduler(std::make_unique<Loop>(
+      model, std::move(slots), std::move(runner), context.health, clock, options)));
 }
 
 Scheduler::Scheduler(std::unique_ptr<Loop> loop) : loop_(std::move(loop)) {}

@@ -53,7 +53,9 @@ using RequestId = uint64_t;
 // Submit, SetWake, Cancel, Drain, Idle and stats are thread-safe; Step belongs to one thread.
 class Scheduler {
  public:
-  // `model` and `clock` are borrowed and must outlive the scheduler.
+  // `model`, `clock` and what `context` points to are borrowed and must outlive the scheduler. Once
+  // context.health says that the device has failed, every request ends, and every other is refused,
+  // with UNAVAILABLE (SchedulerError::kDeviceFailed). No state leaves the device then.
   static absl::StatusOr<std::unique_ptr<Scheduler>> Create(models::HybridModel* model,
                                                            const kernels::Context& context,
                                                            const Clock* clock,

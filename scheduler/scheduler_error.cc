@@ -28,6 +28,7 @@ constexpr Row kRows[] = {
     {SchedulerError::kDeadlineUnreachable, "DEADLINE_UNREACHABLE",
      absl::StatusCode::kDeadlineExceeded},
     {SchedulerError::kDraining, "DRAINING", absl::StatusCode::kUnavailable},
+    {SchedulerError::kDeviceFailed, "DEVICE_FAILED", absl::StatusCode::kUnavailable},
 };
 
 constexpr bool RowsMatchEnum() {

@@ -20,8 +20,9 @@ enum class SchedulerError {
   kTooLarge,             // INVALID_ARGUMENT: needs more memory than there is for all requests
   kDeadlineUnreachable,  // DEADLINE_EXCEEDED: its first token cannot be there in time
   kDraining,             // UNAVAILABLE: another replica should take it
+  kDeviceFailed,         // UNAVAILABLE: likewise; this process cannot compute any more
 };
-inline constexpr int kNumSchedulerErrors = 7;
+inline constexpr int kNumSchedulerErrors = 8;
 
 // "QUEUE_FULL" and so on.
 const char* SchedulerErrorName(SchedulerError error);

@@ -6,6 +6,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
+#include "scheduler/scheduler_error.h"
 #include "scheduler/session_state.h"
 #include "state_store/store_error.h"
 
@@ -135,6 +136,7 @@ absl::StatusCode CodeOf(ErrorReason reason) {
       return absl::StatusCode::kPermissionDenied;
     case v1::ERROR_REASON_STORE_UNAVAILABLE:
     case v1::ERROR_REASON_DRAINING:
+    case v1::ERROR_REASON_DEVICE_FAILED:
       return absl::StatusCode::kUnavailable;
     case v1::ERROR_REASON_CORRUPT_SNAPSHOT:
       return absl::StatusCode::kDataLoss;
@@ -180,6 +182,9 @@ ErrorReason ReasonOf(const absl::Status& status) {
   }
   if (status.GetPayload(scheduler::kMismatchPayload).has_value()) {
     return v1::ERROR_REASON_FINGERPRINT_MISMATCH;
+  }
+  if (scheduler::GetSchedulerError(status) == scheduler::SchedulerError::kDeviceFailed) {
+    return v1::ERROR_REASON_DEVICE_FAILED;
   }
   const ErrorReason reason = ReasonOfStoreError(state_store::GetStoreError(status));
   return reason != v1::ERROR_REASON_UNSPECIFIED ? reason : ReasonOfCode(status.code());

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/fault_point.h"
 #include "base/status_macros.h"
 #include "service/errors.h"
 #include "service/generate_request.h"
@@ -56,6 +57,8 @@ GenerateCall::GenerateCall(Environment* environment, grpc::CallbackServerContext
 
 absl::Status GenerateCall::Prepare() {
   RETURN_IF_ERROR(CheckFields(request_, environment_->limits));
+  // Before the session is held: it is another server's now.
+  RETURN_IF_ERROR(environment_->models->CheckDevices());
   if (!request_.session().empty()) {
     ASSIGN_OR_RETURN(turn_, SessionTurn::Begin(environment_, tenant_, request_));
     if (turn_->already_committed().has_value()) {
@@ -144,6 +147,7 @@ absl::Status GenerateCall::Submit(std::vector<int32_t> prompt) {
   report_.submitted = environment_->clock->Now();
   // From here on the scheduler's thread may have the call.
   ASSIGN_OR_RETURN(const scheduler::RequestId id, model_->scheduler->Submit(std::move(work)));
+  REPRISE_FAULT_POINT("generate.submitted");
   bool cancelled;
   {
     absl::MutexLock lock(&mutex_);

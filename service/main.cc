@@ -14,6 +14,7 @@
 namespace {
 
 constexpr int kUsageError = 2;
+constexpr int kDeviceFailed = 3;  // and drained nevertheless
 
 // States of many megabytes come and go with every turn. Given back to the system each time, their
 // memory would cost more in fresh pages than in copying.
@@ -59,5 +60,5 @@ int main(int argc, char** argv) {
   // A second signal ends the process at once: the store is safe at every moment.
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
   (*server)->Drain();
-  return 0;
+  return (*server)->device_failed() ? kDeviceFailed : 0;
 }

@@ -21,7 +21,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
     std::unique_ptr<models::Tokenizer> tokenizer, const kernels::Context& context,
     std::unique_ptr<kernels::DeviceQueue> queue, const Clock* clock,
     const ComputeSettings& settings, scheduler::SchedulerMetrics* metrics,
-    std::shared_ptr<scheduler::PrefixSpill> spill) {
+    std::shared_ptr<scheduler::PrefixSpill> spill, std::shared_ptr<kernels::DeviceHealth> health) {
   // Token ids must mean the same on both sides; a model may have padding rows behind the
   // tokenizer's.
   if (tokenizer != nullptr && tokenizer->vocab_size() > model->info().vocab_size) {
@@ -61,6 +61,9 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
 
   auto served = std::make_unique<ServedModel>();
   served->name = name;
+  if (health == nullptr && queue != nullptr) health = queue->health();
+  if (health == nullptr) health = std::make_shared<kernels::DeviceHealth>();
+  served->health = std::move(health);
   served->queue = std::move(queue);
   served->tenant_weights = std::move(weights);
   served->identity = {.model_id = name,
@@ -71,8 +74,10 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
   served->device = context.device;
   served->model = std::move(model);
   served->tokenizer = std::move(tokenizer);
+  kernels::Context watched = context;
+  watched.health = served->health.get();
   ASSIGN_OR_RETURN(auto loop,
-                   scheduler::Scheduler::Create(served->model.get(), context, clock, options));
+                   scheduler::Scheduler::Create(served->model.get(), watched, clock, options));
   served->scheduler = std::make_unique<scheduler::SchedulerThread>(std::move(loop));
   return served;
 }
@@ -131,6 +136,13 @@ absl::StatusOr<ServedModel*> ModelRegistry::Find(std::string_view name,
   }
   return WithResource(MakeError(v1::ERROR_REASON_MODEL_NOT_FOUND, "no such model is served here"),
                       "model", name);
+}
+
+absl::Status ModelRegistry::CheckDevices() const {
+  for (const auto& model : models_) {
+    if (!model->device_failed()) return absl::OkStatus();
+  }
+  return MakeError(v1::ERROR_REASON_DEVICE_FAILED, "the server's device has failed");
 }
 
 size_t ModelRegistry::max_state_bytes() const {

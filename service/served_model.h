@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "kernels/device_health.h"
 #include "kernels/device_queue.h"
 #include "kernels/kernels.h"
 #include "models/hybrid_model.h"
@@ -24,7 +25,8 @@ namespace reprise::service {
 
 struct ServedModel {
   std::string name;
-  std::unique_ptr<kernels::DeviceQueue> queue;  // of a model on CUDA
+  std::shared_ptr<kernels::DeviceHealth> health;  // of its device; never null
+  std::unique_ptr<kernels::DeviceQueue> queue;    // of a model on CUDA
   std::unique_ptr<models::HybridModel> model;
   std::unique_ptr<models::Tokenizer> tokenizer;  // null: requests carry token ids
   scheduler::ModelIdentity identity;
@@ -32,18 +34,21 @@ struct ServedModel {
   std::shared_ptr<TenantWeights> tenant_weights;
   std::unique_ptr<scheduler::SchedulerThread> scheduler;  // last: its thread uses the model
 
+  bool device_failed() const { return health->failed(); }
   int vocab_size() const { return model->info().vocab_size; }
   const models::StateLayout& layout() const { return model->state_layout(); }
 };
 
 // Wraps a model and starts its scheduler thread. `clock`, `metrics` (may be null) and the context's
-// pool are borrowed; `queue` is the context's, or null. `spill` may be null.
+// pool are borrowed; `queue` is the context's, or null. `spill` may be null. `health` is shared by
+// the models of one device; null makes one, or takes the queue's.
 absl::StatusOr<std::unique_ptr<ServedModel>> ServeModel(
     std::string name, std::unique_ptr<models::HybridModel> model,
     std::unique_ptr<models::Tokenizer> tokenizer, const kernels::Context& context,
     std::unique_ptr<kernels::DeviceQueue> queue, const Clock* clock,
     const ComputeSettings& settings, scheduler::SchedulerMetrics* metrics = nullptr,
-    std::shared_ptr<scheduler::PrefixSpill> spill = nullptr);
+    std::shared_ptr<scheduler::PrefixSpill> spill = nullptr,
+    std::shared_ptr<kernels::DeviceHealth> health = nullptr);
 
 // Rows of one step, where nobody said.
 int StepTokens(const ComputeSettings& settings, kernels::Device device);
@@ -72,6 +77,8 @@ class ModelRegistry {
   // about `field` when the name is empty and there are several.
   absl::StatusOr<ServedModel*> Find(std::string_view name, std::string_view field) const;
   const std::vector<std::unique_ptr<ServedModel>>& models() const { return models_; }
+  // OK, or DEVICE_FAILED if there is no model left that can compute.
+  absl::Status CheckDevices() const;
   // Of the largest state.
   size_t max_state_bytes() const;
 

@@ -65,6 +65,11 @@ int Milliseconds(absl::Duration duration) {
   return static_cast<int>(std::min<int64_t>(absl::ToInt64Milliseconds(duration), kForEver));
 }
 
+// Under which the health of one model is asked for.
+std::string HealthName(const ServedModel& model) {
+  return absl::StrCat(v1::GenerationService::service_full_name(), "/", model.name);
+}
+
 std::vector<std::string> ServiceNames() {
   return {v1::GenerationService::service_full_name(), v1::SessionService::service_full_name(),
           v1::ModelService::service_full_name()};
@@ -112,6 +117,7 @@ class Server::Impl {
   }
 
   ~Impl() {
+    for (const auto& model : models_.models()) model->health->SetListener(nullptr);
     if (server_ != nullptr && !drained_) Drain(absl::ZeroDuration());
     metrics_->ForgetSources();  // they look at what goes now
   }
@@ -155,6 +161,12 @@ class Server::Impl {
       return absl::UnavailableError(absl::StrCat("--listen: cannot listen on ", wire.listen));
     }
     SetServing(true);
+    for (const auto& model : models_.models()) {
+      // Models of one device set the same listener, which hears once.
+      model->health->SetListener([this, health = model->health.get()](const absl::Status& why) {
+        OnDeviceFailed(*health, why);
+      });
+    }
     std::vector<std::string> files = auth_->files();
     if (tls_ != nullptr) {
       for (std::string& file : tls_->files()) files.push_back(std::move(file));
@@ -207,6 +219,10 @@ class Server::Impl {
   }
 
   const ServerOptions& options() const { return options_; }
+  bool device_failed() const {
+    return std::any_of(models_.models().begin(), models_.models().end(),
+                       [](const auto& model) { return model->device_failed(); });
+  }
 
  private:
   // Who may connect, and who may call.
@@ -267,7 +283,7 @@ class Server::Impl {
   // A device that has failed comes back with a new process only.
   ProbePages::Answer Alive() const {
     for (const auto& model : models_.models()) {
-      if (model->queue != nullptr && model->queue->failed()) {
+      if (model->device_failed()) {
         return {false, "the device of model " + model->name + " has failed"};
       }
     }
@@ -287,6 +303,22 @@ class Server::Impl {
     auto* health = server_->GetHealthCheckService();
     health->SetServingStatus(serving);  // the server as a whole: service name ""
     for (const std::string& name : ServiceNames()) health->SetServingStatus(name, serving);
+    for (const auto& model : models_.models()) {
+      health->SetServingStatus(HealthName(*model), serving);
+    }
+  }
+
+  // The server as a whole is out then, to be restarted; models on other devices go on until that.
+  void OnDeviceFailed(const kernels::DeviceHealth& device, const absl::Status& why) {
+    auto* health = server_->GetHealthCheckService();
+    health->SetServingStatus("", false);  // without a name: all, those other models too
+    for (const std::string& name : ServiceNames()) health->SetServingStatus(name, false);
+    for (const auto& model : models_.models()) {
+      if (model->health.get() != &device) continue;
+      health->SetServingStatus(HealthName(*model), false);
+      environment_.log->error("the device of model {} HAS FAILED, restart this server: {}",
+                              model->name, ForLog(why));
+    }
   }
 
   // In order of construction: what comes later uses what came before.
@@ -339,6 +371,8 @@ int Server::port() const { return impl_->port(); }
 int Server::metrics_port() const { return impl_->metrics_port(); }
 
 void Server::Reload() { impl_->Reload(); }
+
+bool Server::device_failed() const { return impl_->device_failed(); }
 
 void Server::Drain() { impl_->Drain(impl_->options().wire.drain); }
 

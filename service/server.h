@@ -58,6 +58,8 @@ class Server {
   // Reads certificates, tokens, keys and quotas again, and says in the log what came of it. What
   // cannot be read stays as it was. Happens by itself too, soon after one of the files changes.
   void Reload();
+  // Whether a model has lost its device, which only a new process gets over.
+  bool device_failed() const;
   // Says NOT_SERVING, refuses new calls, lets running ones go on until options.wire.drain has
   // passed, ends the rest with what they have (sessions are committed), and closes. Blocks. Once
   // only.

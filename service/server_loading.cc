@@ -85,21 +85,24 @@ absl::StatusOr<ServerParts> LoadParts(const ServerOptions& options, const Clock*
   if (spill != nullptr) {
     parts.metrics->AddSource([spill](Scrape& scrape) { ScrapeSpill(spill->stats(), scrape); });
   }
+  // One for all models: an error of the device is the end of all that use it in this process.
+  const auto health = std::make_shared<kernels::DeviceHealth>();
   for (const ModelSource& source : options.models) {
     const absl::Time start = clock->Now();
     std::unique_ptr<kernels::DeviceQueue> queue;
     if (context.device == kernels::Device::kCuda) {
-      ASSIGN_OR_RETURN(queue, kernels::DeviceQueue::Create());
+      ASSIGN_OR_RETURN(queue,
+                       kernels::DeviceQueue::Create(kernels::DeviceQueue::kScratchBytes, health));
       context.queue = queue.get();
     }
     auto loaded = models::LoadModel(source.directory, LoadOptionsFor(options, context));
     if (!loaded.ok()) return OfModel(loaded.status(), source);
     ComputeSettings compute = options.compute;
     compute.slots = memory.slots[parts.models.size()];
-    ASSIGN_OR_RETURN(
-        auto served,
-        ServeModel(source.name, std::move(loaded->model), std::move(loaded->tokenizer), context,
-                   std::move(queue), clock, compute, parts.metrics->AddModel(source.name), spill));
+    ASSIGN_OR_RETURN(auto served,
+                     ServeModel(source.name, std::move(loaded->model), std::move(loaded->tokenizer),
+                                context, std::move(queue), clock, compute,
+                                parts.metrics->AddModel(source.name), spill, health));
     const models::ModelInfo& info = served->model->info();
     log->info(
         "model {}: {} with {} parameters in {}, {} bytes of weights, {} bytes of state per "

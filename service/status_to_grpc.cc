@@ -58,8 +58,8 @@ absl::Status WithErrorInfo(const absl::Status& status) {
 
 bool WorthRetrying(v1::ErrorReason reason) {
   return reason == v1::ERROR_REASON_QUEUE_FULL || reason == v1::ERROR_REASON_DRAINING ||
-         reason == v1::ERROR_REASON_SESSION_BUSY || reason == v1::ERROR_REASON_LEASE_LOST ||
-         reason == v1::ERROR_REASON_STORE_UNAVAILABLE;
+         reason == v1::ERROR_REASON_DEVICE_FAILED || reason == v1::ERROR_REASON_SESSION_BUSY ||
+         reason == v1::ERROR_REASON_LEASE_LOST || reason == v1::ERROR_REASON_STORE_UNAVAILABLE;
 }
 
 // As the module that refused knows it.

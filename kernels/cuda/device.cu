@@ -13,6 +13,14 @@ using cuda::Check;
 cudaStream_t Stream(void* stream) { return static_cast<cudaStream_t>(stream); }
 cudaEvent_t Event(void* event) { return static_cast<cudaEvent_t>(event); }
 
+// Check, and what stays is told to the device's health.
+template <typename... Parts>
+absl::Status Noted(DeviceHealth& health, cudaError_t error, const Parts&... what) {
+  const absl::Status status = Check(error, what...);
+  if (cuda::Stays(error)) health.Fail(status);
+  return status;
+}
+
 }  // namespace
 
 namespace cuda {
@@ -107,8 +115,10 @@ DeviceEvent::~DeviceEvent() {
   if (event_ != nullptr) cudaEventDestroy(Event(event_));
 }
 
-absl::StatusOr<std::unique_ptr<DeviceQueue>> DeviceQueue::Create(size_t scratch_bytes) {
+absl::StatusOr<std::unique_ptr<DeviceQueue>> DeviceQueue::Create(
+    size_t scratch_bytes, std::shared_ptr<DeviceHealth> health) {
   auto queue = std::unique_ptr<DeviceQueue>(new DeviceQueue());
+  queue->health_ = health != nullptr ? std::move(health) : std::make_shared<DeviceHealth>();
   ASSIGN_OR_RETURN(queue->info_, QueryCudaDevice());
   cudaStream_t stream = nullptr;
   RETURN_IF_ERROR(
@@ -125,49 +135,53 @@ DeviceQueue::~DeviceQueue() {
   cudaStreamDestroy(Stream(stream_));
 }
 
-absl::Status DeviceQueue::Note(absl::Status status) {
-  if (absl::IsInternal(status)) failed_.store(true, std::memory_order_relaxed);
-  return status;
+void DeviceQueue::NoteLaunch(int error) const {
+  Noted(*health_, static_cast<cudaError_t>(error), "work before a launch").IgnoreError();
 }
 
 absl::Status DeviceQueue::Upload(void* device, const void* host, size_t bytes) {
   if (bytes == 0) return absl::OkStatus();
-  return Note(Check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, Stream(stream_)),
-                    "upload of ", bytes, " bytes"));
+  return Noted(*health_,
+               cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, Stream(stream_)),
+               "upload of ", bytes, " bytes");
 }
 
 absl::Status DeviceQueue::Download(void* host, const void* device, size_t bytes) {
   if (bytes == 0) return absl::OkStatus();
-  return Note(Check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, Stream(stream_)),
-                    "download of ", bytes, " bytes"));
+  return Noted(*health_,
+               cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, Stream(stream_)),
+               "download of ", bytes, " bytes");
 }
 
 absl::Status DeviceQueue::Copy(void* to, const void* from, size_t bytes) {
   if (bytes == 0) return absl::OkStatus();
-  return Note(Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, Stream(stream_)),
-                    "copy of ", bytes, " bytes on the device"));
+  return Noted(*health_,
+               cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, Stream(stream_)),
+               "copy of ", bytes, " bytes on the device");
 }
 
 absl::Status DeviceQueue::Zero(void* device, size_t bytes) {
   if (bytes == 0) return absl::OkStatus();
-  return Note(Check(cudaMemsetAsync(device, 0, bytes, Stream(stream_)), "zeroing of ", bytes,
-                    " bytes on the device"));
+  return Noted(*health_, cudaMemsetAsync(device, 0, bytes, Stream(stream_)), "zeroing of ", bytes,
+               " bytes on the device");
 }
 
 absl::Status DeviceQueue::Synchronize() {
-  return Note(Check(cudaStreamSynchronize(Stream(stream_)), "queued work"));
+  return Noted(*health_, cudaStreamSynchronize(Stream(stream_)), "queued work");
 }
 
 absl::Status DeviceQueue::BeginCapture() {
-  return Check(cudaStreamBeginCapture(Stream(stream_), cudaStreamCaptureModeThreadLocal),
+  return Noted(*health_, cudaStreamBeginCapture(Stream(stream_), cudaStreamCaptureModeThreadLocal),
                "begin of a graph");
 }
 
 absl::StatusOr<DeviceGraph> DeviceQueue::EndCapture() {
   cudaGraph_t recorded = nullptr;
-  RETURN_IF_ERROR(Check(cudaStreamEndCapture(Stream(stream_), &recorded), "end of a graph"));
+  RETURN_IF_ERROR(
+      Noted(*health_, cudaStreamEndCapture(Stream(stream_), &recorded), "end of a graph"));
   cudaGraphExec_t exec = nullptr;
-  const absl::Status made = Check(cudaGraphInstantiate(&exec, recorded, 0), "making of a graph");
+  const absl::Status made =
+      Noted(*health_, cudaGraphInstantiate(&exec, recorded, 0), "making of a graph");
   cudaGraphDestroy(recorded);
   RETURN_IF_ERROR(made);
   DeviceGraph graph;
@@ -176,32 +190,34 @@ absl::StatusOr<DeviceGraph> DeviceQueue::EndCapture() {
 }
 
 absl::Status DeviceQueue::Launch(const DeviceGraph& graph) {
-  return Note(Check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph.exec_), Stream(stream_)),
-                    "launch of a graph"));
+  return Noted(*health_,
+               cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph.exec_), Stream(stream_)),
+               "launch of a graph");
 }
 
 absl::Status DeviceQueue::Record(DeviceEvent& event) {
   if (event.event_ == nullptr) {
     cudaEvent_t made = nullptr;
-    RETURN_IF_ERROR(Check(cudaEventCreate(&made), "cudaEventCreate"));
+    RETURN_IF_ERROR(Noted(*health_, cudaEventCreate(&made), "cudaEventCreate"));
     event.event_ = made;
   }
-  return Note(Check(cudaEventRecord(Event(event.event_), Stream(stream_)), "cudaEventRecord"));
+  return Noted(*health_, cudaEventRecord(Event(event.event_), Stream(stream_)), "cudaEventRecord");
 }
 
 absl::Status DeviceQueue::Wait(const DeviceEvent& event) {
-  return Check(cudaStreamWaitEvent(Stream(stream_), Event(event.event_), 0), "cudaStreamWaitEvent");
+  return Noted(*health_, cudaStreamWaitEvent(Stream(stream_), Event(event.event_), 0),
+               "cudaStreamWaitEvent");
 }
 
-absl::StatusOr<bool> DeviceQueue::Done(const DeviceEvent& event) {
+absl::StatusOr<bool> DeviceQueue::Done(const DeviceEvent& event) const {
   const cudaError_t error = cudaEventQuery(Event(event.event_));
   if (error == cudaErrorNotReady) return false;
-  RETURN_IF_ERROR(Check(error, "queued work"));
+  RETURN_IF_ERROR(Noted(*health_, error, "queued work"));
   return true;
 }
 
-absl::Status DeviceQueue::WaitOnHost(const DeviceEvent& event) {
-  return Check(cudaEventSynchronize(Event(event.event_)), "queued work");
+absl::Status DeviceQueue::WaitOnHost(const DeviceEvent& event) const {
+  return Noted(*health_, cudaEventSynchronize(Event(event.event_)), "queued work");
 }
 
 absl::StatusOr<float> DeviceQueue::Milliseconds(const DeviceEvent& begin, const DeviceEvent& end) {

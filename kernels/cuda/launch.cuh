@@ -42,7 +42,9 @@ cudaError_t LaunchAs(bool together, void (*kernel)(Params...), dim3 grid, dim3 b
   config.stream = static_cast<cudaStream_t>(queue.stream());
   config.attrs = attributes;
   config.numAttrs = together ? 2 : 1;
-  return cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
+  if (error != cudaSuccess) queue.NoteLaunch(error);
+  return error;
 }
 
 // Returns the launch's error; the kernel's own shows at the next synchronization. `shared_bytes`

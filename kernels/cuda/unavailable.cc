@@ -54,7 +54,10 @@ DeviceGraph::~DeviceGraph() = default;
 DeviceEvent::DeviceEvent(DeviceEvent&&) noexcept {}
 DeviceEvent& DeviceEvent::operator=(DeviceEvent&&) noexcept { return *this; }
 DeviceEvent::~DeviceEvent() = default;
-absl::StatusOr<std::unique_ptr<DeviceQueue>> DeviceQueue::Create(size_t) { return Unavailable(); }
+absl::StatusOr<std::unique_ptr<DeviceQueue>> DeviceQueue::Create(size_t,
+                                                                 std::shared_ptr<DeviceHealth>) {
+  return Unavailable();
+}
 DeviceQueue::~DeviceQueue() = default;
 absl::Status DeviceQueue::Upload(void*, const void*, size_t) { return Unavailable(); }
 absl::Status DeviceQueue::Download(void*, const void*, size_t) { return Unavailable(); }
@@ -66,8 +69,9 @@ absl::StatusOr<DeviceGraph> DeviceQueue::EndCapture() { return Unavailable(); }
 absl::Status DeviceQueue::Launch(const DeviceGraph&) { return Unavailable(); }
 absl::Status DeviceQueue::Record(DeviceEvent&) { return Unavailable(); }
 absl::Status DeviceQueue::Wait(const DeviceEvent&) { return Unavailable(); }
-absl::StatusOr<bool> DeviceQueue::Done(const DeviceEvent&) { return Unavailable(); }
-absl::Status DeviceQueue::WaitOnHost(const DeviceEvent&) { return Unavailable(); }
+absl::StatusOr<bool> DeviceQueue::Done(const DeviceEvent&) const { return Unavailable(); }
+absl::Status DeviceQueue::WaitOnHost(const DeviceEvent&) const { return Unavailable(); }
+void DeviceQueue::NoteLaunch(int) const {}
 absl::StatusOr<float> DeviceQueue::Milliseconds(const DeviceEvent&, const DeviceEvent&) {
   return Unavailable();
 }

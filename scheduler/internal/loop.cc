@@ -47,9 +47,11 @@ std::vector<std::unique_ptr<Sequence>> MakeSequences(RequestId id, Request&& req
 }  // namespace
 
 Loop::Loop(models::HybridModel* model, std::unique_ptr<models::StateSlots> slots,
-           std::unique_ptr<StepRunner> runner, const Clock* clock, const SchedulerOptions& options)
+           std::unique_ptr<StepRunner> runner, kernels::DeviceHealth* health, const Clock* clock,
+           const SchedulerOptions& options)
     : options_(options),
       model_(model),
+      health_(health),
       clock_(clock),
       model_name_(absl::StrCat(model->info().weights_fingerprint, "/",
                                model->state_layout().Digest(), "/",
@@ -78,6 +80,11 @@ Loop::~Loop() {
 
 absl::StatusOr<RequestId> Loop::Submit(Request&& request) {
   RETURN_IF_ERROR(CheckRequest(request, *model_));
+  if (device_failed()) {
+    absl::MutexLock lock(&mutex_);
+    ++stats_.rejected;
+    return DeviceFailed();
+  }
   const absl::Time now = clock_->Now();
   const int64_t bytes =
       PredictedBytes(request, static_cast<int64_t>(model_->state_layout().bytes()));
@@ -140,6 +147,11 @@ bool Loop::Step() {
   const absl::Time begin = now_;
   restores_ = parks_ = checkpoints_ = 0;
   Intake();
+  if (device_failed()) {
+    EndAllWithDevice();
+    Publish({});
+    return false;
+  }
   EndDue();
   DropEnded();
   PollClients();

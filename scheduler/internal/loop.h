@@ -18,6 +18,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 #include "base/clock.h"
+#include "kernels/device_health.h"
 #include "models/hybrid_model.h"
 #include "scheduler/internal/admission.h"
 #include "scheduler/internal/outbox.h"
@@ -36,7 +37,8 @@ namespace reprise::scheduler {
 class Loop {
  public:
   Loop(models::HybridModel* model, std::unique_ptr<models::StateSlots> slots,
-       std::unique_ptr<StepRunner> runner, const Clock* clock, const SchedulerOptions& options);
+       std::unique_ptr<StepRunner> runner, kernels::DeviceHealth* health, const Clock* clock,
+       const SchedulerOptions& options);
   ~Loop();
 
   absl::StatusOr<RequestId> Submit(Request&& request);
@@ -106,6 +108,10 @@ class Loop {
   void PassOnForks(Sequence& leader, const absl::Status& status);
 
   // loop_ending.cc
+  bool device_failed() const { return health_ != nullptr && health_->failed(); }
+  static absl::Status DeviceFailed();
+  absl::Status CheckDevice(const char* step) const;
+  void EndAllWithDevice();
   void EndDue();
   void EndForDrain(Sequence& sequence, bool grace_over);
   // All that have not ended, in the order of their ids.
@@ -121,6 +127,7 @@ class Loop {
 
   const SchedulerOptions options_;
   models::HybridModel* const model_;
+  kernels::DeviceHealth* const health_;  // null: nobody watches it
   const Clock* const clock_;
   const std::string model_name_;  // to the prefix cache
   PrefixCache* cache_;            // null: none

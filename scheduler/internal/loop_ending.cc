@@ -6,6 +6,25 @@
 
 namespace reprise::scheduler {
 
+// The details are the operator's, in the log.
+absl::Status Loop::DeviceFailed() {
+  return MakeSchedulerError(SchedulerError::kDeviceFailed, "the server's device has failed");
+}
+
+absl::Status Loop::CheckDevice(const char* step) const {
+  return health_ == nullptr ? absl::OkStatus() : health_->Check(step);
+}
+
+// What happened before the failure is told in its order. What is still on its way out of the device
+// is dropped: it ends in the same error.
+void Loop::EndAllWithDevice() {
+  for (Sequence* sequence : Live()) FinishUnsound(*sequence, DeviceFailed());
+  cancelling_.clear();
+  mover_.SettleAll();
+  DropEnded();
+  TellObservers();
+}
+
 void Loop::EndDue() {
   for (auto& [id, status] : std::exchange(failed_checkpoints_, {})) {
     const auto entry = sequences_.find(id);
@@ -54,7 +73,7 @@ std::vector<Sequence*> Loop::Live() {
 // A state that gave NaN, or whose step failed, must never be stored.
 void Loop::FinishUnsound(Sequence& sequence, const absl::Status& status) {
   sequence.request.export_state = false;
-  Finish(sequence, status, FinishReason::kMaxTokens);
+  Finish(sequence, device_failed() ? DeviceFailed() : status, FinishReason::kMaxTokens);
 }
 
 void Loop::Finish(Sequence& sequence, absl::Status status, FinishReason reason) {
@@ -122,7 +141,7 @@ void Loop::KeepState(Sequence& sequence, RequestResult* result) {
   absl::StatusOr<SequenceState> state = mover_.Take(sequence);
   sequence.timeline.snapshot += clock_->Now() - begin;
   if (!state.ok()) {
-    result->status = state.status();
+    result->status = device_failed() ? DeviceFailed() : state.status();
     return;
   }
   result->state = *std::move(state);

@@ -75,7 +75,7 @@ void ScrapeModel(const ServedModel& served, Scrape& scrape) {
   scrape.Gauge("reprise_model_state_bytes", "State of one sequence", model,
                static_cast<double>(served.layout().bytes()));
   scrape.Gauge("reprise_device_failed", "1 once the model's device has failed", model,
-               served.queue != nullptr && served.queue->failed() ? 1 : 0);
+               served.device_failed() ? 1 : 0);
 
   const scheduler::SchedulerStats stats = served.scheduler->stats();
   scrape.Gauge("reprise_requests_running", "Sequences with a slot", model, stats.running);

@@ -5,7 +5,9 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "base/fault_point.h"
 #include "tests/scheduler/scheduler_fixture.h"
 
 namespace reprise::scheduler {
@@ -140,6 +142,55 @@ TEST_F(StateMoverTest, AMoveIsToldWithAllTheTimeItTook) {
   mover.SettleAll();
   EXPECT_EQ(moves_.time, absl::Milliseconds(2));
 }
+
+#ifdef REPRISE_FAULT_POINTS
+TEST_F(StateMoverTest, AParkedStateThatNeverArrivesIsLostAndSaysSo) {
+  const std::unique_ptr<Sequence> lost = Running(1, 0x11), ended = Running(2, 0x22),
+                                  other = Running(3, 0x33);
+  ASSERT_TRUE(mover_.Park(*lost).ok());
+  ChooseFaultPoint(models::StateSlots::kExportFaultPoint);
+  mover_.SettleAll();
+  ChooseFaultPoint("");
+  EXPECT_EQ(mover_.parked_bytes(), 0);
+  EXPECT_FALSE(lost->leaving);
+  EXPECT_TRUE(absl::IsInternal(mover_.Enter(*lost))) << "zeros instead of its state";
+  EXPECT_FALSE(lost->slot.valid());
+  EXPECT_TRUE(absl::IsInternal(mover_.Take(*lost).status()));
+  EXPECT_EQ(moves_.out, 0);
+  mover_.Release(*lost);
+  EXPECT_EQ(mover_.parked_bytes(), 0);
+
+  // The same when whoever needs it is the first to hear.
+  ASSERT_TRUE(mover_.Park(*ended).ok());
+  ASSERT_TRUE(mover_.Park(*other).ok());
+  ChooseFaultPoint(models::StateSlots::kExportFaultPoint);
+  EXPECT_TRUE(absl::IsInternal(mover_.Enter(*ended)));
+  ChooseFaultPoint("");
+  mover_.SettleAll();
+  EXPECT_EQ(other->image, Image(0x33));
+  EXPECT_EQ(mover_.parked_bytes(), StateBytes());
+  mover_.Release(*ended);
+  mover_.Release(*other);
+  EXPECT_EQ(mover_.parked_bytes(), 0);
+  EXPECT_EQ(mover_.free_slots(), kSlots);
+}
+
+TEST_F(StateMoverTest, ACopyThatFailsIsToldOnceAndTheSequenceKeepsItsSlot) {
+  const std::unique_ptr<Sequence> one = Running(1, 0x11);
+  std::vector<absl::StatusCode> told;
+  const auto note = [&](const absl::StatusOr<SequenceState>& state) {
+    told.push_back(state.status().code());
+  };
+  ASSERT_TRUE(mover_.BeginCopy(*one, note).ok());
+  ASSERT_TRUE(mover_.BeginCopy(*one, note).ok());
+  ChooseFaultPoint(models::StateSlots::kExportFaultPoint);
+  mover_.Settle(*one);
+  ChooseFaultPoint("");
+  mover_.SettleAll();
+  EXPECT_EQ(told, (std::vector{absl::StatusCode::kInternal, absl::StatusCode::kOk}));
+  EXPECT_EQ(InSlot(*one), Image(0x11));
+}
+#endif
 
 }  // namespace
 }  // namespace reprise::scheduler

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/device_health.h"
 #include "scheduler/prefix_cache/testing/memory_spill.h"
 
 namespace reprise::scheduler {
@@ -73,7 +74,8 @@ RequestResult RunAlone(models::HybridModel* model, const kernels::Context& conte
 
 Trace::Trace(models::HybridModel* model, const kernels::Context& context, uint32_t seed,
              const TraceSize& size)
-    : model_(model), context_(context), seed_(seed), size_(size), random_(seed) {
+    : model_(model), context_(context), alone_(context), seed_(seed), size_(size), random_(seed) {
+  alone_.health = nullptr;
   options_ = RandomOptions();
   for (int i = 0; i < 2; ++i) beginnings_.push_back(RandomTokens(Random(1, size.longest_prompt)));
   for (int i = 0; i < size.requests; ++i) requests_.push_back(RandomRequest(i));
@@ -218,7 +220,10 @@ void Trace::Submit(Planned& planned, int step) {
   planned.submitted.reset();
   planned.id = ~RequestId{0};  // not to be tried again
   const SchedulerError error = GetSchedulerError(id.status());
-  EXPECT_TRUE(error == SchedulerError::kDraining || error == SchedulerError::kDeadlineUnreachable)
+  const bool device_failed = context_.health != nullptr && context_.health->failed();
+  EXPECT_TRUE(device_failed ? error == SchedulerError::kDeviceFailed
+                            : error == SchedulerError::kDraining ||
+                                  error == SchedulerError::kDeadlineUnreachable)
       << id.status();
 }
 
@@ -261,9 +266,26 @@ void Trace::CheckStep() {
   }
   ASSERT_LE(model_.rows, options_.step_tokens) << "seed " << seed_;
   ASSERT_LE(model_.logit_rows, options_.step_logit_rows) << "seed " << seed_;
+  if (context_.health != nullptr && context_.health->failed()) {
+    if (states_at_failure_ < 0) states_at_failure_ = StatesOutside();
+    ASSERT_EQ(StatesOutside(), states_at_failure_) << "seed " << seed_;
+  }
   const SchedulerStats stats = scheduler_->stats();
   ASSERT_LE(stats.parked_bytes, options_.max_parked_bytes) << "seed " << seed_;
   most_live_ = std::max(most_live_, stats.running + stats.waiting + stats.parked);
+}
+
+int64_t Trace::StatesOutside() const {
+  int64_t states = scheduler_->stats().kept_prefixes;
+  const auto count = [&](const RecordingObserver& observer) {
+    states += static_cast<int64_t>(observer.checkpoints().size());
+    states += observer.finishes() > 0 && observer.result().state.has_value();
+  };
+  for (const Planned& planned : requests_) {
+    count(*planned.observer);
+    for (const PlannedFork& fork : planned.forks) count(*fork.observer);
+  }
+  return states;
 }
 
 void Trace::Run() {
@@ -318,7 +340,17 @@ void Trace::CheckOne(const Planned& planned) {
     }
   }
   std::vector<kernels::SampledToken> alone_sampled;
-  const RequestResult alone = RunAlone(&model_, context_, *planned.submitted, &alone_sampled);
+  if (GetSchedulerError(result.status) == SchedulerError::kDeviceFailed) {
+    ++failed_with_device_;
+    EXPECT_TRUE(context_.health != nullptr && context_.health->failed());
+    EXPECT_FALSE(result.state.has_value());
+  } else {
+    EXPECT_TRUE(result.status.ok() || absl::IsCancelled(result.status) ||
+                absl::IsDeadlineExceeded(result.status) ||
+                GetSchedulerError(result.status) == SchedulerError::kDraining)
+        << result.status;
+  }
+  const RequestResult alone = RunAlone(&model_, alone_, *planned.submitted, &alone_sampled);
   ASSERT_TRUE(alone.status.ok()) << alone.status;
   const std::vector<kernels::SampledToken> sampled = planned.observer->sampled();
   ASSERT_LE(sampled.size(), alone_sampled.size());
@@ -356,7 +388,7 @@ void Trace::CheckGoesOn(const Planned& planned, const SequenceState& state, int6
   next.earlier_answer = Until(alone.generated, answer_tokens);
   next.max_tokens -= static_cast<int>(answer_tokens);
   next.prompt_logprobs = false;
-  const RequestResult rest = RunAlone(&model_, context_, std::move(next));
+  const RequestResult rest = RunAlone(&model_, alone_, std::move(next));
   ASSERT_TRUE(rest.status.ok()) << rest.status;
   EXPECT_EQ(rest.generated, From(alone.generated, answer_tokens));
   EXPECT_EQ(Difference(*rest.state, *alone.state), "");

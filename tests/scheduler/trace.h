@@ -59,6 +59,8 @@ struct TraceSize {
 // reported through GoogleTest with the seed.
 class Trace {
  public:
+  // If context.health fails while the trace runs, every request must end with that, and no state
+  // may leave the device afterwards.
   Trace(models::HybridModel* model, const kernels::Context& context, uint32_t seed,
         const TraceSize& size);
 
@@ -69,6 +71,8 @@ class Trace {
   void CheckOutputs();
 
   const SchedulerStats& stats() const { return stats_; }
+  // Requests, and forks of them, that ended because the device had failed.
+  int failed_with_device() const { return failed_with_device_; }
   // Of the prefix cache; empty when there was none.
   PrefixCacheStats cache_stats() const;
 
@@ -106,6 +110,8 @@ class Trace {
   void ActAsClients(int step);
   void Submit(Planned& planned, int step);
   void CheckStep();
+  // That left the device so far, whoever has them.
+  int64_t StatesOutside() const;
   void CheckOne(const Planned& planned);
   // From a state with so many tokens of prompt and answer, alone, to the end.
   void CheckGoesOn(const Planned& planned, const SequenceState& state, int64_t prompt_tokens,
@@ -113,6 +119,7 @@ class Trace {
 
   WatchedModel model_;
   const kernels::Context context_;
+  kernels::Context alone_;  // of a device that does not fail
   const uint32_t seed_;
   const TraceSize size_;
   std::mt19937 random_;
@@ -124,6 +131,8 @@ class Trace {
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<Planned> requests_;
   int most_live_ = 0;
+  int failed_with_device_ = 0;
+  int64_t states_at_failure_ = -1;
   SchedulerStats stats_;
 };
 

@@ -4,7 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <iterator>
 
+#include "absl/strings/str_cat.h"
+#include "base/fault_point.h"
+#include "kernels/device_health.h"
 #include "tests/models/testing/model_runner.h"
 #include "tests/scheduler/scheduler_fixture.h"
 
@@ -54,6 +58,41 @@ TEST(TraceTest, ThePuppetShowsEveryTokenThatIsLostRepeatedOrForeign) {
   EXPECT_GT(cache.expirations, 100);
   EXPECT_GT(cache.spill_hits, 100);
 }
+
+#ifdef REPRISE_FAULT_POINTS
+TEST(TraceTest, EachRequestEndsOnceWhereverTheDeviceFails) {
+  PuppetModel model{PuppetModel::Options()};
+  constexpr int kPoints = static_cast<int>(std::size(kernels::kDeviceFaultPoints));
+  std::vector<int> failures(kPoints);
+  int64_t ended = 0, finished = 0;
+  const std::vector<uint32_t> seeds = Seeds(50 * kPoints);
+  for (uint32_t seed : seeds) {
+    const int point = static_cast<int>(seed) % kPoints;
+    // Slots for a copy in place are free in few traces, and there not often.
+    const bool rare = absl::string_view(kernels::kDeviceFaultPoints[point]) == "device.copy";
+    const int time = rare ? 1 : 1 + static_cast<int>(seed / kPoints) * (seed % 2 == 0 ? 1 : 4);
+    kernels::DeviceHealth health;
+    kernels::Context context = OneThread();
+    context.health = &health;
+    ChooseFaultPoint(absl::StrCat(kernels::kDeviceFaultPoints[point], ":", time));
+    Trace trace(&model, context, seed, TraceSize{});
+    trace.Run();
+    ChooseFaultPoint("");
+    if (HasFailure()) return;
+    trace.CheckOutputs();
+    if (HasFailure()) return;
+    failures[point] += health.failed();
+    ended += trace.failed_with_device();
+    finished += trace.stats().finished;
+  }
+  if (seeds.size() == 1) return;
+  for (int point = 0; point < kPoints; ++point) {
+    EXPECT_GT(failures[point], 5) << kernels::kDeviceFaultPoints[point];
+  }
+  EXPECT_GT(ended, 1000);
+  EXPECT_GT(finished, 1000);
+}
+#endif
 
 class RealModelTraceTest : public ::testing::TestWithParam<kernels::Device> {};
 

@@ -4,6 +4,7 @@
 
 #include <thread>
 
+#include "base/fault_point.h"
 #include "service/errors.h"
 #include "state_store/testing/faulty_store.h"
 #include "tests/service/testing/test_server.h"
@@ -175,6 +176,32 @@ TEST(Checkpoints, ATurnThatCanNeverBeCommittedEndsAtOnce) {
   EXPECT_TRUE(server.AwaitIdle());
   EXPECT_EQ(server.GetSession(session).version(), 1u);
 }
+
+#ifdef REPRISE_FAULT_POINTS
+TEST(Checkpoints, OneThatFailsForGoodBeforeTheTurnsIdIsKnownEndsItToo) {
+  Held held;
+  TestServer& server = *held.server;
+  const std::string session = server.NewSession("chat").name();
+  held.failure = state_store::MakeStoreError(state_store::StoreError::kVersionMismatch, "moved");
+  held.Hold("PutAndCommit");
+  bool known_late = false;
+  ChooseFaultPoint("generate.submitted", [&] {
+    if (!held.AwaitWaiting()) return;
+    const int64_t still = server.gate().AwaitStill();
+    held.Hold("");
+    // It goes on once the failure has been noted: nobody could cancel it.
+    known_late = testing::Await([&] { return server.gate().steps() > still; });
+  });
+  const Answer answer = server.Generate(Checkpointed(session, Bytes("hello"), 50000, 10));
+  ChooseFaultPoint("");
+  EXPECT_TRUE(known_late);
+  EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::ABORTED);
+  EXPECT_EQ(ReasonIn(answer.status), "VERSION_MISMATCH");
+  EXPECT_LT(server.gate().steps(), 50000);
+  EXPECT_TRUE(server.AwaitIdle());
+  EXPECT_EQ(server.GetSession(session).version(), 1u);
+}
+#endif
 
 TEST(Checkpoints, RequestsAreChecked) {
   TestServer server;

@@ -184,7 +184,8 @@ TestServer::TestServer(const Options& options) : oracle_(PuppetOptions(options.s
   parts.store_answers = options.store_answers;
   store_ = parts.store.get();
   parts.store = metrics_->Measured(std::move(parts.store), "store");
-  for (const std::string& name : options.models) {
+  for (size_t i = 0; i < options.models.size(); ++i) {
+    const std::string& name = options.models[i];
     auto puppet = std::make_unique<scheduler::PuppetModel>(PuppetOptions(options.state_words));
     puppet->on_forward = [this, on_step = options.on_step](const models::RaggedBatch& batch) {
       gate_.Pass();
@@ -196,7 +197,8 @@ TestServer::TestServer(const Options& options) : oracle_(PuppetOptions(options.s
     parts.models.push_back(
         ServeModel(name, std::move(model),
                    options.tokenizer ? std::make_unique<ByteTokenizer>() : nullptr, context,
-                   nullptr, &clock_, options.server.compute, metrics_->AddModel(name))
+                   nullptr, &clock_, options.server.compute, metrics_->AddModel(name), nullptr,
+                   i < options.health.size() ? options.health[i] : nullptr)
             .value());
     served_.push_back(parts.models.back().get());
   }

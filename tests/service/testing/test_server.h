@@ -102,6 +102,8 @@ class TestServer {
         std::unique_ptr<state_store::SessionStore>)>
         wrap_store;
     std::function<bool()> store_answers;  // of ServerParts
+    // Of each model's device; without one each has its own.
+    std::vector<std::shared_ptr<kernels::DeviceHealth>> health;
     // Hears of each step's rows before they run, on the scheduler's thread.
     std::function<void(const models::RaggedBatch&)> on_step;
   };

@@ -23,11 +23,12 @@ Response = TypeVar("Response", bound=Message)
 
 
 def is_lost(error: RepriseError) -> bool:
-    """No answer, or from a server that is shutting down: another try may find a better one. gRPC
-    itself says CANCELLED, without a reason, for calls that reach a server as it closes."""
+    """No answer, or from a server that is shutting down or cannot compute any more: another try may
+    find a better one. gRPC itself says CANCELLED, without a reason, for calls that reach a server as
+    it closes."""
     if isinstance(error, Cancelled):
         return not error.reason
-    return isinstance(error, Unavailable) and error.reason in ("", "DRAINING")
+    return isinstance(error, Unavailable) and error.reason in ("", "DRAINING", "DEVICE_FAILED")
 
 
 @contextlib.asynccontextmanager
