@@ -179,5 +179,28 @@ TEST(MemoryBudgetTest, ModelsOnAGpuShareWhatIsFree) {
       << "no more than a step has tokens";
 }
 
+TEST(MemoryBudgetTest, AChosenBudgetOfAGpuCountsWhateverIsFree) {
+  constexpr size_t kState = 1 << 20;
+  const int64_t scratch = kernels::DeviceQueue::kScratchBytes;
+  ServerOptions options = Bare(0);
+  options.compute.device_memory_bytes = kFixed + scratch + (7 + kMoving) * int64_t{kState} + 99;
+  for (const int64_t free_bytes : {int64_t{0}, 100 * kGiB}) {
+    const auto plan = PlanMemory(options, Device::kCuda, free_bytes, {Model("a", kState)});
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_THAT(plan->slots, ElementsAre(7)) << free_bytes;
+    EXPECT_EQ(plan->device_bytes, options.compute.device_memory_bytes - 99);
+    EXPECT_EQ(plan->host_bytes, kMoving * int64_t{kState}) << "pinned, for states on their way";
+  }
+}
+
+TEST(MemoryBudgetTest, AGpuWithTooLittleFreeIsRefused) {
+  const int64_t least = kFixed + kernels::DeviceQueue::kScratchBytes + (1 + kMoving) * 50;
+  // Nine tenths of it are just enough, and just not.
+  const int64_t enough = (least * 10 + 8) / 9;
+  EXPECT_THAT(PlanMemory(Bare(0), Device::kCuda, enough, {Model("a")})->slots, ElementsAre(1));
+  EXPECT_THAT(Message(PlanMemory(Bare(0), Device::kCuda, enough - 2, {Model("a")})),
+              AllOf(StartsWith("--device-memory-bytes: "), HasSubstr("of 1 --slots of model a")));
+}
+
 }  // namespace
 }  // namespace reprise::service
