@@ -96,7 +96,7 @@ class Consumer {
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
       const uint32_t offset = k / 4 * kPanelBytes + k % 4 * 32;
-      ScoreMma(scores, queries.At(offset), keys.At(offset), k > 0);
+      Wgmma<64>(scores, queries.At(offset), keys.At(offset), k > 0);
     }
     EndMma(scores);
     Release(memory_.Empty(units_.place));

@@ -11,13 +11,12 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/async.cuh"
+#include "kernels/cuda/tensor_core.cuh"
+
 namespace reprise::kernels::cuda {
 
 constexpr uint32_t kPanelBytes = 64 * 128;
-
-__device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
 
 // Place of 16-byte piece `piece` of row `row` in a tile.
 __device__ __forceinline__ uint32_t TileOffset(int row, int piece) {
@@ -45,10 +44,8 @@ __device__ __forceinline__ void FenceForTensorCores() {
 __device__ __forceinline__ void InitBarrier(uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
-__device__ __forceinline__ void Arrive(uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-// Whether the phase of this parity is over; returns at once.
+// Whether the phase of this parity is over; returns at once. Wait sleeps for some microseconds at a
+// time, so nothing else may be waiting for its thread.
 __device__ __forceinline__ bool Over(uint32_t barrier, uint32_t parity) {
   uint32_t over;
   asm volatile(
@@ -61,19 +58,6 @@ __device__ __forceinline__ bool Over(uint32_t barrier, uint32_t parity) {
       : "r"(barrier), "r"(parity)
       : "memory");
   return over != 0;
-}
-// Sleeps until it is; for some microseconds at a time, so nothing else may be waiting for this
-// thread.
-__device__ __forceinline__ void Wait(uint32_t barrier, uint32_t parity) {
-  asm volatile(
-      "{\n"
-      ".reg .pred over;\n"
-      "again:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 over, [%0], %1;\n"
-      "@!over bra again;\n"
-      "}\n" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
 }
 
 // Descriptors of tiles for the products. All begin at places known to the compiler relative to
@@ -97,56 +81,22 @@ __device__ __forceinline__ TileDescriptor ColumnsOf(uint32_t tile) {
   return {(kPanelBytes / 16) << 16 | tile / 16, kSwizzleOf128Bytes | kEightRows};
 }
 
-// Keeps the compiler from moving what it does with these registers across.
-template <int kSize>
-__device__ __forceinline__ void Pin(float (&d)[kSize]) {
-#pragma unroll
-  for (int i = 0; i < kSize; ++i) asm volatile("" : "+f"(d[i])::"memory");
-}
-
 // Around the products that write d: BeginMma, the products, EndMma, which waits for them.
 template <int kSize>
 __device__ __forceinline__ void BeginMma(float (&d)[kSize]) {
   Pin(d);
-  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+  WgmmaBegin();
 }
 template <int kSize>
 __device__ __forceinline__ void EndMma(float (&d)[kSize]) {
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  WgmmaCommit();
+  WgmmaWait<0>();
   Pin(d);
 }
 
-template <int kRegisters>
-__device__ __forceinline__ void GrowRegisters() {
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
-template <int kRegisters>
-__device__ __forceinline__ void ShrinkRegisters() {
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
-
-// The products below are of one warpgroup. Of a result of 64 rows, thread t has in d[4j .. 4j+3]
-// the columns 8j + 2 (t % 4) and the next, of row 16 (t / 32) + t % 32 / 4 and of the row 8 below.
-
-// d = a b^T, or with `add` d += a b^T: 64 rows of a, 64 rows of b, 16 columns of each.
-__device__ __forceinline__ void ScoreMma(float (&d)[32], uint64_t a, uint64_t b, bool add) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "
-      "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "%32, %33, add, 1, 1, 0, 0;\n"
-      "}\n"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
-        "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),
-        "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),
-        "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
-        "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-}
+// The products of values are of one warpgroup. Of a result of 64 rows, thread t has in d[4j ..
+// 4j+3] the columns 8j + 2 (t % 4) and the next, of row 16 (t / 32) + t % 32 / 4 and of the row 8
+// below.
 
 // d += a b: a (64 rows, 16 columns) in registers, b 16 rows of as many columns as d has.
 __device__ __forceinline__ void ValueMma(float (&d)[32], const uint32_t (&a)[4], uint64_t b) {

@@ -43,14 +43,14 @@ __global__ void __launch_bounds__(Shape<kDim>::kThreads, Shape<kDim>::kBlocks)
   WaitForPrevious();
   Task task;
   if (threadIdx.x / 128 == S::kTeams) {
-    ShrinkRegisters<S::kCopyRegisters>();
+    SetRegisters<S::kCopyRegisters, false>();
     Producer<kDim> producer(p, memory);
     for (int i = blockIdx.x; i < tiling.tasks; i += gridDim.x) {
       if (MakeTask(p, tiling, partials.groups, i, task)) producer.Run(task);
     }
     producer.Finish();
   } else {
-    GrowRegisters<S::kTeamRegisters>();
+    SetRegisters<S::kTeamRegisters, true>();
     Consumer<kDim, kSplit> consumer(p, memory, partials, scale);
     for (int i = blockIdx.x; i < tiling.tasks; i += gridDim.x) {
       if (MakeTask(p, tiling, partials.groups, i, task)) consumer.Run(task);
