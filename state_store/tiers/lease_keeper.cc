@@ -53,16 +53,13 @@ LeaseRef& LeaseRef::operator=(LeaseRef&& other) noexcept {
 }
 
 LeaseRef::~LeaseRef() {
-  if (held_ == nullptr) return;
-  if (auto last = keeper_->Drop(std::move(held_)); last != nullptr) {
-    absl::MutexLock lock(&keeper_->mu_);
-    keeper_->to_give_back_.push_back(std::move(last));
-  }
+  if (held_ != nullptr) keeper_->Drop(std::move(held_), /*later=*/true);
 }
 
 void LeaseRef::Release() {
   if (held_ == nullptr) return;
-  if (const auto last = keeper_->Drop(std::exchange(held_, nullptr)); last != nullptr) {
+  if (const auto last = keeper_->Drop(std::exchange(held_, nullptr), /*later=*/false);
+      last != nullptr) {
     // A failure costs others the rest of the lease's length.
     keeper_->GiveBack(*last).IgnoreError();
   }
@@ -171,16 +168,39 @@ LeaseRef LeaseKeeper::Find(const std::string& tenant, const std::string& session
   return LeaseRef(this, entry->second);
 }
 
-std::shared_ptr<LeaseKeeper::Held> LeaseKeeper::Drop(std::shared_ptr<Held> held) {
+void LeaseKeeper::WaitUntilBack(const std::string& tenant, const std::string& session_id,
+                                absl::Duration patience) {
+  const Key key(tenant, session_id);
+  absl::MutexLock lock(&mu_);
+  const auto back = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return !going_.contains(key) &&
+           std::none_of(to_give_back_.begin(), to_give_back_.end(), [&](const auto& held) {
+             return Key(held->tenant, held->session_id) == key;
+           });
+  };
+  mu_.AwaitWithTimeout(absl::Condition(&back), patience);
+}
+
+std::shared_ptr<LeaseKeeper::Held> LeaseKeeper::Drop(std::shared_ptr<Held> held, bool later) {
   absl::MutexLock lock(&mu_);
   if (--held->shares > 0) return nullptr;
-  const auto entry = held_.find(Key(held->tenant, held->session_id));
+  const Key key(held->tenant, held->session_id);
+  const auto entry = held_.find(key);
   if (entry != held_.end() && entry->second == held) held_.erase(entry);
-  return held->lost ? nullptr : held;
+  if (held->lost) return nullptr;
+  if (later) {
+    to_give_back_.push_back(std::move(held));
+    return nullptr;
+  }
+  going_.insert(key);
+  return held;
 }
 
 absl::Status LeaseKeeper::GiveBack(const Held& held) {
-  return table_->ReleaseLease(held.tenant, held.session_id, held.lease);
+  const absl::Status status = table_->ReleaseLease(held.tenant, held.session_id, held.lease);
+  absl::MutexLock lock(&mu_);
+  going_.erase(going_.find(Key(held.tenant, held.session_id)));
+  return status;
 }
 
 absl::Status LeaseKeeper::Recover(Held& held) {
@@ -245,22 +265,31 @@ void LeaseKeeper::Renew(const std::shared_ptr<Held>& held) {
 void LeaseKeeper::Loop() {
   const absl::Duration tick = std::min(length_ / 10, absl::Milliseconds(500));
   for (;;) {
-    std::vector<std::shared_ptr<Held>> due, give_back;
+    std::vector<std::shared_ptr<Held>> due;
+    size_t give_back = 0;
     {
       absl::MutexLock lock(&mu_);
       auto wanted = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
         return stop_ || !to_give_back_.empty();
       };
       mu_.AwaitWithTimeout(absl::Condition(&wanted), tick);
-      give_back.swap(to_give_back_);
+      give_back = to_give_back_.size();
       const auto now = Steady::now();
       for (const auto& [key, held] : held_) {
         if (held->next_renewal <= now) due.push_back(held);
       }
       if (stop_) due.clear();
-      if (stop_ && give_back.empty()) return;
+      if (stop_ && give_back == 0) return;
     }
-    for (const auto& held : give_back) {
+    for (; give_back > 0; --give_back) {
+      std::shared_ptr<Held> held;
+      {
+        absl::MutexLock lock(&mu_);
+        if (to_give_back_.empty()) break;  // wanted again
+        held = std::move(to_give_back_.front());
+        to_give_back_.pop_front();
+        going_.emplace(held->tenant, held->session_id);
+      }
       const absl::Status given = GiveBack(*held);
       absl::MutexLock lock(&mu_);
       if (stop_ && !IsAnswer(given)) return;

@@ -4,9 +4,11 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -75,6 +77,10 @@ class LeaseKeeper {
   absl::StatusOr<LeaseRef> Acquire(const std::string& tenant, const std::string& session_id);
   // A share in the one that is held, running or not; empty if none is.
   LeaseRef Find(const std::string& tenant, const std::string& session_id);
+  // Until none that nobody holds any more is on its way back, or that takes too long: what comes
+  // without a lease would be refused because of it.
+  void WaitUntilBack(const std::string& tenant, const std::string& session_id,
+                     absl::Duration patience);
 
   LeaseStats stats() const;
 
@@ -87,8 +93,9 @@ class LeaseKeeper {
   void Loop();
   void Renew(const std::shared_ptr<Held>& held);
   absl::Status Recover(Held& held);
-  // Drops one share; the lease to give back if it was the last.
-  std::shared_ptr<Held> Drop(std::shared_ptr<Held> held);
+  // Drops one share. If it was the last the lease goes: `later`, or it is returned, for GiveBack.
+  std::shared_ptr<Held> Drop(std::shared_ptr<Held> held, bool later);
+  // Of what is in going_.
   absl::Status GiveBack(const Held& held);
   bool Runs(const Held& held) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool Unreachable(const Held& held) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -99,7 +106,8 @@ class LeaseKeeper {
   const absl::Duration length_;
   mutable absl::Mutex mu_;
   std::map<Key, std::shared_ptr<Held>> held_ ABSL_GUARDED_BY(mu_);
-  std::vector<std::shared_ptr<Held>> to_give_back_ ABSL_GUARDED_BY(mu_);
+  std::deque<std::shared_ptr<Held>> to_give_back_ ABSL_GUARDED_BY(mu_);
+  std::multiset<Key> going_ ABSL_GUARDED_BY(mu_);  // are being given back
   // Of the renewal that has no answer yet.
   std::optional<Steady::time_point> asking_since_ ABSL_GUARDED_BY(mu_);
   LeaseStats stats_ ABSL_GUARDED_BY(mu_);

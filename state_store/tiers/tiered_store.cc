@@ -233,12 +233,14 @@ absl::Status TieredStore::Flush(absl::Duration patience) {
 
 absl::Status TieredStore::Settle(const Key& key) {
   RETURN_IF_ERROR(Typed(queue_->Wait(key.first, key.second, options_.flush_patience)));
+  if (shared()) leases_->WaitUntilBack(key.first, key.second, options_.flush_patience);
   return TakeFailure(key);
 }
 
 absl::Status TieredStore::SettleNew(const Key& key) {
   if (key.second.empty()) return absl::OkStatus();
   RETURN_IF_ERROR(Typed(queue_->Wait(key.first, key.second, options_.flush_patience)));
+  if (shared()) leases_->WaitUntilBack(key.first, key.second, options_.flush_patience);
   TakeFailure(key).IgnoreError();
   return absl::OkStatus();
 }

@@ -49,8 +49,10 @@ class PausableLeases final : public LeaseTable {
     ++renewals;
     return table_->RenewLease(tenant, session_id, lease, length);
   }
+  std::atomic<int> release_delay_ms = 0;
   absl::Status ReleaseLease(std::string_view tenant, std::string_view session_id,
                             const Lease& lease) override {
+    absl::SleepFor(absl::Milliseconds(release_delay_ms.load()));
     return table_->ReleaseLease(tenant, session_id, lease);
   }
 
@@ -265,6 +267,26 @@ TEST(TwoReplicas, AHeldSessionIsTheOthersToWaitFor) {
   EXPECT_TRUE(b.store->Hold("t", "s").ok());
   EXPECT_EQ(a.store->stats().leases.held, 0u);
   ASSERT_TRUE(Commit(b, 2, 2).ok());
+}
+
+// A hold that is dropped gives its lease back beside its caller, who may be here again before.
+TEST(TwoReplicas, ALeaseOnItsWayBackIsNotInItsOwnersWay) {
+  RedisServer redis;
+  Replica a(redis.url());
+  ASSERT_TRUE(a.store->CreateSession("t", {.id = "s"}).ok());
+  const auto kept = Commit(a, 1, 1, {.durability = Durability::kSync, .keep = true});
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  a.leases->release_delay_ms = 30;
+  uint64_t version = kept->version;
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(a.store->Hold("t", "s").ok());
+    const auto back = a.store->Rewind("t", "s", kept->head_snapshot_id, version, "");
+    ASSERT_TRUE(back.ok()) << back.status();
+    ASSERT_TRUE(a.store->Hold("t", "s").ok());
+    const auto committed = Commit(a, 2 + i, back->version, kSyncCommit);
+    ASSERT_TRUE(committed.ok()) << committed.status();
+    version = committed->version;
+  }
 }
 
 TEST(TwoReplicas, WhatWasSeenBeforeALeaseIsNotThePresentUnderIt) {
