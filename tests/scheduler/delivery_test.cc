@@ -1,6 +1,7 @@
 // When observers hear of a step: at once, or while the next one runs.
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +16,16 @@ class DeliveryTest : public SchedulerFixture {
     SchedulerOptions options = SmallOptions();
     options.delivery = delivery;
     Start(options);
+  }
+  // Beside the next step.
+  std::shared_ptr<PrefixCache> StartCached() {
+    PrefixCacheOptions cache;
+    cache.max_bytes = 1 << 20;
+    SchedulerOptions options = SmallOptions();
+    options.delivery = Delivery::kBesideNextStep;
+    options.prefix_cache = *PrefixCache::Create(&clock_, cache);
+    Start(options);
+    return options.prefix_cache;
   }
 };
 
@@ -169,28 +180,18 @@ TEST_F(DeliveryTest, ACheckpointIsHeardInAStepWithoutRows) {
 }
 
 TEST_F(DeliveryTest, WhatLeavesForTheCacheArrivesThoughTheSchedulerEnds) {
-  PrefixCacheOptions cache;
-  cache.max_bytes = 1 << 20;
-  SchedulerOptions options = SmallOptions();
-  options.delivery = Delivery::kBesideNextStep;
-  options.prefix_cache = *PrefixCache::Create(&clock_, cache);
-  Start(options);
+  const auto cache = StartCached();
   const std::vector<int32_t> prompt = RandomTokens(100, 3);
   Submit(MakeRequest(prompt, 50));
   while (scheduler_->stats().prefill_tokens < 100) scheduler_->Step();
-  EXPECT_EQ(options.prefix_cache->TotalStats().entries, 0);
+  EXPECT_EQ(cache->TotalStats().entries, 0);
   scheduler_ = nullptr;
-  EXPECT_EQ(options.prefix_cache->TotalStats().entries, 1);
+  EXPECT_EQ(cache->TotalStats().entries, 1);
 }
 
 // What is kept for others is there for the request after next, exact and once.
 TEST_F(DeliveryTest, PrefixesLeaveBesideTheSteps) {
-  PrefixCacheOptions cache;
-  cache.max_bytes = 1 << 20;
-  SchedulerOptions options = SmallOptions();
-  options.delivery = Delivery::kBesideNextStep;
-  options.prefix_cache = *PrefixCache::Create(&clock_, cache);
-  Start(options);
+  StartCached();
   const std::vector<int32_t> prompt = RandomTokens(100, 1);
   const Submitted first = Submit(MakeRequest(prompt, 3));
   RunUntilIdle();

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <memory>
+#include <utility>
 
 #include "scheduler/prefix_cache/testing/memory_spill.h"
 #include "tests/scheduler/scheduler_fixture.h"
@@ -24,6 +26,16 @@ class PrefixReuseTest : public SchedulerFixture {
     options.keep_policy.min_tokens = 10;
     options.keep_policy.long_prompt_tokens = 400;
     Start(options);
+  }
+
+  // Little memory, so that states are spilled.
+  static PrefixCacheOptions Spilling(std::shared_ptr<MemorySpill> spill, int min_tokens) {
+    PrefixCacheOptions options;
+    options.max_bytes = 2000;
+    options.path_share = 1;
+    options.spill = std::move(spill);
+    options.spill_min_tokens = min_tokens;
+    return options;
   }
 
   // The prompt's answer, checked against the model's own.
@@ -222,12 +234,7 @@ TEST_F(PrefixReuseTest, ReasonsOfTheCacheReachTheCaller) {
 
 TEST_F(PrefixReuseTest, ASpilledStateIsFetchedWhileTheRequestWaits) {
   const auto spill = std::make_shared<MemorySpill>();
-  PrefixCacheOptions options;
-  options.max_bytes = 2000;
-  options.path_share = 1;
-  options.spill = spill;
-  options.spill_min_tokens = 10;
-  StartCached(options);
+  StartCached(Spilling(spill, /*min_tokens=*/10));
   const Tokens prompt = RandomTokens(50, 16);
   Run(prompt, 1);
   ASSERT_EQ(PushOut(prompt), 50);
@@ -252,11 +259,7 @@ TEST_F(PrefixReuseTest, ASpilledStateIsFetchedWhileTheRequestWaits) {
 
 TEST_F(PrefixReuseTest, AReplicaFetchesAtMarks) {
   const auto spill = std::make_shared<MemorySpill>();
-  PrefixCacheOptions options;
-  options.max_bytes = 2000;
-  options.path_share = 1;
-  options.spill = spill;
-  options.spill_min_tokens = 1;
+  const PrefixCacheOptions options = Spilling(spill, /*min_tokens=*/1);
   StartCached(options);
   Request request = MakeRequest(RandomTokens(50, 18), 1);
   request.cache_marks = {40};
@@ -271,11 +274,7 @@ TEST_F(PrefixReuseTest, AReplicaFetchesAtMarks) {
 // Marks are places of the prompt, whatever the state before it has consumed.
 TEST_F(PrefixReuseTest, MarksAfterAStateWithAPendingToken) {
   const auto spill = std::make_shared<MemorySpill>();
-  PrefixCacheOptions options;
-  options.max_bytes = 2000;
-  options.path_share = 1;
-  options.spill = spill;
-  options.spill_min_tokens = 1;
+  const PrefixCacheOptions options = Spilling(spill, /*min_tokens=*/1);
   StartCached(options);
   before_ = RandomTokens(30, 13);
   const Submitted start = Submit(MakeRequest(before_, 0));
