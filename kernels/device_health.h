@@ -38,6 +38,11 @@ class DeviceHealth {
   Listener listener_ ABSL_GUARDED_BY(listener_mutex_);
 };
 
+// Check of a device that somebody watches; OK where nobody does.
+inline absl::Status CheckDevice(DeviceHealth* health, const char* step) {
+  return health == nullptr ? absl::OkStatus() : health->Check(step);
+}
+
 // What a scheduler does with a device.
 inline constexpr const char* kDeviceFaultPoints[] = {
     "device.step.begin",     // nothing is queued yet

@@ -121,10 +121,6 @@ absl::Status StateSlots::CheckImage(size_t bytes) const {
       absl::StrCat("image: expected ", layout_.bytes(), " bytes, found ", bytes));
 }
 
-absl::Status StateSlots::CheckDevice(const char* step) const {
-  return context_.health == nullptr ? absl::OkStatus() : context_.health->Check(step);
-}
-
 absl::StatusOr<SlotHandle> StateSlots::Acquire() {
   if (free_.empty()) {
     return absl::ResourceExhaustedError(absl::StrCat("all ", num_slots_, " state slots are held"));
@@ -182,7 +178,7 @@ absl::StatusOr<int> StateSlots::TakeLane() {
 
 absl::StatusOr<StateTransfer> StateSlots::BeginExport(int slot) {
   if (!held(slot)) return NotHeld(slot);
-  RETURN_IF_ERROR(CheckDevice("device.export.begin"));
+  RETURN_IF_ERROR(kernels::CheckDevice(context_.health, "device.export.begin"));
   ASSIGN_OR_RETURN(const int index, TakeLane());
   StateTransfer transfer(this, index);
   Lane& lane = lanes_[index];
@@ -201,7 +197,7 @@ absl::StatusOr<StateTransfer> StateSlots::BeginExport(int slot) {
 
 absl::StatusOr<StateTransfer> StateSlots::BeginImport(absl::Span<const uint8_t> image) {
   RETURN_IF_ERROR(CheckImage(image.size()));
-  RETURN_IF_ERROR(CheckDevice("device.import"));
+  RETURN_IF_ERROR(kernels::CheckDevice(context_.health, "device.import"));
   ASSIGN_OR_RETURN(const int index, TakeLane());
   StateTransfer transfer(this, index);
   Lane& lane = lanes_[index];
@@ -223,7 +219,7 @@ absl::StatusOr<bool> StateSlots::Done(const StateTransfer& transfer) const {
 
 absl::Status StateSlots::FinishExport(StateTransfer transfer, absl::Span<uint8_t> image) {
   RETURN_IF_ERROR(CheckImage(image.size()));
-  RETURN_IF_ERROR(CheckDevice("device.export.finish"));
+  RETURN_IF_ERROR(kernels::CheckDevice(context_.health, "device.export.finish"));
   if (REPRISE_FAULT(kExportFaultPoint)) return absl::InternalError(kExportFaultPoint);
   const Lane& lane = lanes_[transfer.lane_];
   const uint8_t* from = lane.image.as<uint8_t>();
@@ -257,7 +253,7 @@ absl::Status StateSlots::Export(int slot, absl::Span<uint8_t> image) {
     return FinishExport(std::move(transfer), image);
   }
   if (!held(slot)) return NotHeld(slot);
-  RETURN_IF_ERROR(CheckDevice("device.export.begin"));
+  RETURN_IF_ERROR(kernels::CheckDevice(context_.health, "device.export.begin"));
   kernels::SlotCopyParams params = CopyParams();
   params.from = slot;
   params.image_out = image.data();
@@ -271,7 +267,7 @@ absl::Status StateSlots::Import(int slot, absl::Span<const uint8_t> image) {
     ASSIGN_OR_RETURN(StateTransfer transfer, BeginImport(image));
     return FinishImport(std::move(transfer), slot);
   }
-  RETURN_IF_ERROR(CheckDevice("device.import"));
+  RETURN_IF_ERROR(kernels::CheckDevice(context_.health, "device.import"));
   kernels::SlotCopyParams params = CopyParams();
   params.num_to = 1;
   params.to = &slot;
@@ -286,7 +282,7 @@ absl::Status StateSlots::Copy(int from, absl::Span<const int> to) {
     if (!held(slot)) return NotHeld(slot);
     if (slot != from) others.push_back(slot);
   }
-  RETURN_IF_ERROR(CheckDevice("device.copy"));
+  RETURN_IF_ERROR(kernels::CheckDevice(context_.health, "device.copy"));
   if (others.empty()) return absl::OkStatus();
   kernels::SlotCopyParams params = CopyParams();
   params.from = from;
@@ -297,7 +293,7 @@ absl::Status StateSlots::Copy(int from, absl::Span<const int> to) {
 
 absl::Status StateSlots::Zero(int slot) {
   if (!held(slot)) return NotHeld(slot);
-  RETURN_IF_ERROR(CheckDevice("device.zero"));
+  RETURN_IF_ERROR(kernels::CheckDevice(context_.health, "device.zero"));
   kernels::SlotCopyParams params = CopyParams();
   params.num_to = 1;
   params.to = &slot;

@@ -128,7 +128,6 @@ class StateSlots {
   StateSlots(StateLayout layout, int num_slots, const kernels::Context& context);
   kernels::SlotCopyParams CopyParams() const;
   absl::Status CheckImage(size_t bytes) const;
-  absl::Status CheckDevice(const char* step) const;
   void Release(int slot, uint64_t generation);
 
   const uint64_t id_;

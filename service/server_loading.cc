@@ -39,7 +39,7 @@ models::LoadOptions LoadOptionsFor(const ServerOptions& options, const kernels::
   models::LoadOptions load;
   load.context = context;
   load.max_rows = StepTokens(options.compute, context.device);
-  if (options.compute.weight_format == "fp8") load.weight_format = models::WeightFormat::kFp8;
+  load.weight_format = models::WeightFormatOf(options.compute.weight_format);
   return load;
 }
 

@@ -36,7 +36,8 @@ double Now() {
 
 class Bench {
  public:
-  Bench(const std::string& model, bool fp8, int chunk, int slots) : chunk_(chunk) {
+  Bench(const std::string& model, models::WeightFormat format, int chunk, int slots)
+      : chunk_(chunk) {
     pool_ = Must(kernels::ThreadPool::Create(8));
     queue_ = Must(DeviceQueue::Create());
     context_ = {kernels::Device::kCuda, pool_.get(), queue_.get()};
@@ -44,7 +45,7 @@ class Bench {
     models::LoadOptions load;
     load.context = context_;
     load.max_rows = chunk;
-    if (fp8) load.weight_format = models::WeightFormat::kFp8;
+    load.weight_format = format;
     const double begin = Now();
     loaded_ = Must(models::LoadModel(model, load));
     const models::ModelInfo& info = loaded_.model->info();
@@ -315,7 +316,7 @@ int Main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   const int most =
       std::max(65, batches.empty() ? 1 : *std::max_element(batches.begin(), batches.end()));
-  Bench bench(model, weight_format == "fp8", chunk, most + 1);
+  Bench bench(model, models::WeightFormatOf(weight_format), chunk, most + 1);
   for (const int batch : batches) bench.Decode(batch);
   for (const int64_t length : lengths) bench.Prefill(length);
   bench.States();

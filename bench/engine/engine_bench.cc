@@ -66,7 +66,7 @@ class Bench {
     models::LoadOptions load;
     load.context = context_;
     load.max_rows = 512;
-    if (options.weight_format == "fp8") load.weight_format = models::WeightFormat::kFp8;
+    load.weight_format = models::WeightFormatOf(options.weight_format);
     loaded_ = Must(models::LoadModel(options.model, load));
   }
 

@@ -2,6 +2,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/loopback.h"
 #include "base/status_macros.h"
 #include "clients/cli/env.h"
 #include "clients/cli/errors.h"
@@ -30,13 +31,7 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(
 
 absl::Status CheckTokenIsSafe(const SecurityOptions& options, const std::string& server) {
   if (options.token.empty() || options.encrypted()) return absl::OkStatus();
-  const std::string host = server.substr(0, server.rfind(':'));
-  // A name that begins with digits may be anybody's.
-  const bool numeric = host.find_first_not_of("0123456789.") == host.npos;
-  if (host == "localhost" || host == "[::1]" || absl::StartsWith(server, "unix:") ||
-      (numeric && absl::StartsWith(host, "127."))) {
-    return absl::OkStatus();
-  }
+  if (IsLoopback(server) || absl::StartsWith(server, "unix:")) return absl::OkStatus();
   return UsageError(
       absl::StrCat("the token would go to ", server, " in the open: use --tls or --ca"));
 }

@@ -110,7 +110,6 @@ class Loop {
   // loop_ending.cc
   bool device_failed() const { return health_ != nullptr && health_->failed(); }
   static absl::Status DeviceFailed();
-  absl::Status CheckDevice(const char* step) const;
   void EndAllWithDevice();
   void EndDue();
   void EndForDrain(Sequence& sequence, bool grace_over);

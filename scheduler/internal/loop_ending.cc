@@ -11,10 +11,6 @@ absl::Status Loop::DeviceFailed() {
   return MakeSchedulerError(SchedulerError::kDeviceFailed, "the server's device has failed");
 }
 
-absl::Status Loop::CheckDevice(const char* step) const {
-  return health_ == nullptr ? absl::OkStatus() : health_->Check(step);
-}
-
 // What happened before the failure is told in its order. What is still on its way out of the device
 // is dropped: it ends in the same error.
 void Loop::EndAllWithDevice() {

@@ -80,13 +80,13 @@ void Loop::RunRows(absl::Span<const PlannedRows> plan, SchedulerMetrics::Step* r
     running_[rows.sequence]->served_in_slot = true;
   }
   const absl::Time begin = clock_->Now();
-  absl::Status status = CheckDevice("device.step.begin");
+  absl::Status status = kernels::CheckDevice(health_, "device.step.begin");
   if (status.ok()) status = runner_->Begin(batch_, *slots_, row_requests_);
   TellObservers();
   mover_.SettleAll();
   TellObservers();  // of checkpoints
   if (status.ok()) status = runner_->End(&row_results_);
-  if (status.ok()) status = CheckDevice("device.step.end");
+  if (status.ok()) status = kernels::CheckDevice(health_, "device.step.end");
   now_ = clock_->Now();
   report->model = now_ - begin;
   ++counts_.steps;

@@ -1,18 +1,11 @@
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/loopback.h"
 #include "base/status_macros.h"
 #include "service/flags/setters.h"
 #include "service/flags/tables.h"
 
 namespace reprise::service {
 namespace {
-
-bool IsLoopback(const std::string& listen) {
-  const std::string host = listen.substr(0, listen.rfind(':'));
-  // A name that begins so may be anybody's.
-  const bool numeric = host.find_first_not_of("0123456789.") == host.npos;
-  return host == "localhost" || host == "[::1]" || (numeric && absl::StartsWith(host, "127."));
-}
 
 absl::Status SetClientAuth(const std::string& text, ServerOptions* options) {
   if (text != "require" && text != "optional") return NotAllowed();

@@ -231,16 +231,20 @@ absl::Status TieredStore::Flush(absl::Duration patience) {
   return flushed;
 }
 
-absl::Status TieredStore::Settle(const Key& key) {
+absl::Status TieredStore::AwaitOwn(const Key& key) {
   RETURN_IF_ERROR(Typed(queue_->Wait(key.first, key.second, options_.flush_patience)));
   if (shared()) leases_->WaitUntilBack(key.first, key.second, options_.flush_patience);
+  return absl::OkStatus();
+}
+
+absl::Status TieredStore::Settle(const Key& key) {
+  RETURN_IF_ERROR(AwaitOwn(key));
   return TakeFailure(key);
 }
 
 absl::Status TieredStore::SettleNew(const Key& key) {
   if (key.second.empty()) return absl::OkStatus();
-  RETURN_IF_ERROR(Typed(queue_->Wait(key.first, key.second, options_.flush_patience)));
-  if (shared()) leases_->WaitUntilBack(key.first, key.second, options_.flush_patience);
+  RETURN_IF_ERROR(AwaitOwn(key));
   TakeFailure(key).IgnoreError();
   return absl::OkStatus();
 }

@@ -225,6 +225,8 @@ class TieredStore final : public SessionStore {
 
   // The error of commits that were lost, once.
   absl::Status TakeFailure(const Key& key) ABSL_LOCKS_EXCLUDED(mu_);
+  // Until the session's commits are in the backend, and no lease of ours is on its way back.
+  absl::Status AwaitOwn(const Key& key);
   // Before a call that must see all commits of the session in the backend.
   absl::Status Settle(const Key& key);
   // The same where what was lost of the session is of no more interest.

@@ -68,9 +68,7 @@ absl::Status Run(const nlohmann::json& request) {
   ASSIGN_OR_RETURN(const auto pool, kernels::ThreadPool::Create(request.value("threads", 2)));
   LoadOptions options;
   options.context.pool = pool.get();
-  if (request.value("weight_format", "checkpoint") == "fp8") {
-    options.weight_format = WeightFormat::kFp8;
-  }
+  options.weight_format = WeightFormatOf(request.value("weight_format", "checkpoint"));
   std::unique_ptr<kernels::DeviceQueue> queue;
   if (request.value("device", "cpu") == "cuda") {
     ASSIGN_OR_RETURN(queue, kernels::DeviceQueue::Create());
