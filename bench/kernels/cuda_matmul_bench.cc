@@ -204,17 +204,15 @@ absl::Status Run(bool plans, bool e4m3, int first_rows, int last_rows) {
           ASSIGN_OR_RETURN(const double few, TimeProduct(weights, rows, buffers, &plan, *queue));
           std::printf(" | few %.1f", few);
         }
-        for (const auto& [row_tile, output_tile, cluster, chunk_time, tile_time] :
-             cuda::kManyShapes) {
-          if (rows < row_tile / 2 || rows < 8 || rows > row_tile * 8 * cluster * cluster) continue;
-          for (const bool split : {false, true}) {
-            plan = cuda::PlanMany(problem, row_tile, output_tile, split, cluster);
-            if (plan.kernel == MatMulPlan::Kernel::kNone) continue;
-            if (plan.split != split || (split && rows > 512)) continue;
-            ASSIGN_OR_RETURN(const double many, TimeProduct(weights, rows, buffers, &plan, *queue));
-            std::printf(" | %dx%d%s%s %.1f", row_tile, output_tile, cluster > 1 ? "c" : "",
-                        split ? "s" : "", many);
-          }
+        for (const cuda::ManyShape& shape : cuda::ManyShapes(e4m3)) {
+          if (rows < shape.row_tile / 2 || rows < 8) continue;
+          if (rows > shape.row_tile * 8 * shape.cluster * shape.cluster) continue;
+          if (shape.split && rows > 512) continue;
+          plan = cuda::PlanMany(problem, shape);
+          if (plan.kernel == MatMulPlan::Kernel::kNone) continue;
+          ASSIGN_OR_RETURN(const double many, TimeProduct(weights, rows, buffers, &plan, *queue));
+          std::printf(" | %dx%d%s%s %.1f", shape.row_tile, shape.output_tile,
+                      shape.cluster > 1 ? "c" : "", shape.split ? "s" : "", many);
         }
       }
       std::printf("\n");

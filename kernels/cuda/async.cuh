@@ -54,6 +54,19 @@ __device__ __forceinline__ void ArriveAt(uint32_t barrier, uint32_t block) {
       : "memory");
 }
 
+// Four floats from the same place in another block of the cluster.
+__device__ __forceinline__ void LoadFrom(uint32_t block, uint32_t shared, float (&values)[4]) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %4, %5;\n"
+      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there];\n"
+      "}\n"
+      : "=f"(values[0]), "=f"(values[1]), "=f"(values[2]), "=f"(values[3])
+      : "r"(shared), "r"(block)
+      : "memory");
+}
+
 // All threads of all blocks of the cluster meet.
 __device__ __forceinline__ void SyncCluster() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");

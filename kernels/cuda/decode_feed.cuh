@@ -91,7 +91,7 @@ class Feed {
     }
     const Unit unit(op, share_, unit_);
     chunks_ = op.layout.SegmentChunks(unit.segment);
-    chunk_ = unit.tile * op.layout.chunks + unit.segment * kSegmentChunks;
+    chunk_ = unit.tile * op.layout.chunks + unit.segment * op.layout.segment_chunks;
     strip_ = unit.strip;
     each_ = strip_ >= 0 ? StripSlotChunks(op.layout.e4m3) : SlotChunks(op.layout.e4m3);
     slots_ = (chunks_ + each_ - 1) / each_;

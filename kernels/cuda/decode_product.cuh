@@ -166,9 +166,9 @@ __device__ __forceinline__ void SumAny(int chunks, uint32_t a_lane, uint32_t b, 
 template <typename F>
 __device__ __forceinline__ void SumSegment(int chunks, uint32_t a_lane, uint32_t b,
                                            const Ring& ring, RingPosition& at, float (&sums)[4]) {
-  if (chunks == kSegmentChunks) {
-    SumChunks<F, kSegmentChunks>(a_lane, b, ring, at, sums);
-    return;
+  for (; chunks >= kStepChunks; chunks -= kStepChunks) {
+    SumChunks<F, kStepChunks>(a_lane, b, ring, at, sums);
+    b += kStepChunks * 128;
   }
   if constexpr (F::kE4m3) {
     SumAny<F>(chunks, a_lane, b, ring, at, sums);
@@ -267,17 +267,16 @@ __device__ void Multiply(const StepOp& op, const Share& share, int base, const L
                          float4* parts, const Ring& ring, RingPosition& at) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int segments = op.layout.segments;
-  const int at_once = min(kRoundUnits / segments, kWarps);  // tiles
   const uint32_t b_row = lane_at.b + lane_at.x_row * XRowBytes(op.layout.Inputs());
-  for (int first = 0; first < share.tiles; first += at_once) {
-    const int tiles = min(at_once, share.tiles - first);
+  for (int first = 0; first < share.tiles; first += kWarps) {
+    const int tiles = min(kWarps, share.tiles - first);
     const Outputs outputs(op, share, share.first_tile + first + min(warp, tiles - 1), lane);
     if (first > 0) SyncComputing();  // the parts before have been read
     const int begin = first * segments, end = begin + tiles * segments;
     for (int i = begin + ((warp - base - begin) & (kWarps - 1)); i < end; i += kWarps) {
       const Unit unit(op, share, i);
       const int chunks = op.layout.SegmentChunks(unit.segment);
-      const uint32_t b = b_row + unit.segment * kSegment * 2;
+      const uint32_t b = b_row + unit.segment * op.layout.SegmentInputs() * 2;
       float sums[4] = {};
       if (op.layout.e4m3) {
         if (unit.strip >= 0) {

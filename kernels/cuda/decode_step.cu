@@ -306,7 +306,7 @@ class Builder {
     const int shared_bytes = step_.barriers_offset + step_.depth * kWarps * 16;
     RETURN_IF_ERROR(Check(AllowSharedBytes(DecodeKernel, shared_bytes), what, ": shared memory"));
     const cudaError_t error =
-        LaunchAs(/*together=*/true, DecodeKernel, queue_.info().multiprocessors, kThreads,
+        LaunchAs({.together = true}, DecodeKernel, queue_.info().multiprocessors, kThreads,
                  shared_bytes, queue_, step_);
     step_.count = 0;
     x_bytes_ = 0;
@@ -347,8 +347,7 @@ bool Fits(const DecodeProduct& op, const DeviceQueue&) {
   const MatMulParams& p = op.matmul;
   const PackedMatrix& w = *p.weight;
   if (p.num_rows < 1 || p.num_rows > kMostDecodeRows || w.blocks() != 1) return false;
-  const PackedLayout layout = PackedLayout::Of(w.n(), w.k());
-  if (w.k() % kChunkInputs != 0 || layout.segments > kRoundUnits) return false;
+  if (w.k() % kChunkInputs != 0) return false;
   if (XRowBytes(w.k()) * p.num_rows > kMostXBytes) return false;
   if (!Aligned(p.x_bf16, p.x_stride, 16)) return false;
   if (op.norm.weight == nullptr) return true;

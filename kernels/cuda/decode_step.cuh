@@ -21,8 +21,8 @@ __host__ __device__ constexpr int StripSlotChunks(bool e4m3) {
   return kSlotBytes / StripBytes(e4m3);
 }
 constexpr int kMostDepth = 8;          // slots of a warp's ring
-constexpr int kRoundUnits = 40;        // segments whose sums are kept at a time
-constexpr int kPartBytes = 512;        // of a segment
+constexpr int kRoundUnits = kWarps * kMostSegments;  // whose sums are kept at a time
+constexpr int kPartBytes = 512;                      // of a segment
 constexpr int kMostOps = 24;           // of one launch
 constexpr int kNormPieces = 4;         // of 1024 elements of a row
 constexpr int kMostXBytes = 64 << 10;  // of all rows of x

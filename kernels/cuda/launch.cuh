@@ -26,33 +26,45 @@ __device__ __forceinline__ void LetNextStart() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
-// `together`: all blocks are on the device at the same time, as they wait for each other.
+// How the blocks of a grid are on the device: clusters of consecutive ones at the same time, which
+// see each other's shared memory; `together`: all of them, as they wait for each other.
+struct Placing {
+  int cluster = 1;
+  bool together = false;
+};
+
+// Returns the launch's error; the kernel's own shows at the next synchronization. `shared_bytes`
+// above 48 KiB need cudaFuncSetAttribute first, see AllowSharedBytes.
 template <typename... Params, typename... Args>
-cudaError_t LaunchAs(bool together, void (*kernel)(Params...), dim3 grid, dim3 block,
+cudaError_t LaunchAs(Placing placing, void (*kernel)(Params...), dim3 grid, dim3 block,
                      size_t shared_bytes, const DeviceQueue& queue, Args&&... args) {
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeCooperative;
-  attributes[1].val.cooperative = 1;
+  cudaLaunchAttribute attributes[3] = {};
   cudaLaunchConfig_t config = {};
+  const auto add = [&](cudaLaunchAttributeID id) -> cudaLaunchAttributeValue& {
+    attributes[config.numAttrs].id = id;
+    return attributes[config.numAttrs++].val;
+  };
+  add(cudaLaunchAttributeProgrammaticStreamSerialization).programmaticStreamSerializationAllowed = 1;
+  if (placing.together) add(cudaLaunchAttributeCooperative).cooperative = 1;
+  if (placing.cluster > 1) {
+    auto& dims = add(cudaLaunchAttributeClusterDimension).clusterDim;
+    dims.x = placing.cluster;
+    dims.y = dims.z = 1;
+  }
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = static_cast<cudaStream_t>(queue.stream());
   config.attrs = attributes;
-  config.numAttrs = together ? 2 : 1;
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
   if (error != cudaSuccess) queue.NoteLaunch(error);
   return error;
 }
 
-// Returns the launch's error; the kernel's own shows at the next synchronization. `shared_bytes`
-// above 48 KiB need cudaFuncSetAttribute first, see AllowSharedBytes.
 template <typename... Params, typename... Args>
 cudaError_t Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
                    const DeviceQueue& queue, Args&&... args) {
-  return LaunchAs(false, kernel, grid, block, shared_bytes, queue, std::forward<Args>(args)...);
+  return LaunchAs({}, kernel, grid, block, shared_bytes, queue, std::forward<Args>(args)...);
 }
 
 template <typename Kernel>

@@ -56,8 +56,6 @@ MatMulProblem ProblemOf(const MatMulParams& params, const DeviceQueue& queue) {
   problem.x_aligned = IsAligned(params.x_bf16, 16) && params.x_stride % 8 == 0 &&
                       (w.x_blocks() == 1 || w.k() % 8 == 0);
   problem.multiprocessors = queue.info().multiprocessors;
-  problem.scratch_bytes = static_cast<int64_t>(queue.scratch_bytes());
-  problem.counters = DeviceQueue::kCounters - kTurnWords;
   return problem;
 }
 
@@ -70,8 +68,7 @@ absl::Status MatMulByPlan(const MatMulParams& params, const MatMulPlan& plan, De
     case MatMulPlan::Kernel::kNone:
       break;
   }
-  return absl::ResourceExhaustedError(absl::StrCat(Describe(params), ": scratch of ",
-                                                   queue.scratch_bytes(), " bytes is too small"));
+  return absl::InternalError(absl::StrCat(Describe(params), ": no kernel for it"));
 }
 
 absl::Status MatMul(const MatMulParams& params, DeviceQueue& queue) {

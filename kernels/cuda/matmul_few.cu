@@ -81,7 +81,7 @@ __device__ void Fetch(const FewParams& p, int first, int last, int warp, char* r
       const bool low = tile * 2 >= first, both = low && tile * 2 + 1 < last;
       const int offset = low ? 0 : S::kStrip;
       const char* source = p.weights + tile * p.layout.TileBytes() +
-                           int64_t{segment} * (kSegmentChunks * S::kChunk) + offset;
+                           int64_t{segment} * p.layout.segment_chunks * S::kChunk + offset;
       const int chunks = p.layout.SegmentChunks(segment);
       for (int chunk = 0; chunk < chunks; chunk += S::kChunks) {
         const int count = min(S::kChunks, chunks - chunk);
@@ -104,8 +104,9 @@ __device__ void Fetch(const FewParams& p, int first, int last, int warp, char* r
 
 // The panel's slices of x, [rows][matrix blocks of this block's tiles][inputs], zeros beyond k.
 __device__ void LoadX(const FewParams& p, int panel, int first_block, int blocks, char* shared) {
-  const int first = panel * p.cut.panel * kSegment;
-  const int pieces = min(p.cut.panel * kSegment, p.layout.Inputs() - first) / 8;  // of 16 bytes
+  const int panel_inputs = p.cut.panel * p.layout.SegmentInputs();
+  const int first = panel * panel_inputs;
+  const int pieces = min(panel_inputs, p.layout.Inputs() - first) / 8;  // of 16 bytes
   const int slice_bytes = p.cut.slice_bytes;
   for (int at = threadIdx.x; at < p.rows * blocks * pieces; at += 32 * kWarps) {
     const int piece = at % pieces, slice = at / pieces;
@@ -246,7 +247,8 @@ __global__ void __launch_bounds__(kThreads, 2) FewRowsKernel(const __grid_consta
       const int tile = unit / segments, segment = unit % segments;
       const int block = (first + tile) / p.layout.tiles;
       const int chunks = p.layout.SegmentChunks(panel * p.cut.panel + segment);
-      uint32_t b = b_lane + (block - first_block) * p.cut.slice_bytes + segment * kSegment * 2;
+      uint32_t b = b_lane + (block - first_block) * p.cut.slice_bytes +
+                   segment * p.layout.SegmentInputs() * 2;
       float sums[4] = {};
       using S = Slots<kE4m3>;
       for (int chunk = 0; chunk < chunks; chunk += S::kChunks) {

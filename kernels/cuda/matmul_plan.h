@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <iterator>
+#include <limits>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
@@ -22,8 +22,6 @@ struct MatMulProblem {
   // x can be fetched by the copy engine: 16-byte aligned in all its strides.
   bool x_aligned = true;
   int multiprocessors = 132;
-  int64_t scratch_bytes = 0;
-  int64_t counters = 0;
   bool e4m3 = false;
 };
 
@@ -46,15 +44,14 @@ struct MatMulPlan {
   // Few rows: x in shared memory, mma.sync, bound by the bytes of the weights. Many: wgmma.
   enum class Kernel { kNone, kFew, kMany };
   Kernel kernel = Kernel::kNone;
-  int row_tile = 0;  // few: most rows of one launch, 1..8; many: 16, 32, 64, 128 or 192
+  int row_tile = 0;  // few: most rows of one launch, 1..8; many: 32, 64, 128, 192 or 256
   int grid = 0;
   NextStart next_start = NextStart::kEarly;
   FewCut few;
   // Many:
   int output_tile = 0;  // 64 or 128
   int cluster = 1;      // blocks of the grid that share what they fetch of x, 1 or 2
-  // Segments of one tile may go to several blocks of the grid, which leave their sums in scratch.
-  bool split = false;
+  bool split = false;   // the segments of a tile go to the blocks of a cluster, one each
 };
 
 // Few rows -------------------------------------------------------------------------------------
@@ -81,7 +78,7 @@ inline FewCut CutFew(const MatMulProblem& p, int rows, int grid, int panel, int 
   const int64_t blocks =  // of the matrix, that these may belong to
       tiles < 2 ? 1 : std::min<int64_t>(p.blocks, (tiles - 2) / layout.tiles + 2);
   const auto align = [](int64_t bytes) { return (bytes + 127) / 128 * 128; };
-  const int64_t slice_bytes = int64_t{std::min(panel * kSegment, layout.Inputs())} * 2;
+  const int64_t slice_bytes = int64_t{std::min(panel * layout.SegmentInputs(), layout.Inputs())} * 2;
   const int64_t x_row_bytes = blocks * slice_bytes + 16;  // + 16: rows start in different banks
   const int64_t lanes_bytes = 32 * 4 * int64_t{sizeof(float)};  // a tile's sums
   const int64_t x_offset = int64_t{depth} * kFewWarps * kFewSlotBytes;
@@ -125,97 +122,80 @@ inline MatMulPlan PlanFew(const MatMulProblem& p, int rows, int64_t most_bytes =
 
 // Many rows ------------------------------------------------------------------------------------
 
+// A kernel for many rows, and its time on an H200 in units of 10 ns (bench/RESULTS.md): for each
+// chunk of inputs of a block's tile, and besides.
+struct ManyShape {
+  int row_tile, output_tile;
+  int cluster;  // see MatMulPlan
+  bool split;
+  int chunk_time, tile_time;
+};
+inline constexpr ManyShape kManyShapes[] = {
+    {32, 64, 1, false, 18, 220},   {32, 128, 1, false, 22, 220},  {64, 64, 1, false, 20, 270},
+    {64, 128, 1, false, 28, 280},  {128, 128, 1, false, 42, 380}, {128, 128, 2, false, 42, 390},
+    {192, 128, 2, false, 57, 300}, {32, 64, 1, true, 22, 400},    {32, 128, 1, true, 25, 400},
+    {64, 64, 1, true, 25, 400},    {64, 128, 1, true, 28, 400},   {128, 128, 1, true, 42, 400},
+    {256, 128, 1, true, 60, 500},
+};
+// Those that exist for e4m3 weights: fewer, since they are compiled apart, and a tile of 192 rows
+// would need too many registers.
+inline constexpr ManyShape kE4m3Shapes[] = {
+    {32, 64, 1, false, 21, 260},  {32, 128, 1, false, 22, 280}, {64, 128, 1, false, 26, 300},
+    {128, 128, 2, false, 34, 360}, {32, 64, 1, true, 21, 400},   {64, 128, 1, true, 26, 400},
+    {128, 128, 1, true, 34, 400},
+};
+inline absl::Span<const ManyShape> ManyShapes(bool e4m3) {
+  return e4m3 ? absl::MakeConstSpan(kE4m3Shapes) : absl::MakeConstSpan(kManyShapes);
+}
+
 inline int64_t ManyTiles(const MatMulProblem& p, int row_tile, int output_tile) {
   const int64_t outputs = int64_t{PackedLayout::Of(p.n, p.k).tiles} * kTileOutputs;
   return p.blocks * ((outputs + output_tile - 1) / output_tile) *
          ((p.rows + row_tile - 1) / row_tile);
 }
 
-// A kernel for many rows, and its time per tile on an H200 in units of 10 ns: for each chunk of
-// inputs, and besides (bench/RESULTS.md).
-struct ManyShape {
-  int row_tile, output_tile, cluster;
-  int chunk_time, tile_time;
-};
-inline constexpr ManyShape kManyShapes[] = {
-    {16, 64, 1, 18, 200},   {16, 128, 1, 21, 200},  {32, 64, 1, 18, 220},
-    {32, 128, 1, 22, 220},  {64, 64, 1, 20, 270},   {64, 128, 1, 28, 280},
-    {128, 128, 1, 42, 380}, {128, 128, 2, 42, 390}, {192, 128, 2, 57, 300},
-};
-// Those that exist for e4m3 weights: fewer, since they are compiled apart. Few rows are as fast in
-// a tile of 32, and one of 192 would need too many registers.
-inline constexpr ManyShape kE4m3Shapes[] = {
-    {32, 64, 1, 21, 260},
-    {32, 128, 1, 22, 280},
-    {64, 128, 1, 26, 300},
-    {128, 128, 2, 34, 360},
-};
-
-inline bool HasE4m3(int row_tile, int output_tile, int cluster) {
-  return std::any_of(std::begin(kE4m3Shapes), std::end(kE4m3Shapes), [&](const ManyShape& shape) {
-    return shape.row_tile == row_tile && shape.output_tile == output_tile &&
-           shape.cluster == cluster;
-  });
-}
-
-// kernel is kNone where there is no such kernel.
-inline MatMulPlan PlanMany(const MatMulProblem& p, int row_tile, int output_tile, bool split,
-                           int cluster = 1) {
+// kernel is kNone where that kernel is not for this product.
+inline MatMulPlan PlanMany(const MatMulProblem& p, const ManyShape& shape) {
   const PackedLayout layout = PackedLayout::Of(p.n, p.k);
   MatMulPlan plan;
-  if (!p.x_aligned || (p.e4m3 && !HasE4m3(row_tile, output_tile, cluster))) return plan;
-  plan.row_tile = row_tile;
-  plan.output_tile = output_tile;
-  plan.cluster = cluster;
-  const int64_t tiles = ManyTiles(p, row_tile, output_tile * cluster) * cluster;
-  const int64_t partial_bytes =
-      tiles * layout.segments * row_tile * output_tile * int64_t{sizeof(float)};
-  plan.split = split && cluster == 1 && layout.segments > 1 && partial_bytes <= p.scratch_bytes &&
-               tiles <= p.counters;
-  const int64_t most = p.multiprocessors / cluster * cluster;
-  plan.grid =
-      static_cast<int>(std::min<int64_t>(most, plan.split ? tiles * layout.segments : tiles));
+  if (!p.x_aligned || (shape.split && (p.gated || layout.segments == 1))) return plan;
+  const int64_t tiles = ManyTiles(p, shape.row_tile, shape.output_tile * shape.cluster);
+  plan.row_tile = shape.row_tile;
+  plan.output_tile = shape.output_tile;
+  plan.cluster = shape.cluster;
+  plan.split = shape.split;
+  if (shape.split) {
+    if (tiles * layout.segments > std::numeric_limits<int>::max()) return plan;
+    plan.grid = static_cast<int>(tiles * layout.segments);
+  } else {
+    plan.grid = static_cast<int>(std::min<int64_t>(p.multiprocessors / shape.cluster, tiles)) *
+                shape.cluster;
+  }
   // In a step of few rows the small kernels between two products come first.
   plan.next_start = p.rows <= 256 ? NextStart::kLate : NextStart::kEarly;
   plan.kernel = MatMulPlan::Kernel::kMany;
   return plan;
 }
 
-// Where segments of a tile go to several blocks: what it takes besides, of which some for each
-// segment and some for each segment of 128 results.
-inline constexpr int kSplitTime = 150, kSplitSegmentTime = 50;
-// The same of e4m3 weights, measured later: the size of a tile hardly shows, but where a block has
-// parts of two tiles that does.
-inline constexpr int kE4m3SplitTime = 190, kE4m3SplitSegmentTime = 47, kE4m3TwoTilesTime = 250;
-
 // The plan that takes the least time.
 inline MatMulPlan PlanFastest(const MatMulProblem& p) {
   const PackedLayout layout = PackedLayout::Of(p.n, p.k);
   MatMulPlan best;
   int64_t best_time = 0;
-  const auto consider = [&](const MatMulPlan& plan, int64_t time) {
-    if (plan.kernel == MatMulPlan::Kernel::kNone) return;
-    if (best.kernel != MatMulPlan::Kernel::kNone && time >= best_time) return;
+  for (const ManyShape& shape : ManyShapes(p.e4m3)) {
+    if (shape.cluster > 1 && p.blocks > 1) continue;  // too short to gain by it
+    const MatMulPlan plan = PlanMany(p, shape);
+    if (plan.kernel == MatMulPlan::Kernel::kNone) continue;
+    const int64_t tiles = ManyTiles(p, shape.row_tile, shape.output_tile * shape.cluster);
+    const int64_t work = tiles * (shape.split ? layout.segments : 1);
+    const int64_t at_once = std::max(p.multiprocessors / shape.cluster, 1) *
+                            (shape.split && shape.row_tile < 256 ? 2 : 1);
+    const int64_t chunks = shape.split ? layout.segment_chunks : layout.chunks;
+    const int64_t time =
+        (work + at_once - 1) / at_once * (chunks * shape.chunk_time + shape.tile_time);
+    if (best.kernel != MatMulPlan::Kernel::kNone && time >= best_time) continue;
     best = plan;
     best_time = time;
-  };
-  const auto shapes = p.e4m3 ? absl::MakeConstSpan(kE4m3Shapes) : absl::MakeConstSpan(kManyShapes);
-  for (const ManyShape& shape : shapes) {
-    if (shape.cluster > 1 && p.blocks > 1) continue;  // too short to gain by it
-    const int64_t tiles = ManyTiles(p, shape.row_tile, shape.output_tile * shape.cluster);
-    const int64_t at_once = std::max(p.multiprocessors / shape.cluster, 1);
-    consider(PlanMany(p, shape.row_tile, shape.output_tile, false, shape.cluster),
-             (tiles + at_once - 1) / at_once *
-                 (int64_t{layout.chunks} * shape.chunk_time + shape.tile_time));
-    const MatMulPlan split = PlanMany(p, shape.row_tile, shape.output_tile, true, shape.cluster);
-    if (!split.split) continue;
-    const int64_t run = (tiles * layout.segments + at_once - 1) / at_once;  // segments
-    const int64_t results = int64_t{shape.row_tile} * shape.output_tile;
-    const int64_t collect = kSplitTime + layout.segments * (kSplitSegmentTime + results / 128);
-    const int64_t e4m3_collect = kE4m3SplitTime + layout.segments * kE4m3SplitSegmentTime +
-                                 (run > 1 ? kE4m3TwoTilesTime : 0);
-    consider(split, run * kSegmentChunks * shape.chunk_time + shape.tile_time +
-                        (p.e4m3 ? e4m3_collect : collect));
   }
   return best;
 }
@@ -230,7 +210,7 @@ inline MatMulPlan PlanMatMul(const MatMulProblem& p) {
     const bool narrow = p.x_aligned && p.blocks == 1 && layout.segments > 1 &&
                         ManyTiles(p, 128, 64) * 8 <= int64_t{p.multiprocessors} * 5;
     const bool cut = narrow && tiles * layout.segments * 2 >= p.multiprocessors &&
-                     (p.rows > 1 || layout.segments > 8);
+                     p.rows > 1;
     const bool whole = p.x_aligned && p.rows > 4 && tiles * 10 >= int64_t{p.multiprocessors} * 9;
     const MatMulPlan plan = PlanFew(p, p.rows);
     if (plan.kernel != MatMulPlan::Kernel::kNone && !cut && !whole) return plan;

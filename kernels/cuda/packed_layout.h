@@ -22,8 +22,8 @@
 // a word of which one mask, and two shifts and masks, give pairs whose fields lie where a bf16 has
 // them (PackedPair, and WidenStep of tensor_core.cuh).
 //
-// Tensor cores sum segments of kSegment inputs from zero; a segment is 8 chunks, the last may be
-// shorter.
+// Tensor cores sum segments of the inputs from zero: at most kMostSegments, of as many whole
+// kSegmentStep inputs each as that takes; the last may be shorter.
 #ifndef REPRISE_KERNELS_CUDA_PACKED_LAYOUT_H_
 #define REPRISE_KERNELS_CUDA_PACKED_LAYOUT_H_
 
@@ -38,7 +38,9 @@ namespace reprise::kernels::cuda {
 #define REPRISE_HOST_DEVICE
 #endif
 
-inline constexpr int kSegment = 512;     // part of the numerics: changing it changes bits
+// Part of the numerics: changing them changes bits.
+inline constexpr int kMostSegments = 5;
+inline constexpr int kSegmentStep = 512;
 inline constexpr int kTileOutputs = 16;  // of which 8 gates where gated
 inline constexpr int kStripOutputs = 8;
 inline constexpr int kChunkInputs = 64;
@@ -46,12 +48,13 @@ inline constexpr int kChunkBytes = kTileOutputs * kChunkInputs * 2;  // of bf16
 inline constexpr int kStripBytes = kChunkBytes / 2;
 REPRISE_HOST_DEVICE constexpr int ChunkBytes(bool e4m3) { return kChunkBytes / (e4m3 ? 2 : 1); }
 REPRISE_HOST_DEVICE constexpr int StripBytes(bool e4m3) { return kStripBytes / (e4m3 ? 2 : 1); }
-inline constexpr int kSegmentChunks = kSegment / kChunkInputs;
+inline constexpr int kStepChunks = kSegmentStep / kChunkInputs;
 
 struct PackedLayout {
   int tiles = 0;     // of 16 outputs, per block
   int chunks = 0;    // of 64 inputs
   int segments = 0;  // of inputs
+  int segment_chunks = 0;
   bool e4m3 = false;
 
   static constexpr PackedLayout Of(int n, int k, bool e4m3 = false) {
@@ -59,18 +62,21 @@ struct PackedLayout {
     layout.e4m3 = e4m3;
     layout.tiles = (n + kTileOutputs - 1) / kTileOutputs;
     layout.chunks = (k + kChunkInputs - 1) / kChunkInputs;
-    layout.segments = (layout.chunks + kSegmentChunks - 1) / kSegmentChunks;
+    constexpr int kMostStepChunks = kMostSegments * kStepChunks;
+    layout.segment_chunks = (layout.chunks + kMostStepChunks - 1) / kMostStepChunks * kStepChunks;
+    layout.segments = (layout.chunks + layout.segment_chunks - 1) / layout.segment_chunks;
     return layout;
   }
 
   REPRISE_HOST_DEVICE constexpr int Inputs() const { return chunks * kChunkInputs; }
+  REPRISE_HOST_DEVICE constexpr int SegmentInputs() const { return segment_chunks * kChunkInputs; }
   REPRISE_HOST_DEVICE constexpr int64_t TileBytes() const {
     return int64_t{chunks} * ChunkBytes(e4m3);
   }
   REPRISE_HOST_DEVICE constexpr int64_t BlockBytes() const { return tiles * TileBytes(); }
   REPRISE_HOST_DEVICE constexpr int SegmentChunks(int segment) const {
-    const int left = chunks - segment * kSegmentChunks;
-    return left < kSegmentChunks ? left : kSegmentChunks;
+    const int left = chunks - segment * segment_chunks;
+    return left < segment_chunks ? left : segment_chunks;
   }
 };
 

@@ -201,14 +201,10 @@ inline std::vector<std::pair<std::string, MatMulPlan>> AllPlans(cuda::MatMulProb
         add("few " + std::to_string(rows) + ", panels of " + std::to_string(panel), plan);
       }
     }
-    for (const auto& [row_tile, output_tile, cluster, chunk_time, tile_time] : cuda::kManyShapes) {
-      for (const bool split : {false, true}) {
-        if (split && cluster > 1) continue;
-        const MatMulPlan plan = cuda::PlanMany(problem, row_tile, output_tile, split, cluster);
-        add("many " + std::to_string(row_tile) + " x " + std::to_string(output_tile) + " x " +
-                std::to_string(cluster) + (plan.split ? " split" : ""),
-            plan);
-      }
+    for (const cuda::ManyShape& shape : cuda::ManyShapes(problem.e4m3)) {
+      add("many " + std::to_string(shape.row_tile) + " x " + std::to_string(shape.output_tile) +
+              " x " + std::to_string(shape.cluster) + (shape.split ? " split" : ""),
+          cuda::PlanMany(problem, shape));
     }
   }
   return plans;
