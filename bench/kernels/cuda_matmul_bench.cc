@@ -205,7 +205,7 @@ absl::Status Run(bool plans, bool e4m3, int first_rows, int last_rows) {
           std::printf(" | few %.1f", few);
         }
         for (const cuda::ManyShape& shape : cuda::ManyShapes(e4m3)) {
-          if (rows < shape.row_tile / 2 || rows < 8) continue;
+          if (rows < shape.row_tile / 2 && shape.row_tile > 32) continue;
           if (rows > shape.row_tile * 8 * shape.cluster * shape.cluster) continue;
           if (shape.split && rows > 512) continue;
           plan = cuda::PlanMany(problem, shape);

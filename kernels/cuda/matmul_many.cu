@@ -236,17 +236,14 @@ absl::Status LaunchShape(const MatMulParams& params, const MatMulPlan& plan, con
   launch.template operator()<32, 1, Sharing::kNone>();
   launch.template operator()<32, 2, Sharing::kNone>();
   launch.template operator()<64, 2, Sharing::kNone>();
-  launch.template operator()<128, 2, Sharing::kX>();
   launch.template operator()<32, 1, Sharing::kSegments>();
   launch.template operator()<64, 2, Sharing::kSegments>();
   launch.template operator()<128, 2, Sharing::kSegments>();
-  if constexpr (!kE4m3) {
-    launch.template operator()<64, 1, Sharing::kNone>();
+  if constexpr (kE4m3) {
+    launch.template operator()<128, 2, Sharing::kX>();
+  } else {
     launch.template operator()<128, 2, Sharing::kNone>();
     launch.template operator()<192, 2, Sharing::kX>();
-    launch.template operator()<32, 2, Sharing::kSegments>();
-    launch.template operator()<64, 1, Sharing::kSegments>();
-    launch.template operator()<256, 2, Sharing::kSegments>();
   }
   return status;
 }

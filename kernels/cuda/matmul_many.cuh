@@ -36,9 +36,9 @@ struct Shape {
   static constexpr int kXBlocks = kSharing == Sharing::kX ? 2 : 1;  // that fetch x together
   static constexpr int kTiles = kGroups * kGroupTiles;
   static constexpr int kMultiplying = kGroups * 128;  // threads
-  // Small tiles, of which one has no total beside the sums of a segment, leave room for a second
-  // block; large ones need as many stages as there is room for.
-  static constexpr int kBlocks = kRows * kGroups <= (kSplit && !kE4m3 ? 256 : 64) ? 2 : 1;
+  // Small tiles leave room for a second block; large ones need as many stages as there is room for,
+  // and so do the segments of wide ones, which are too few for two.
+  static constexpr int kBlocks = kRows * kGroups <= 64 && !(kSplit && kGroups == 2) ? 2 : 1;
   // Two warpgroups that have a multiprocessor to themselves take registers from the fetching warps,
   // which must be a whole warpgroup then: threads start with 168, and have these.
   static constexpr bool kTakeRegisters = kGroups == 2 && kBlocks == 1;

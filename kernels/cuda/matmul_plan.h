@@ -131,18 +131,14 @@ struct ManyShape {
   int chunk_time, tile_time;
 };
 inline constexpr ManyShape kManyShapes[] = {
-    {32, 64, 1, false, 18, 220},   {32, 128, 1, false, 22, 220},  {64, 64, 1, false, 20, 270},
-    {64, 128, 1, false, 28, 280},  {128, 128, 1, false, 42, 380}, {128, 128, 2, false, 42, 390},
-    {192, 128, 2, false, 57, 300}, {32, 64, 1, true, 22, 400},    {32, 128, 1, true, 25, 400},
-    {64, 64, 1, true, 25, 400},    {64, 128, 1, true, 28, 400},   {128, 128, 1, true, 42, 400},
-    {256, 128, 1, true, 60, 500},
+    {32, 64, 1, false, 16, 150},   {32, 128, 1, false, 22, 165}, {64, 128, 1, false, 18, 226},
+    {128, 128, 1, false, 30, 420}, {192, 128, 2, false, 44, 445}, {32, 64, 1, true, 30, 240},
+    {64, 128, 1, true, 43, 415},   {128, 128, 1, true, 44, 670},
 };
-// Those that exist for e4m3 weights: fewer, since they are compiled apart, and a tile of 192 rows
-// would need too many registers.
 inline constexpr ManyShape kE4m3Shapes[] = {
-    {32, 64, 1, false, 21, 260},  {32, 128, 1, false, 22, 280}, {64, 128, 1, false, 26, 300},
-    {128, 128, 2, false, 34, 360}, {32, 64, 1, true, 21, 400},   {64, 128, 1, true, 26, 400},
-    {128, 128, 1, true, 34, 400},
+    {32, 64, 1, false, 18, 255},   {32, 128, 1, false, 21, 295}, {64, 128, 1, false, 24, 300},
+    {128, 128, 2, false, 33, 430}, {32, 64, 1, true, 29, 230},   {64, 128, 1, true, 26, 490},
+    {128, 128, 1, true, 34, 640},
 };
 inline absl::Span<const ManyShape> ManyShapes(bool e4m3) {
   return e4m3 ? absl::MakeConstSpan(kE4m3Shapes) : absl::MakeConstSpan(kManyShapes);
@@ -177,22 +173,42 @@ inline MatMulPlan PlanMany(const MatMulProblem& p, const ManyShape& shape) {
   return plan;
 }
 
+// What a block of a split tile takes longer where two share a multiprocessor, and a wide tile where
+// multiprocessors get several, in percent.
+inline constexpr int kTwoBlocksTime = 138, kSeveralTilesTime = 112;
+
+// How long a plan takes, in units of 10 ns.
+inline int64_t ManyTime(const MatMulProblem& p, const ManyShape& shape) {
+  const PackedLayout layout = PackedLayout::Of(p.n, p.k);
+  const int64_t tiles = ManyTiles(p, shape.row_tile, shape.output_tile * shape.cluster);
+  const int64_t time =
+      int64_t{shape.split ? layout.segment_chunks : layout.chunks} * shape.chunk_time +
+      shape.tile_time;
+  if (!shape.split) {
+    const int64_t at_once = std::max(p.multiprocessors / shape.cluster, 1);
+    const int percent = tiles > at_once && shape.row_tile > 32 ? kSeveralTilesTime : 100;
+    return (tiles + at_once - 1) / at_once * (time * percent / 100);
+  }
+  const int blocks = shape.output_tile == 64 ? 2 : 1;  // on a multiprocessor
+  // Clusters find room in 5 of 6 places.
+  const int64_t at_once =
+      std::max<int64_t>(int64_t{p.multiprocessors} * blocks * 5 / 6 / layout.segments, 1);
+  const int64_t crowded = blocks > 1 ? time * kTwoBlocksTime / 100 : time;
+  const int64_t rest = tiles % at_once;
+  return tiles / at_once * crowded +
+         (rest == 0 ? 0 : rest * layout.segments > p.multiprocessors ? crowded : time);
+}
+
 // The plan that takes the least time.
 inline MatMulPlan PlanFastest(const MatMulProblem& p) {
-  const PackedLayout layout = PackedLayout::Of(p.n, p.k);
   MatMulPlan best;
   int64_t best_time = 0;
   for (const ManyShape& shape : ManyShapes(p.e4m3)) {
     if (shape.cluster > 1 && p.blocks > 1) continue;  // too short to gain by it
+    if (shape.row_tile > 32 && p.rows <= shape.row_tile / 2) continue;  // a smaller one fetches less
     const MatMulPlan plan = PlanMany(p, shape);
     if (plan.kernel == MatMulPlan::Kernel::kNone) continue;
-    const int64_t tiles = ManyTiles(p, shape.row_tile, shape.output_tile * shape.cluster);
-    const int64_t work = tiles * (shape.split ? layout.segments : 1);
-    const int64_t at_once = std::max(p.multiprocessors / shape.cluster, 1) *
-                            (shape.split && shape.row_tile < 256 ? 2 : 1);
-    const int64_t chunks = shape.split ? layout.segment_chunks : layout.chunks;
-    const int64_t time =
-        (work + at_once - 1) / at_once * (chunks * shape.chunk_time + shape.tile_time);
+    const int64_t time = ManyTime(p, shape);
     if (best.kernel != MatMulPlan::Kernel::kNone && time >= best_time) continue;
     best = plan;
     best_time = time;

@@ -174,27 +174,6 @@ __device__ __forceinline__ void Wgmma<192>(float (&d)[96], uint64_t a, uint64_t 
 }
 
 template <>
-__device__ __forceinline__ void Wgmma<256>(float (&d)[128], uint64_t a, uint64_t b, bool add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %130, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-      "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
-      "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
-      "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-      "%128, %129, add, 1, 1, 0, 0;\n}\n"
-      : REPRISE_EIGHT(d, 0), REPRISE_EIGHT(d, 8), REPRISE_EIGHT(d, 16), REPRISE_EIGHT(d, 24),
-        REPRISE_EIGHT(d, 32), REPRISE_EIGHT(d, 40), REPRISE_EIGHT(d, 48), REPRISE_EIGHT(d, 56),
-        REPRISE_EIGHT(d, 64), REPRISE_EIGHT(d, 72), REPRISE_EIGHT(d, 80), REPRISE_EIGHT(d, 88),
-        REPRISE_EIGHT(d, 96), REPRISE_EIGHT(d, 104), REPRISE_EIGHT(d, 112), REPRISE_EIGHT(d, 120)
-      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-}
-
-template <>
 __device__ __forceinline__ void WgmmaRegisters<32>(float (&d)[16], const uint32_t* a, uint64_t b,
                                                    bool add) {
   asm volatile(
