@@ -41,20 +41,15 @@ __global__ void __launch_bounds__(Shape<kDim>::kThreads, Shape<kDim>::kBlocks)
   }
   __syncthreads();
   WaitForPrevious();
-  Task task;
   if (threadIdx.x / 128 == S::kTeams) {
     SetRegisters<S::kCopyRegisters, false>();
     Producer<kDim> producer(p, memory);
-    for (int i = blockIdx.x; i < tiling.tasks; i += gridDim.x) {
-      if (MakeTask(p, tiling, partials.groups, i, task)) producer.Run(task);
-    }
+    ForTasks(p, tiling, [&](const Task& task) { producer.Run(task); });
     producer.Finish();
   } else {
     SetRegisters<S::kTeamRegisters, true>();
     Consumer<kDim, kSplit> consumer(p, memory, partials, scale);
-    for (int i = blockIdx.x; i < tiling.tasks; i += gridDim.x) {
-      if (MakeTask(p, tiling, partials.groups, i, task)) consumer.Run(task);
-    }
+    ForTasks(p, tiling, [&](const Task& task) { consumer.Run(task); });
   }
 }
 
@@ -64,8 +59,8 @@ __global__ void __launch_bounds__(32 * kFinishWarps)
     FinishKernel(const __grid_constant__ WindowAttentionParams p,
                  const __grid_constant__ Partials partials) {
   LetNextStart();
-  WaitForPrevious();
-  FinishPart(p, partials, int64_t{blockIdx.x} * kFinishWarps + threadIdx.x / 32);
+  FinishPart(p, partials, int64_t{blockIdx.x} * kFinishWarps + threadIdx.x / 32,
+             [] { WaitForPrevious(); });
 }
 
 template <int kDim, bool kSplit>
@@ -75,8 +70,12 @@ cudaError_t LaunchWindow(const WindowAttentionParams& p, const Tiling& tiling,
   const cudaError_t error = AllowSharedBytes(WindowKernel<kDim, kSplit>, S::kSharedBytes);
   if (error != cudaSuccess) return error;
   const int resident = queue.info().multiprocessors * S::kBlocks;
-  return Launch(WindowKernel<kDim, kSplit>, std::min(tiling.tasks, resident), S::kThreads,
-                S::kSharedBytes, queue, p, tiling, partials, p.scale * 1.44269504f);
+  Tiling all = tiling;
+  // Where there is a block for every group, pairs would only take longer.
+  all.paired = tiling.groups > 1 && tiling.units > resident;
+  if (all.paired) all.units -= all.tiles;
+  return Launch(WindowKernel<kDim, kSplit>, std::min(all.units, resident), S::kThreads,
+                S::kSharedBytes, queue, p, all, partials, p.scale * 1.44269504f);
 }
 
 template <int kDim>
@@ -152,7 +151,9 @@ absl::StatusOr<Partials> SumGroups(const WindowAttentionParams& p, DeviceQueue& 
   if (tiles > (1 << 30)) return absl::UnimplementedError(absl::StrCat(what, ": too many tiles"));
   Tiling tiling;
   tiling.per_sequence = static_cast<int>(per_sequence);
-  tiling.tasks = static_cast<int>(tiles * std::max(partials.groups, 1));
+  tiling.groups = partials.groups;
+  tiling.tiles = static_cast<int>(tiles);
+  tiling.units = static_cast<int>(tiles * std::max(partials.groups, 1));
   RETURN_IF_ERROR(Check(p.head_dim <= 64    ? LaunchForm<64>(p, tiling, partials, queue)
                         : p.head_dim <= 128 ? LaunchForm<128>(p, tiling, partials, queue)
                                             : LaunchForm<256>(p, tiling, partials, queue),

@@ -48,7 +48,11 @@ absl::StatusOr<Partials> SumGroups(const WindowAttentionParams& p, DeviceQueue& 
 
 struct Tiling {
   int per_sequence = 0;  // tiles of the longest sequence and one kv head
-  int tasks = 0;
+  int groups = 0;        // split form: most groups that a tile sees
+  // Split form: a tile's first and last group, which are parts of one group's length, are taken
+  // together.
+  bool paired = false;
+  int tiles = 0, units = 0;  // of work; those of all tiles' first groups come first
 };
 
 // The keys that a tile of rows sees.
@@ -79,15 +83,10 @@ struct Task {
   int first, last;  // positions of the tile's first and last token
 };
 
-// False where there is nothing to do.
+// Of tile number `rest`. False where there is nothing to do.
 __device__ __forceinline__ bool MakeTask(const WindowAttentionParams& p, const Tiling& tiling,
-                                         int groups, int index, Task& task) {
-  int rest = index;
-  task.group = 0;
-  if (groups > 0) {
-    task.group = rest % groups;
-    rest /= groups;
-  }
+                                         int rest, int group_number, Task& task) {
+  task.group = group_number;
   const int tile = rest % tiling.per_sequence;
   rest /= tiling.per_sequence;
   task.kv_head = rest % p.kv_heads;
@@ -101,7 +100,7 @@ __device__ __forceinline__ bool MakeTask(const WindowAttentionParams& p, const T
   task.end = static_cast<int>(min(pairs, int64_t{task.begin} + kTile));
   const TileKeys keys(p, start, task.begin, task.end);
   int64_t first_block = keys.low / kTile, last_block = keys.last / kTile;
-  if (groups > 0) {
+  if (tiling.groups > 0) {
     const int64_t group = keys.low / kGroupTokens + task.group;
     first_block = max(first_block, group * kSplitBlocks);
     last_block = min(last_block, (group + 1) * kSplitBlocks - 1);
@@ -115,6 +114,23 @@ __device__ __forceinline__ bool MakeTask(const WindowAttentionParams& p, const T
   task.first = static_cast<int>(keys.first - task.base);
   task.last = task.high;
   return true;
+}
+
+// Calls fn(task) for all tasks of this block, in the same order in all its threads.
+template <class Fn>
+__device__ __forceinline__ void ForTasks(const WindowAttentionParams& p, const Tiling& tiling,
+                                         const Fn& fn) {
+  bool second = false;  // of a pair
+  for (int i = blockIdx.x; i < tiling.units;) {
+    int group = i / tiling.tiles;
+    const int tile = i - group * tiling.tiles;
+    const bool again = tiling.paired && group == 0 && !second;
+    if (second) group = tiling.groups - 1;
+    Task task;
+    if (MakeTask(p, tiling, tile, group, task)) fn(task);
+    if (!again) i += gridDim.x;
+    second = again;
+  }
 }
 
 // Shared memory: tiles of queries, units, barriers.

@@ -104,7 +104,7 @@ __device__ void Rotate(const Step& step, const RopeParams& p) {
 __device__ void FinishAttention(const StepOp& op) {
   const int64_t count = window::FinishWarps(op.attention, op.partials);
   for (int64_t i = threadIdx.x / 32 * gridDim.x + blockIdx.x; i < count; i += gridDim.x * kWarps) {
-    window::FinishPart(op.attention, op.partials, i);
+    window::FinishPart(op.attention, op.partials, i, [] {});
   }
 }
 

@@ -2,8 +2,9 @@
 //
 // All kernels are launched with programmatic dependent launch: a kernel may start while the one
 // before it still runs. It must therefore call WaitForPrevious() before it touches anything that
-// another kernel writes or still reads; only weights may be read earlier. Every kernel must call
-// it, or the order would not carry over to the kernel after it. LetNextStart() goes first: the next
+// another kernel writes or still reads; only weights may be read earlier, and the step's offsets,
+// slots and positions, which come by copies (a copy waits for all that was queued before it, and
+// what is queued after it for the copy). Every kernel must call it, or the order would not carry over to the kernel after it. LetNextStart() goes first: the next
 // kernel then occupies what this one leaves free and fetches its weights.
 #ifndef REPRISE_KERNELS_CUDA_LAUNCH_CUH_
 #define REPRISE_KERNELS_CUDA_LAUNCH_CUH_

@@ -5,6 +5,8 @@
 
 #include <cuda.h>
 
+#include <algorithm>
+
 #include "kernels/cuda/async.cuh"
 #include "kernels/cuda/matmul_kernels.cuh"
 #include "kernels/cuda/tensor_core.cuh"
@@ -36,12 +38,11 @@ struct Shape {
   static constexpr int kXBlocks = kSharing == Sharing::kX ? 2 : 1;  // that fetch x together
   static constexpr int kTiles = kGroups * kGroupTiles;
   static constexpr int kMultiplying = kGroups * 128;  // threads
-  // Small tiles leave room for a second block; large ones need as many stages as there is room for,
-  // and so do the segments of wide ones, which are too few for two.
-  static constexpr int kBlocks = kRows * kGroups <= 64 && !(kSplit && kGroups == 2) ? 2 : 1;
+  // Narrow tiles leave room for a second block; wide ones fetch as far ahead as there is room for.
+  static constexpr int kBlocks = kGroups == 1 && kSplit ? 2 : 1;
   // Two warpgroups that have a multiprocessor to themselves take registers from the fetching warps,
   // which must be a whole warpgroup then: threads start with 168, and have these.
-  static constexpr bool kTakeRegisters = kGroups == 2 && kBlocks == 1;
+  static constexpr bool kTakeRegisters = kGroups == 2;
   static constexpr int kThreads = kMultiplying + (kTakeRegisters ? 128 : 64);
   static constexpr int kRegisters = 232, kFetchRegisters = 40;
 
@@ -54,7 +55,7 @@ struct Shape {
   // Sums of segments lie in the ring when it is done.
   static constexpr int kPieceBytes = kSplit ? 0 : kGroups * kPieceRows * kPieceStride * 4;
   static constexpr int kMostBytes = (kBlocks == 2 ? 113 << 10 : 227 << 10) - kPieceBytes - 2048;
-  static constexpr int kStages = kMostBytes / kStageBytes < 8 ? kMostBytes / kStageBytes : 8;
+  static constexpr int kStages = std::min(kMostBytes / kStageBytes, 18);
   // 1 KiB to align the ring.
   static constexpr int kSharedBytes = 1024 + kStages * kStageBytes + kPieceBytes + 16 * kStages;
   static constexpr int kSumsStride = kGroups * kGroupOutputs + 4;  // padded like pieces

@@ -35,11 +35,11 @@ __global__ void __launch_bounds__(kShortThreads) ShortKernel(RgLruParams p, int 
     return;
   }
   const Floats<kSize> log_a_scale = LoadFloats<kSize>(p.log_a_scale + channel);
-  WaitForPrevious();
   const int s = blockIdx.y;
   const int64_t begin = p.rows.seq_offsets[s], end = p.rows.seq_offsets[s + 1];
   const int64_t slot = p.rows.slots[s];
   int64_t position = p.rows.start_positions[s];
+  WaitForPrevious();
   if (begin == end || end - begin > max_rows) return;
   if (slot < 0) {
     for (int64_t r = begin; r < end; ++r) {

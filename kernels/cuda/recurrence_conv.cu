@@ -80,8 +80,8 @@ __global__ void __launch_bounds__(kShortThreads) ShortConvKernel(CausalConv1dPar
     return;
   }
   const Taps<kWidth, kSize> taps(p, channel);
-  WaitForPrevious();
   const Source<kWidth, kSize> source(p.rows, blockIdx.y);
+  WaitForPrevious();
   const int64_t count = source.end - source.begin;
   if (count == 0) return;
   if (source.slot < 0) {
