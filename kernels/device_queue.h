@@ -115,10 +115,9 @@ class DeviceQueue {
   void* stream() const { return stream_; }  // cudaStream_t
   void* scratch() const { return scratch_.data(); }
   size_t scratch_bytes() const { return scratch_.size(); }
-  // Zero between operations: an operation that counts in it leaves zeros behind. The last 256
-  // belong to the products, which keep there whose turn it is.
+  // Zero between operations: an operation that counts in it leaves zeros behind.
   uint32_t* counters() const { return counters_.as<uint32_t>(); }
-  static constexpr int kCounters = 1 << 16;
+  static constexpr int kCounters = 32;
 
   // What became of a launch: a cudaError_t.
   void NoteLaunch(int error) const;

@@ -14,14 +14,14 @@ absl::Status ValidateRmsNorm(const RmsNormParams& p, const Context& context) {
   internal::Validator v("RmsNorm");
   v.AtLeast("num_rows", p.num_rows, 0)
       .AtLeast("dim", p.dim, 1)
-      .Positive("eps", p.eps, /*zero_allowed=*/true);
-  if (p.num_rows > 0) {
+      .Positive("eps", p.eps, /*zero_allowed=*/true)
+      .Check(context.device == Device::kCpu, "device", "the CPU (on CUDA norms are of products)",
+             "CUDA");
+  if (p.num_rows > 0 && v.ok()) {
     v.Pointer("x", p.x);
-    if (p.out != nullptr || p.out_bf16 != nullptr) v.Pointer("weight", p.weight);
-    v.Check(context.device == Device::kCpu ? p.out_bf16 == nullptr : p.out == nullptr, "out",
-            "the form of its device", "the other device's");
+    if (p.out != nullptr) v.Pointer("weight", p.weight);
     int64_t x_rows = p.num_rows;
-    if (p.row_ids != nullptr && context.device == Device::kCpu) {
+    if (p.row_ids != nullptr) {
       x_rows = 0;
       for (int r = 0; r < p.num_rows && v.ok(); ++r) {
         v.AtLeast(absl::StrCat("row_ids[", r, "]"), p.row_ids[r], 0);
@@ -47,6 +47,21 @@ absl::Status ValidateGatedActivation(const GatedActivationParams& p) {
   return v.status();
 }
 
+absl::Status ValidatePickRows(const PickRowsParams& p, const Context& context) {
+  internal::Validator v("PickRows");
+  v.AtLeast("num_rows", p.num_rows, 0)
+      .AtLeast("dim", p.dim, 1)
+      .Check(context.device == Device::kCuda, "device", "CUDA", "the CPU");
+  if (p.num_rows > 0) {
+    v.Pointer("row_ids", p.row_ids)
+        .Pointer("weighted", p.weighted)
+        .Pointer("squares", p.squares)
+        .Pointer("out_weighted", p.out_weighted)
+        .Pointer("out_squares", p.out_squares);
+  }
+  return v.status();
+}
+
 absl::Status ValidateSoftcap(const SoftcapParams& p) {
   internal::Validator v("Softcap");
   v.AtLeast("num_rows", p.num_rows, 0).AtLeast("dim", p.dim, 1).Positive("cap", p.cap);
@@ -60,9 +75,15 @@ absl::Status RmsNorm(const RmsNormParams& params, const Context& context) {
   RETURN_IF_ERROR(internal::ValidateContext("RmsNorm", context));
   RETURN_IF_ERROR(ValidateRmsNorm(params, context));
   if (params.num_rows == 0) return absl::OkStatus();
-  if (context.device == Device::kCuda) return cuda::RmsNorm(params, *context.queue);
   cpu::RmsNorm(params, *context.pool);
   return absl::OkStatus();
+}
+
+absl::Status PickRows(const PickRowsParams& params, const Context& context) {
+  RETURN_IF_ERROR(internal::ValidateContext("PickRows", context));
+  RETURN_IF_ERROR(ValidatePickRows(params, context));
+  if (params.num_rows == 0) return absl::OkStatus();
+  return cuda::PickRows(params, *context.queue);
 }
 
 absl::Status GatedActivation(const GatedActivationParams& params, const Context& context) {

@@ -16,6 +16,13 @@ bool IsWeightDType(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
 }
 
+// Of `dim` elements a row; where it is not null.
+void ValidateStream(internal::Validator& v, const ResidualStream& r) {
+  v.Pointer("residual.weight", r.weight)
+      .Pointer("residual.weighted", r.weighted)
+      .Pointer("residual.squares", r.squares);
+}
+
 absl::Status ValidateMatMul(const MatMulParams& p, const Context& context) {
   internal::Validator v("MatMul");
   v.AtLeast("num_rows", p.num_rows, 0).Pointer("weight", p.weight);
@@ -31,10 +38,21 @@ absl::Status ValidateMatMul(const MatMulParams& p, const Context& context) {
         .Check(!p.accumulate, "accumulate", "false on CUDA", "true")
         .Check(!w.gated() || p.softcap == 0.0f, "softcap", "0 with gated weights",
                absl::StrCat(p.softcap))
-        .Check((p.out == nullptr) != (p.out_bf16 == nullptr), "out", "either out or out_bf16",
-               p.out == nullptr ? "none" : "both");
+        .Positive("norm.eps", p.norm.eps, /*zero_allowed=*/true)
+        .Check(p.norm.squares == nullptr || w.blocks() == 1, "norm", "none with several blocks",
+               absl::StrCat(w.blocks(), " blocks"));
+    const int outs = (p.out != nullptr) + (p.out_bf16 != nullptr) + (p.residual.stream != nullptr);
+    v.Check(outs == 1, "out", "one of out, out_bf16 and residual", absl::StrCat(outs));
+    if (p.residual.stream != nullptr) {
+      v.Check(w.blocks() == 1 && !w.gated() && p.softcap == 0.0f, "residual",
+              "one block, not gated, without softcap", "another product");
+      ValidateStream(v, p.residual);
+      v.Pointer("residual.delta", p.residual.delta);
+    }
     return v.status();
   }
+  v.Check(p.norm.squares == nullptr && p.residual.stream == nullptr, "norm, residual",
+          "none on the CPU", "some");
   v.Pointer("x", p.x).Pointer("out", p.out);
   v.Check(p.softcap == 0.0f, "softcap", "0 on the CPU", absl::StrCat(p.softcap));
   v.Disjoint("out", {p.out, p.num_rows, outputs, p.out_stride}, "x",
@@ -48,7 +66,16 @@ absl::Status ValidateEmbedding(const EmbeddingParams& p, const Context& context)
       .AtLeast("dim", p.dim, 1)
       .AtLeast("vocab", p.vocab, 1)
       .Check(IsWeightDType(p.dtype), "dtype", "f32, bf16 or f16", DTypeName(p.dtype));
-  if (p.num_rows > 0) v.Pointer("ids", p.ids).Pointer("table", p.table).Pointer("out", p.out);
+  if (p.num_rows > 0) {
+    v.Pointer("ids", p.ids).Pointer("table", p.table);
+    if (p.residual.stream == nullptr) {
+      v.Pointer("out", p.out);
+    } else {
+      v.Check(context.device == Device::kCuda && p.out == nullptr, "residual",
+              "on CUDA and instead of out", "another use");
+      ValidateStream(v, p.residual);
+    }
+  }
   RETURN_IF_ERROR(v.status());
   if (context.device == Device::kCuda) return absl::OkStatus();
   for (int r = 0; r < p.num_rows; ++r) {

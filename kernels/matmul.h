@@ -59,14 +59,37 @@ class PackedMatrix {
   Buffer buffer_;  // CPU: [blocks, panels, k, kPanel] of dtype
 };
 
+// RMS norm without a pass of its own (CUDA). What feeds a residual stream of `dim` elements a row,
+// a product or the embedding, leaves besides the stream itself what the next norm needs of it; the
+// product that reads the norm multiplies each of its sums by 1 / sqrt(mean square + eps), a factor
+// of the whole row. Squares are summed in groups of 64 elements: fma over four consecutive ones
+// from zero, these 16 sums with halves of 8, 4, 2, 1; group g goes to partial sum g mod 8, in
+// order, and these are added with halves of 4, 2, 1.
+inline constexpr int kSquareGroup = 64;
+constexpr int SquareGroups(int dim) { return (dim + kSquareGroup - 1) / kSquareGroup; }
+
+struct ResidualStream {
+  float* stream = nullptr;        // [num_rows, dim]
+  const float* weight = nullptr;  // [dim], of the norm that follows
+  float weight_offset = 1.0f;
+  BF16* weighted = nullptr;  // [num_rows, dim], stream * (weight_offset + weight), rounded
+  float* squares = nullptr;  // [num_rows, SquareGroups(dim)]
+  float* delta = nullptr;    // [num_rows, dim], room that a product may use
+};
+struct RowNorm {
+  const float* squares = nullptr;  // of the rows of x, dim = k; null: x is taken as it is
+  float eps = 1e-6f;
+};
+
 // out[r, b*n + j] = bias[b*n + j] + sum_{i = 0..k-1} x[r, (b % x_blocks)*k + i] * W_b[j, i]
 // With gated weights (one block): out[r, j] = act(s[j]) * s[n/2 + j], j < n/2, of those sums s.
 //
 // Exactness: each output starts from zero and adds its products in the order i = 0, 1, ..., k-1;
 // with kE4M3 the sum is then multiplied by the output's scale; the bias (and, with `accumulate`,
 // the old value of out) is added last. On the CPU each product is one fused multiply-add. On CUDA
-// segments of 512 inputs are summed from zero by tensor cores, 16 inputs at a time, and then added
-// up in order. Neither num_rows nor threads nor tiles change that. `out` must not overlap `x`.
+// at most five segments of the inputs are summed from zero by tensor cores, 16 inputs at a time,
+// and then added up in order; the total is multiplied by the norm's factor first. Neither num_rows
+// nor threads nor tiles change that. `out` must not overlap `x`.
 struct MatMulParams {
   int num_rows = 0;
   int64_t x_stride = 0;    // elements between rows of x, >= x_blocks * k
@@ -80,6 +103,9 @@ struct MatMulParams {
   float softcap = 0.0f;         // > 0: out = softcap * tanh(out / softcap); CUDA only, not gated
   float* out = nullptr;         // [num_rows, blocks * n]
   BF16* out_bf16 = nullptr;     // CUDA: instead of out, rounded
+  RowNorm norm = {};            // CUDA, one block
+  // CUDA, one block, not gated: instead of out, which is added to the stream (dim = n).
+  ResidualStream residual = {};
 };
 absl::Status MatMul(const MatMulParams& params, const Context& context);
 
@@ -94,6 +120,7 @@ struct EmbeddingParams {
   const int32_t* ids = nullptr;  // [num_rows]
   const void* table = nullptr;   // [vocab, dim] of dtype
   float* out = nullptr;          // [num_rows, dim]
+  ResidualStream residual = {};  // CUDA: instead of out, which becomes the stream
 };
 absl::Status Embedding(const EmbeddingParams& params, const Context& context);
 

@@ -25,13 +25,16 @@ std::vector<RowSize> RowSizes(const RecurrentGemmaConfig& config, kernels::Devic
   const int64_t kv = attention ? config.kv_width() : 0;
   const int64_t rope = attention ? config.rotary_dims / 2 : 0;
   const int64_t wide = sizeof(float);
+  const int64_t squares = wide * kernels::SquareGroups(static_cast<int>(config.hidden_size));
   const int64_t fed = cuda ? sizeof(kernels::BF16) : sizeof(float);
 
   return {
       {&Activations::residual, wide * config.hidden_size},
-      {&Activations::residual_next, cuda ? wide * config.hidden_size : 0},
       {&Activations::normed, fed * config.hidden_size},
+      {&Activations::squares, cuda ? squares : 0},
       {&Activations::delta, wide * config.hidden_size},
+      {&Activations::picked, cuda ? fed * config.hidden_size : 0},
+      {&Activations::picked_squares, cuda ? squares : 0},
       {&Activations::mlp, fed * config.mlp_width * (cuda ? 1 : 2)},
       {&Activations::lru_in, wide * 2 * lru},
       {&Activations::lru_conv, wide * lru},

@@ -6,23 +6,36 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/kernels.h"
+#include "kernels/matmul.h"
 #include "models/recurrent_gemma_config.h"
 
 namespace reprise::models {
 
 // A tensor that feeds a product: float32 on the CPU, bfloat16 on CUDA; the other pointer is null.
+// On CUDA the factor of a norm may be left to the product.
 struct Operand {
   float* f32 = nullptr;
   kernels::BF16* bf16 = nullptr;
+  kernels::RowNorm norm = {};
+};
+
+// Where a product goes: one of the three.
+struct Sink {
+  float* f32 = nullptr;
+  kernels::BF16* bf16 = nullptr;          // CUDA
+  kernels::ResidualStream residual = {};  // CUDA: it is added
 };
 
 // Rows of a step outermost, float32 unless it feeds a product. A layer's values are dead when the
 // next layer begins.
 struct Activations {
-  kernels::Buffer residual;       // [max_rows, hidden]
-  kernels::Buffer residual_next;  // CUDA: the same, which decode steps write in turn
-  kernels::Buffer normed;         // [max_rows, hidden], feeds products
-  kernels::Buffer delta;          // [max_rows, hidden], what a mixer or MLP adds to the residual
+  kernels::Buffer residual;  // [max_rows, hidden]
+  kernels::Buffer normed;    // [max_rows, hidden], feeds products; CUDA: without the rows' factors
+  kernels::Buffer squares;   // CUDA: [max_rows, SquareGroups(hidden)], from which they come
+  kernels::Buffer delta;     // [max_rows, hidden], what a mixer or MLP adds to the residual
+
+  // CUDA: normed and squares of the rows that want logits, where not all do.
+  kernels::Buffer picked, picked_squares;
 
   // What the MLP's last product reads. CPU: [max_rows, 2, mlp_width], gate (then the product of
   // both) and up; CUDA: [max_rows, mlp_width], the gate is part of the product before.

@@ -33,6 +33,8 @@ float RoundToBf16(float value) {
   return value;
 }
 
+constexpr float kNormOffset = 1.0f;  // norms multiply by 1 + weight
+
 // Sizes of the decode steps that are recorded. Rows of padding cost little: products of few rows
 // are bound by the weights.
 constexpr int kRecordedRows[] = {1,  2,  4,  8,  12,  16,  24,  32,  40,  48,
@@ -182,8 +184,49 @@ absl::Status Griffin::Embed(const StepView& view) const {
   params.scale = embedding_scale_;
   params.ids = view.tokens;
   params.table = embedding_.data();
-  params.out = scratch_.residual.as<float>();
+  if (context_.device == kernels::Device::kCuda) {
+    params.residual = StreamInto(layers_[0].temporal_norm);
+  } else {
+    params.out = scratch_.residual.as<float>();
+  }
   return kernels::Embedding(params, context_);
+}
+
+kernels::ResidualStream Griffin::StreamInto(const kernels::Buffer& next_norm) const {
+  kernels::ResidualStream stream;
+  stream.stream = scratch_.residual.as<float>();
+  stream.weight = next_norm.as<float>();
+  stream.weight_offset = kNormOffset;
+  stream.weighted = scratch_.normed.as<kernels::BF16>();
+  stream.squares = scratch_.squares.as<float>();
+  stream.delta = scratch_.delta.as<float>();
+  return stream;
+}
+
+absl::StatusOr<Operand> Griffin::LogitRows(const StepView& view) const {
+  if (context_.device == kernels::Device::kCpu) {
+    RETURN_IF_ERROR(Norm(view.num_logit_rows, final_norm_, /*add=*/true, view.logit_rows));
+    return scratch_.Feed(scratch_.normed);
+  }
+  if (view.num_logit_rows == view.rows.num_rows) return Normed();
+  kernels::PickRowsParams pick;
+  pick.num_rows = view.num_logit_rows;
+  pick.dim = config_.hidden_size;
+  pick.row_ids = view.logit_rows;
+  pick.weighted = scratch_.normed.as<kernels::BF16>();
+  pick.squares = scratch_.squares.as<float>();
+  pick.out_weighted = scratch_.picked.as<kernels::BF16>();
+  pick.out_squares = scratch_.picked_squares.as<float>();
+  RETURN_IF_ERROR(kernels::PickRows(pick, context_));
+  return Operand{nullptr, pick.out_weighted, {pick.out_squares, config_.rms_norm_eps}};
+}
+
+Operand Griffin::Normed() const {
+  Operand normed = scratch_.Feed(scratch_.normed);
+  if (context_.device == kernels::Device::kCuda) {
+    normed.norm = {scratch_.squares.as<float>(), config_.rms_norm_eps};
+  }
+  return normed;
 }
 
 absl::Status Griffin::Norm(int num_rows, const kernels::Buffer& weight, bool add,
@@ -192,21 +235,21 @@ absl::Status Griffin::Norm(int num_rows, const kernels::Buffer& weight, bool add
   params.num_rows = num_rows;
   params.dim = config_.hidden_size;
   params.eps = config_.rms_norm_eps;
-  params.weight_offset = 1.0f;
+  params.weight_offset = kNormOffset;
   params.delta = add ? scratch_.delta.as<float>() : nullptr;
   params.weight = weight.as<float>();
   params.x = scratch_.residual.as<float>();
   const Operand out = scratch_.Feed(scratch_.normed);
   params.out = out.f32;
-  params.out_bf16 = out.bf16;
   params.row_ids = row_ids;
   return kernels::RmsNorm(params, context_);
 }
 
 absl::Status Griffin::Head(const StepView& view, float* logits) const {
-  const Operand normed = scratch_.Feed(scratch_.normed);
+  ASSIGN_OR_RETURN(const Operand normed, LogitRows(view));
   kernels::MatMulParams params;
   params.num_rows = view.num_logit_rows;
+  params.norm = normed.norm;
   params.x_stride = config_.hidden_size;
   params.out_stride = config_.vocab_size;
   params.x = normed.f32;
@@ -226,43 +269,6 @@ absl::Status Griffin::Head(const StepView& view, float* logits) const {
   return kernels::Softcap(cap, context_);
 }
 
-std::vector<kernels::DecodeOp> Griffin::DecodeOps(const MixerStep& step, float* logits) const {
-  float* const delta = scratch_.delta.as<float>();
-  float* residual = scratch_.residual.as<float>();
-  float* next = scratch_.residual_next.as<float>();
-  bool add = false;
-  // A product of the normed residual, to which delta is added first.
-  const auto normed = [&](const kernels::Buffer& weight) {
-    kernels::DecodeProduct op;
-    op.matmul.num_rows = op.norm.num_rows = step.rows.num_rows;
-    op.matmul.x_stride = op.norm.dim = config_.hidden_size;
-    op.matmul.x_bf16 = scratch_.Feed(scratch_.normed).bf16;
-    op.norm.eps = config_.rms_norm_eps;
-    op.norm.weight_offset = 1.0f;
-    op.norm.weight = weight.as<float>();
-    op.norm.x = residual;
-    if (add) {
-      op.norm.delta = delta;
-      op.residual = next;
-      std::swap(residual, next);
-    }
-    add = true;
-    return op;
-  };
-  std::vector<kernels::DecodeOp> ops;
-  for (const Layer& layer : layers_) {
-    layer.mixer->AppendDecode(step, normed(layer.temporal_norm), delta, ops);
-    layer.mlp.AppendDecode(normed(layer.channel_norm), delta, scratch_, ops);
-  }
-  kernels::DecodeProduct head = normed(final_norm_);
-  head.matmul.out_stride = config_.vocab_size;
-  head.matmul.weight = &lm_head_;
-  head.matmul.out = logits;
-  head.matmul.softcap = config_.logits_soft_cap;
-  ops.push_back(head);
-  return ops;
-}
-
 absl::Status Griffin::Run(const StepView& view, StateSlots& slots, float* logits) const {
   const int rows = view.rows.num_rows;
   const MixerStep step = {view.rows, &scratch_, &slots, context_};
@@ -277,23 +283,21 @@ absl::Status Griffin::Run(const StepView& view, StateSlots& slots, float* logits
   }
 
   RETURN_IF_ERROR(Embed(view));
-  const bool decode = view.rows.max_seq_rows == 1 && view.num_logit_rows == rows;
-  if (context_.device == kernels::Device::kCuda && decode && rows <= kernels::kMostDecodeRows) {
-    const std::vector<kernels::DecodeOp> ops = DecodeOps(step, logits);
-    if (kernels::CanDecode(ops, context_)) return kernels::Decode(ops, context_);
-  }
-  const Operand normed = scratch_.Feed(scratch_.normed);
-  float* delta = scratch_.delta.as<float>();
-  bool add = false;
-  for (const Layer& layer : layers_) {
-    RETURN_IF_ERROR(Norm(rows, layer.temporal_norm, add));
-    RETURN_IF_ERROR(layer.mixer->Run(step, normed, delta));
-    RETURN_IF_ERROR(Norm(rows, layer.channel_norm, /*add=*/true));
-    RETURN_IF_ERROR(layer.mlp.Run(rows, normed, delta, scratch_, context_));
-    add = true;
+  const bool cuda = context_.device == kernels::Device::kCuda;
+  const Operand normed = Normed();
+  const auto into = [&](const kernels::Buffer& next_norm) {
+    return cuda ? Sink{.residual = StreamInto(next_norm)} : Sink{.f32 = scratch_.delta.as<float>()};
+  };
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const Layer& layer = layers_[i];
+    if (!cuda) RETURN_IF_ERROR(Norm(rows, layer.temporal_norm, /*add=*/i > 0));
+    RETURN_IF_ERROR(layer.mixer->Run(step, normed, into(layer.channel_norm)));
+    if (!cuda) RETURN_IF_ERROR(Norm(rows, layer.channel_norm, /*add=*/true));
+    const bool last = i + 1 == layers_.size();
+    RETURN_IF_ERROR(layer.mlp.Run(
+        rows, normed, into(last ? final_norm_ : layers_[i + 1].temporal_norm), scratch_, context_));
   }
   if (view.num_logit_rows == 0) return absl::OkStatus();
-  RETURN_IF_ERROR(Norm(view.num_logit_rows, final_norm_, add, view.logit_rows));
   return Head(view, logits);
 }
 

@@ -61,12 +61,16 @@ class Griffin final : public HybridModel {
   absl::Status Run(const StepView& view, StateSlots& slots, float* logits) const;
   // A decode step: padded to a common size and replayed from a recorded graph.
   absl::Status RunRecorded(const RaggedBatch& batch, StateSlots& slots);
-  // The layers and the head as operations of a decode step of few rows.
-  std::vector<kernels::DecodeOp> DecodeOps(const MixerStep& step, float* logits) const;
+  // On CUDA the stream, the residual, carries what the norm of each reader needs
+  // (kernels/matmul.h); on the CPU layers write delta, and Norm adds it.
   absl::Status Embed(const StepView& view) const;
-  // residual += delta (when `add`); normed = norm(residual).
+  kernels::ResidualStream StreamInto(const kernels::Buffer& next_norm) const;
+  // CPU: residual += delta (when `add`); normed = norm(residual).
   absl::Status Norm(int num_rows, const kernels::Buffer& weight, bool add,
                     const int32_t* row_ids = nullptr) const;
+  Operand Normed() const;
+  // What the head reads: the norm of the rows that want logits.
+  absl::StatusOr<Operand> LogitRows(const StepView& view) const;
   absl::Status Head(const StepView& view, float* logits) const;
 
   RecurrentGemmaConfig config_;

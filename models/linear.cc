@@ -20,42 +20,26 @@ absl::StatusOr<Linear> Linear::Load(const Weights& weights,
   return linear;
 }
 
-kernels::MatMulParams Linear::Params(int num_rows, const Operand& x, int64_t x_stride) const {
-  kernels::MatMulParams params;
-  params.num_rows = num_rows;
-  params.x_stride = x_stride == 0 ? inputs() : x_stride;
-  params.x = x.f32;
-  params.x_bf16 = x.bf16;
-  SetWeights(params);
-  return params;
-}
-
 void Linear::SetWeights(kernels::MatMulParams& params) const {
   params.out_stride = outputs();
   params.weight = &weight_;
   params.bias = bias_.size() == 0 ? nullptr : bias_.as<float>();
 }
 
-kernels::DecodeProduct Linear::DecodeProduct(int num_rows, const Operand& x, float* out) const {
-  kernels::DecodeProduct op;
-  op.matmul = Params(num_rows, x, 0);
-  op.matmul.out = out;
-  return op;
-}
-
-absl::Status Linear::Run(int num_rows, const Operand& x, float* out,
-                         const kernels::Context& context, int64_t x_stride) const {
-  kernels::MatMulParams params = Params(num_rows, x, x_stride);
-  params.out = out;
-  return kernels::MatMul(params, context);
-}
-
-absl::Status Linear::RunGated(int num_rows, const Operand& x, kernels::Activation activation,
-                              const Operand& out, const kernels::Context& context) const {
-  kernels::MatMulParams params = Params(num_rows, x, 0);
+absl::Status Linear::Run(int num_rows, const Operand& x, const Sink& out,
+                         const kernels::Context& context, int64_t x_stride,
+                         kernels::Activation activation) const {
+  kernels::MatMulParams params;
+  params.num_rows = num_rows;
+  params.x_stride = x_stride == 0 ? inputs() : x_stride;
+  params.x = x.f32;
+  params.x_bf16 = x.bf16;
+  params.norm = x.norm;
   params.activation = activation;
+  SetWeights(params);
   params.out = out.f32;
   params.out_bf16 = out.bf16;
+  params.residual = out.residual;
   return kernels::MatMul(params, context);
 }
 

@@ -5,7 +5,6 @@
 #include <initializer_list>
 
 #include "absl/status/statusor.h"
-#include "kernels/decode_step.h"
 #include "kernels/matmul.h"
 #include "models/activations.h"
 #include "models/weights.h"
@@ -35,21 +34,15 @@ class Linear {
   size_t bytes() const { return weight_.bytes() + bias_.size(); }
 
   // x [num_rows, inputs] at x_stride (0: dense) -> out [num_rows, outputs], dense; they must not
-  // overlap.
-  absl::Status Run(int num_rows, const Operand& x, float* out, const kernels::Context& context,
-                   int64_t x_stride = 0) const;
-  // CUDA, gated weights: out = act(gate) * up.
-  absl::Status RunGated(int num_rows, const Operand& x, kernels::Activation activation,
-                        const Operand& out, const kernels::Context& context) const;
+  // overlap. Gated weights (CUDA): out = act(gate) * up.
+  absl::Status Run(int num_rows, const Operand& x, const Sink& out, const kernels::Context& context,
+                   int64_t x_stride = 0,
+                   kernels::Activation activation = kernels::Activation::kGeluTanh) const;
 
-  // CUDA: Run, as an operation of a decode step.
-  kernels::DecodeProduct DecodeProduct(int num_rows, const Operand& x, float* out) const;
   // Weights, bias and output stride of a product.
   void SetWeights(kernels::MatMulParams& params) const;
 
  private:
-  kernels::MatMulParams Params(int num_rows, const Operand& x, int64_t x_stride) const;
-
   kernels::PackedMatrix weight_;
   kernels::Buffer bias_;  // [outputs] or empty
 };

@@ -17,14 +17,14 @@ absl::StatusOr<GatedMlp> GatedMlp::Load(const Weights& weights, const RecurrentG
   return mlp;
 }
 
-absl::Status GatedMlp::Run(int num_rows, const Operand& x, float* out, const Activations& scratch,
-                           const kernels::Context& context) const {
+absl::Status GatedMlp::Run(int num_rows, const Operand& x, const Sink& out,
+                           const Activations& scratch, const kernels::Context& context) const {
   const Operand inner = scratch.Feed(scratch.mlp);
   if (context.device == kernels::Device::kCuda) {
-    RETURN_IF_ERROR(gate_up_.RunGated(num_rows, x, activation_, inner, context));
+    RETURN_IF_ERROR(gate_up_.Run(num_rows, x, {.bf16 = inner.bf16}, context, 0, activation_));
     return down_.Run(num_rows, inner, out, context);
   }
-  RETURN_IF_ERROR(gate_up_.Run(num_rows, x, inner.f32, context));
+  RETURN_IF_ERROR(gate_up_.Run(num_rows, x, {.f32 = inner.f32}, context));
   const int64_t width = down_.inputs();
   kernels::GatedActivationParams params;
   params.activation = activation_;
@@ -36,16 +36,6 @@ absl::Status GatedMlp::Run(int num_rows, const Operand& x, float* out, const Act
   params.out = inner.f32;
   RETURN_IF_ERROR(kernels::GatedActivation(params, context));
   return down_.Run(num_rows, inner, out, context, 2 * width);
-}
-
-void GatedMlp::AppendDecode(kernels::DecodeProduct first, float* out, const Activations& scratch,
-                            std::vector<kernels::DecodeOp>& ops) const {
-  const Operand inner = scratch.Feed(scratch.mlp);
-  gate_up_.SetWeights(first.matmul);
-  first.matmul.activation = activation_;
-  first.matmul.out_bf16 = inner.bf16;
-  ops.push_back(first);
-  ops.push_back(down_.DecodeProduct(first.matmul.num_rows, inner, out));
 }
 
 }  // namespace reprise::models

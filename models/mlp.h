@@ -2,10 +2,7 @@
 #ifndef REPRISE_MODELS_MLP_H_
 #define REPRISE_MODELS_MLP_H_
 
-#include <vector>
-
 #include "absl/status/statusor.h"
-#include "kernels/decode_step.h"
 #include "kernels/elementwise.h"
 #include "models/activations.h"
 #include "models/linear.h"
@@ -22,12 +19,8 @@ class GatedMlp {
   size_t bytes() const { return gate_up_.bytes() + down_.bytes(); }
 
   // x, out: [num_rows, hidden].
-  absl::Status Run(int num_rows, const Operand& x, float* out, const Activations& scratch,
+  absl::Status Run(int num_rows, const Operand& x, const Sink& out, const Activations& scratch,
                    const kernels::Context& context) const;
-
-  // CUDA: the same for few rows, as operations of a decode step. `first` says what x is.
-  void AppendDecode(kernels::DecodeProduct first, float* out, const Activations& scratch,
-                    std::vector<kernels::DecodeOp>& ops) const;
 
  private:
   kernels::Activation activation_ = kernels::Activation::kGeluTanh;

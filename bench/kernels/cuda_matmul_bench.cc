@@ -37,8 +37,7 @@ constexpr Shape kShapes[] = {
     {"lru_out", 2560, 2560, 1, 1, false, true}, {"mlp", 15360, 2560, 1, 1, true, true},
     {"down", 2560, 7680, 1, 1, false, true},    {"qkv", 3072, 2560, 1, 1, false, false},
     {"head", 256000, 2560, 1, 1, false, false}};
-constexpr cuda::NextStart kNextStarts[] = {cuda::NextStart::kEarly, cuda::NextStart::kLate,
-                                           cuda::NextStart::kTurns};
+constexpr cuda::NextStart kNextStarts[] = {cuda::NextStart::kEarly, cuda::NextStart::kLate};
 constexpr size_t kWeightBytes = size_t{400} << 20;  // of one shape: eight times the cache
 
 size_t Elements(const Shape& s) { return size_t(s.blocks) * s.n * s.k; }
@@ -191,7 +190,7 @@ absl::Status Run(bool plans, bool e4m3, int first_rows, int last_rows) {
       if (plans) {
         const cuda::MatMulProblem problem =
             cuda::ProblemOf(Params(weights.matrices[0], false, rows, buffers), *queue);
-        // Own choice, with the next kernel's start early, late and in turns.
+        // Own choice, with the next kernel's start early and late.
         MatMulPlan plan = cuda::PlanMatMul(problem);
         for (const auto next_start : kNextStarts) {
           if (rows > 64) continue;
@@ -199,17 +198,12 @@ absl::Status Run(bool plans, bool e4m3, int first_rows, int last_rows) {
           ASSIGN_OR_RETURN(const double own, TimeProduct(weights, rows, buffers, &plan, *queue));
           std::printf(" %.1f", own);
         }
-        plan = cuda::PlanFew(problem, rows);
-        if (rows <= cuda::kMostFewRows && plan.kernel != MatMulPlan::Kernel::kNone) {
-          ASSIGN_OR_RETURN(const double few, TimeProduct(weights, rows, buffers, &plan, *queue));
-          std::printf(" | few %.1f", few);
-        }
-        for (const cuda::ManyShape& shape : cuda::ManyShapes(e4m3)) {
+        for (const cuda::MatMulShape& shape : cuda::MatMulShapes(e4m3)) {
           if (rows < shape.row_tile / 2 && shape.row_tile > 32) continue;
           if (rows > shape.row_tile * 8 * shape.cluster * shape.cluster) continue;
           if (shape.split && rows > 512) continue;
-          plan = cuda::PlanMany(problem, shape);
-          if (plan.kernel == MatMulPlan::Kernel::kNone) continue;
+          plan = cuda::PlanShape(problem, shape);
+          if (!plan.exists()) continue;
           ASSIGN_OR_RETURN(const double many, TimeProduct(weights, rows, buffers, &plan, *queue));
           std::printf(" | %dx%d%s%s %.1f", shape.row_tile, shape.output_tile,
                       shape.cluster > 1 ? "c" : "", shape.split ? "s" : "", many);

@@ -1,4 +1,4 @@
-// RmsNorm, Rope, CausalConv1d and Softcap on CUDA, in the shapes of RecurrentGemma-2B.
+// Rope, CausalConv1d and Softcap on CUDA, in the shapes of RecurrentGemma-2B.
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -15,26 +15,6 @@ constexpr int kDim = 2560, kHeads = 10, kHeadDim = 256, kRotary = 128, kVocab = 
 
 // Calls that together leave the L2 cache behind.
 int Calls(double bytes) { return static_cast<int>(std::clamp(400e6 / bytes, 2.0, 200.0)); }
-
-void BenchNorm(CudaBench& bench, int rows) {
-  const double bytes = 14.0 * rows * kDim;  // x twice, delta, bf16 out
-  const int calls = Calls(bytes);
-  RmsNormParams p;
-  p.num_rows = rows;
-  p.dim = kDim;
-  const size_t count = size_t(rows) * kDim;
-  float* const x = bench.Zeros(count * calls);
-  const float* const delta = bench.Floats(count * calls);
-  BF16* const out = bench.Rounded(count * calls);
-  p.weight = bench.Floats(kDim);
-  const double time = bench.Microseconds(calls, [&](int i) {
-    p.x = x + i * count;
-    p.delta = delta + i * count;
-    p.out_bf16 = out + i * count;
-    return RmsNorm(p, bench.context());
-  });
-  bench.Report("RmsNorm with residual, rows " + std::to_string(rows), time, bytes);
-}
 
 void BenchRope(CudaBench& bench, int rows) {
   const int heads = kHeads + 2;  // queries, key, value
@@ -116,7 +96,6 @@ void BenchSoftcap(CudaBench& bench, int rows) {
 int main() {
   using namespace reprise::kernels::bench;
   CudaBench bench;
-  for (const int rows : {1, 64, 512, 8192}) BenchNorm(bench, rows);
   for (const int rows : {1, 64, 512, 8192}) BenchRope(bench, rows);
   for (const int rows : {1, 8192}) BenchRopeTable(bench, rows);
   BenchConv(bench, 1, 1);

@@ -36,11 +36,6 @@ __device__ __forceinline__ void Arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 __device__ __forceinline__ void Arrive(Barrier* barrier) { Arrive(SharedAddress(barrier)); }
-__device__ __forceinline__ void ArriveTimes(Barrier* barrier, uint32_t count) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
-               "r"(count)
-               : "memory");
-}
 
 // At the barrier in the same place of another block of the cluster.
 __device__ __forceinline__ void ArriveAt(uint32_t barrier, uint32_t block) {
@@ -63,14 +58,38 @@ __device__ __forceinline__ void LoadFrom(uint32_t block, uint32_t shared, float 
       "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there];\n"
       "}\n"
       : "=f"(values[0]), "=f"(values[1]), "=f"(values[2]), "=f"(values[3])
-      : "r"(shared), "r"(block)
+      : "r"(shared), "r"(block));
+}
+
+// Eight bytes to the same place in another block of the cluster.
+__device__ __forceinline__ void StoreTo(uint32_t block, uint32_t shared, uint32_t low,
+                                        uint32_t high) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "st.shared::cluster.v2.u32 [there], {%2, %3};\n"
+      "}\n" ::"r"(shared),
+      "r"(block), "r"(low), "r"(high)
       : "memory");
 }
 
-// All threads of all blocks of the cluster meet.
-__device__ __forceinline__ void SyncCluster() {
+// All threads of all blocks of the cluster meet: each arrives, and waits for the others.
+__device__ __forceinline__ void ArriveAtCluster() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void WaitForCluster() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void SyncCluster() {
+  ArriveAtCluster();
+  WaitForCluster();
+}
+
+// Makes what this thread has written to shared memory, or seen others write there, visible to the
+// tensor cores and the copy engine.
+__device__ __forceinline__ void FenceForTensorCores() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 __device__ __forceinline__ void ArriveAndExpect(uint32_t barrier, uint32_t bytes) {
@@ -144,14 +163,6 @@ __device__ __forceinline__ void TensorLoad(void* shared, const CUtensorMap* map,
 __device__ __forceinline__ void PrefetchTensorMap(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<uint64_t>(map)) : "memory");
 }
-
-// 16 bytes per thread, the last 16 - `bytes` of them zeros (`bytes` 0..16).
-__device__ __forceinline__ void CopyAsync16(void* shared, const void* global, uint32_t bytes) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(shared)),
-               "l"(__cvta_generic_to_global(global)), "r"(bytes)
-               : "memory");
-}
-__device__ __forceinline__ void WaitForCopies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // `threads` (a multiple of 32) of the block meet; `id` 1..15.
 __device__ __forceinline__ void SyncSome(int id, int threads) {

@@ -15,7 +15,8 @@ __host__ __device__ inline int64_t MergeWarps(const WindowAttentionParams& p,
 }
 
 // Merges the groups of one (row, head) pair of the split form, 128 columns of it. One warp.
-// `wait` is called by all of it before anything but the step's offsets, slots and positions is read.
+// `wait` is called by all of it before anything but the step's offsets, slots and positions is
+// read.
 template <class Wait>
 __device__ __forceinline__ void MergeGroups(const WindowAttentionParams& p,
                                             const Partials& partials, int64_t row, int head,

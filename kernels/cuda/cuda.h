@@ -8,11 +8,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/attention.h"
-#include "kernels/decode_step.h"
 #include "kernels/elementwise.h"
 #include "kernels/kernels.h"
 #include "kernels/matmul.h"
 #include "kernels/recurrence.h"
+#include "kernels/recurrent_step.h"
 #include "kernels/slot_copy.h"
 
 namespace reprise::kernels::cuda {
@@ -32,19 +32,18 @@ absl::Status PackMatrix(const PackedMatrix::Source& source, void* destination, f
 absl::Status MatMul(const MatMulParams& params, DeviceQueue& queue);
 absl::Status Embedding(const EmbeddingParams& params, DeviceQueue& queue);
 
-absl::Status RmsNorm(const RmsNormParams& params, DeviceQueue& queue);
+absl::Status PickRows(const PickRowsParams& params, DeviceQueue& queue);
 absl::Status GatedActivation(const GatedActivationParams& params, DeviceQueue& queue);
 absl::Status Softcap(const SoftcapParams& params, DeviceQueue& queue);
 
 absl::Status CausalConv1d(const CausalConv1dParams& params, DeviceQueue& queue);
 absl::Status RgLru(const RgLruParams& params, DeviceQueue& queue);
+bool CanRecurrentStep(const RecurrentStepParams& params, const DeviceQueue& queue);
+absl::Status RecurrentStep(const RecurrentStepParams& params, DeviceQueue& queue);
 
 absl::Status RopeTable(const RopeTableParams& params, DeviceQueue& queue);
 absl::Status Rope(const RopeParams& params, DeviceQueue& queue);
 absl::Status WindowAttention(const WindowAttentionParams& params, DeviceQueue& queue);
-
-bool CanDecode(absl::Span<const DecodeOp> ops, const DeviceQueue& queue);
-absl::Status Decode(absl::Span<const DecodeOp> ops, DeviceQueue& queue);
 
 absl::Status CopySlots(const SlotCopyParams& params, DeviceQueue& queue);
 

@@ -4,8 +4,9 @@
 // before it still runs. It must therefore call WaitForPrevious() before it touches anything that
 // another kernel writes or still reads; only weights may be read earlier, and the step's offsets,
 // slots and positions, which come by copies (a copy waits for all that was queued before it, and
-// what is queued after it for the copy). Every kernel must call it, or the order would not carry over to the kernel after it. LetNextStart() goes first: the next
-// kernel then occupies what this one leaves free and fetches its weights.
+// what is queued after it for the copy). Every kernel must call it, or the order would not carry
+// over to the kernel after it. LetNextStart() goes first: the next kernel then occupies what this
+// one leaves free and fetches its weights.
 #ifndef REPRISE_KERNELS_CUDA_LAUNCH_CUH_
 #define REPRISE_KERNELS_CUDA_LAUNCH_CUH_
 
@@ -27,36 +28,26 @@ __device__ __forceinline__ void LetNextStart() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
-// How the blocks of a grid are on the device: clusters of consecutive ones at the same time, which
-// see each other's shared memory; `together`: all of them, as they wait for each other.
-struct Placing {
-  int cluster = 1;
-  bool together = false;
-};
-
-// Returns the launch's error; the kernel's own shows at the next synchronization. `shared_bytes`
-// above 48 KiB need cudaFuncSetAttribute first, see AllowSharedBytes.
+// Blocks of the grid come in clusters of `cluster` consecutive ones, which are on the device at the
+// same time and see each other's shared memory. Returns the launch's error; the kernel's own shows
+// at the next synchronization. `shared_bytes` above 48 KiB need cudaFuncSetAttribute first, see
+// AllowSharedBytes.
 template <typename... Params, typename... Args>
-cudaError_t LaunchAs(Placing placing, void (*kernel)(Params...), dim3 grid, dim3 block,
-                     size_t shared_bytes, const DeviceQueue& queue, Args&&... args) {
-  cudaLaunchAttribute attributes[3] = {};
+cudaError_t LaunchClusters(int cluster, void (*kernel)(Params...), dim3 grid, dim3 block,
+                           size_t shared_bytes, const DeviceQueue& queue, Args&&... args) {
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim.x = cluster;
+  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
   cudaLaunchConfig_t config = {};
-  const auto add = [&](cudaLaunchAttributeID id) -> cudaLaunchAttributeValue& {
-    attributes[config.numAttrs].id = id;
-    return attributes[config.numAttrs++].val;
-  };
-  add(cudaLaunchAttributeProgrammaticStreamSerialization).programmaticStreamSerializationAllowed = 1;
-  if (placing.together) add(cudaLaunchAttributeCooperative).cooperative = 1;
-  if (placing.cluster > 1) {
-    auto& dims = add(cudaLaunchAttributeClusterDimension).clusterDim;
-    dims.x = placing.cluster;
-    dims.y = dims.z = 1;
-  }
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = static_cast<cudaStream_t>(queue.stream());
   config.attrs = attributes;
+  config.numAttrs = cluster > 1 ? 2 : 1;
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
   if (error != cudaSuccess) queue.NoteLaunch(error);
   return error;
@@ -65,7 +56,7 @@ cudaError_t LaunchAs(Placing placing, void (*kernel)(Params...), dim3 grid, dim3
 template <typename... Params, typename... Args>
 cudaError_t Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
                    const DeviceQueue& queue, Args&&... args) {
-  return LaunchAs({}, kernel, grid, block, shared_bytes, queue, std::forward<Args>(args)...);
+  return LaunchClusters(1, kernel, grid, block, shared_bytes, queue, std::forward<Args>(args)...);
 }
 
 template <typename Kernel>

@@ -5,10 +5,9 @@
 //
 //   [2 strips of 8 outputs][8 groups of 8 inputs][8 outputs][8 inputs]
 //
-// The innermost 8 x 8 pieces (128 contiguous bytes, 16 per output) are what ldmatrix loads as
-// fragments for mma.sync, and what wgmma calls a core matrix without swizzle: pieces of a strip are
-// 128 bytes apart (leading offset), strips 1 KiB (stride offset), also across tiles in shared
-// memory.
+// The innermost 8 x 8 pieces (128 contiguous bytes, 16 per output) are what wgmma calls a core
+// matrix without swizzle: pieces of a strip are 128 bytes apart (leading offset), strips 1 KiB
+// (stride offset), also across tiles in shared memory.
 //
 // Outputs are padded with zeros to 16 and inputs to 64. Of gated weights a tile holds 8 gates
 // (strip 0) and the 8 matching outputs (strip 1), so that both sums of a result end in one thread.
@@ -17,7 +16,7 @@
 //
 //   [2 strips of 8 outputs][32 lanes][4 steps of 16 inputs][4 inputs]
 //
-// A lane 4 g + t finds in one load what mma.sync and wgmma want of it in their registers: of output
+// A lane 4 g + t finds in one load what wgmma wants of it in its registers: of output
 // g of the strip inputs 2 t, 2 t + 1, 2 t + 8, 2 t + 9 of every step. The four values of a step are
 // a word of which one mask, and two shifts and masks, give pairs whose fields lie where a bf16 has
 // them (PackedPair, and WidenStep of tensor_core.cuh).
@@ -69,7 +68,6 @@ struct PackedLayout {
   }
 
   REPRISE_HOST_DEVICE constexpr int Inputs() const { return chunks * kChunkInputs; }
-  REPRISE_HOST_DEVICE constexpr int SegmentInputs() const { return segment_chunks * kChunkInputs; }
   REPRISE_HOST_DEVICE constexpr int64_t TileBytes() const {
     return int64_t{chunks} * ChunkBytes(e4m3);
   }

@@ -1,6 +1,6 @@
 // The short convolution. Bound by bytes.
 #include "kernels/cuda/cuda.h"
-#include "kernels/cuda/vector.cuh"
+#include "kernels/cuda/recurrence_conv.cuh"
 
 namespace reprise::kernels::cuda {
 namespace {
@@ -12,31 +12,6 @@ constexpr int kShortThreads = 128;
 // The long form: 32 threads side by side, kTileWarps times kTileRows rows.
 constexpr int kTileWarps = 8;
 constexpr int kTileRows = 8;
-
-// The taps and the bias of a thread's channels.
-template <int kWidth, int kSize>
-struct Taps {
-  Floats<kSize> weight[kWidth], bias;
-
-  __device__ __forceinline__ Taps(const CausalConv1dParams& p, int channel) {
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) {
-      weight[j] = LoadFloats<kSize>(p.weight + int64_t{j} * p.channels + channel);
-    }
-    bias = p.bias != nullptr ? LoadFloats<kSize>(p.bias + channel) : Floats<kSize>{};
-  }
-
-  // inputs: the row's and those before it, oldest first.
-  __device__ __forceinline__ Floats<kSize> Apply(const Floats<kSize>* inputs) const {
-    Floats<kSize> sum = bias;
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) {
-#pragma unroll
-      for (int i = 0; i < kSize; ++i) sum.v[i] = fmaf(weight[j].v[i], inputs[j].v[i], sum.v[i]);
-    }
-    return sum;
-  }
-};
 
 template <int kSize>
 __device__ __forceinline__ void Store(const CausalConv1dParams& p, int64_t row, int channel,

@@ -1,5 +1,4 @@
-// Matrix instructions: mma.sync for few rows, wgmma for many. Both add 16 products to each sum,
-// with equal bits (see docs/numerics.md).
+// Matrix instructions: wgmma, which adds 16 products to each sum (see docs/numerics.md).
 #ifndef REPRISE_KERNELS_CUDA_TENSOR_CORE_CUH_
 #define REPRISE_KERNELS_CUDA_TENSOR_CORE_CUH_
 
@@ -9,15 +8,6 @@
 
 namespace reprise::kernels::cuda {
 
-// Four 8 x 8 matrices of bf16. Lane i gives the address of row i % 8 of matrix i / 8; it gets
-// elements 2 (i % 4) and + 1 of row i / 4 of each.
-__device__ __forceinline__ void LoadMatrices(uint32_t (&values)[4], uint32_t shared_address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(values[0]), "=r"(values[1]), "=r"(values[2]), "=r"(values[3])
-               : "r"(shared_address)
-               : "memory");
-}
-
 // 16 bytes of this lane.
 __device__ __forceinline__ void LoadWords(uint32_t (&words)[4], uint32_t shared_address) {
   asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -26,9 +16,9 @@ __device__ __forceinline__ void LoadWords(uint32_t (&words)[4], uint32_t shared_
                : "memory");
 }
 
-// A step of 16 inputs of e4m3 weights, of both strips, as the matrix of 16 x 16 that Mma and Wgmma
-// take. With its fields in place a value is too small by 2^120, the difference of the biases: the
-// product is exact, also of subnormal values, which are subnormal bf16 before it.
+// A step of 16 inputs of e4m3 weights, of both strips, as the matrix of 16 x 16 that a warp gives
+// to wgmma. With its fields in place a value is too small by 2^120, the difference of the biases:
+// the product is exact, also of subnormal values, which are subnormal bf16 before it.
 __device__ __forceinline__ uint32_t TimesBias(uint32_t pair) {
   constexpr uint32_t k2To120 = 0x7b807b80;
   uint32_t product;
@@ -45,16 +35,6 @@ __device__ __forceinline__ void WidenStep(uint32_t strip_0, uint32_t strip_1, ui
   a1 = first(strip_1);
   a2 = second(strip_0);
   a3 = second(strip_1);
-}
-
-// d += a b: a is 16 x 16, b 16 x 8. Lane 4 g + t holds of d: [g][2t], [g][2t + 1], [g + 8][2t],
-// [g + 8][2t + 1].
-__device__ __forceinline__ void Mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
-                                    uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 // Descriptors of matrices in shared memory, inputs innermost, at `shared_address`.
@@ -104,11 +84,13 @@ __device__ __forceinline__ void Pin(float (&values)[kCount]) {
 }
 
 // d = a b + (add ? d : 0): a is 64 x 16, b 16 x kColumns, both descriptors. Warp w of the group
-// holds rows 16 w ..; d[4 j ..] are as in Mma for columns 8 j ...
+// holds rows 16 w ..: lane 4 g + t in d[4 j ..] columns 8 j + 2 t and the next of row g, then of
+// row g + 8.
 template <int kColumns>
 __device__ void Wgmma(float (&d)[kColumns / 2], uint64_t a, uint64_t b, bool add);
 
-// The same with a in registers, a[4] as in Mma for the rows of this warp, which must stay as they
+// The same with a in registers, a[4] of the rows of this warp (row g and inputs 2 t, 2 t + 1; row
+// g + 8; row g and inputs 2 t + 8, 2 t + 9; row g + 8), which must stay as they
 // are until the Wgmma is over.
 template <int kColumns>
 __device__ void WgmmaRegisters(float (&d)[kColumns / 2], const uint32_t* a, uint64_t b, bool add);

@@ -28,7 +28,7 @@ absl::Status MatMulByPlan(const MatMulParams&, const MatMulPlan&, DeviceQueue&) 
 }
 MatMulProblem ProblemOf(const MatMulParams&, const DeviceQueue&) { return {}; }
 absl::Status Embedding(const EmbeddingParams&, DeviceQueue&) { return Unavailable(); }
-absl::Status RmsNorm(const RmsNormParams&, DeviceQueue&) { return Unavailable(); }
+absl::Status PickRows(const PickRowsParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status GatedActivation(const GatedActivationParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status Softcap(const SoftcapParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status CausalConv1d(const CausalConv1dParams&, DeviceQueue&) { return Unavailable(); }
@@ -36,8 +36,8 @@ absl::Status RgLru(const RgLruParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status RopeTable(const RopeTableParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status Rope(const RopeParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status WindowAttention(const WindowAttentionParams&, DeviceQueue&) { return Unavailable(); }
-bool CanDecode(absl::Span<const DecodeOp>, const DeviceQueue&) { return false; }
-absl::Status Decode(absl::Span<const DecodeOp>, DeviceQueue&) { return Unavailable(); }
+bool CanRecurrentStep(const RecurrentStepParams&, const DeviceQueue&) { return false; }
+absl::Status RecurrentStep(const RecurrentStepParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status CopySlots(const SlotCopyParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status SampleRows(const SampleRowsParams&, DeviceQueue&) { return Unavailable(); }
 

@@ -3,10 +3,7 @@
 #ifndef REPRISE_MODELS_MIXERS_MIXER_H_
 #define REPRISE_MODELS_MIXERS_MIXER_H_
 
-#include <vector>
-
 #include "absl/status/status.h"
-#include "kernels/decode_step.h"
 #include "kernels/kernels.h"
 #include "models/activations.h"
 #include "models/state_layout.h"
@@ -30,14 +27,9 @@ class Mixer {
   // Appends this layer's state tensors and remembers where they are. Called once.
   virtual void DeclareState(int layer, StateLayout& layout) = 0;
 
-  // x, out: [num_rows, hidden]. Moves the states of the step's slots. May use all scratch but
-  // residual, normed and delta.
-  virtual absl::Status Run(const MixerStep& step, const Operand& x, float* out) const = 0;
-
-  // CUDA: the same for few rows, one per sequence, as operations of a decode step. `first` says
-  // what x is: its norm.
-  virtual void AppendDecode(const MixerStep& step, kernels::DecodeProduct first, float* out,
-                            std::vector<kernels::DecodeOp>& ops) const = 0;
+  // x, out: [num_rows, hidden]. Moves the states of the step's slots. May use all scratch but what
+  // x and out are made of.
+  virtual absl::Status Run(const MixerStep& step, const Operand& x, const Sink& out) const = 0;
 
   virtual size_t bytes() const = 0;  // of weights
 };

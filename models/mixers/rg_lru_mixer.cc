@@ -113,31 +113,30 @@ kernels::RgLruParams RgLruMixer::Recurrence(const MixerStep& step) const {
   return params;
 }
 
-absl::Status RgLruMixer::Run(const MixerStep& step, const Operand& x, float* out) const {
-  const int rows = step.rows.num_rows;
-  const Activations& scratch = *step.scratch;
-  RETURN_IF_ERROR(linear_in_.Run(rows, x, scratch.lru_in.as<float>(), step.context));
-  RETURN_IF_ERROR(kernels::CausalConv1d(Convolution(step), step.context));
-  const bool cuda = step.context.device == kernels::Device::kCuda;
-  const Operand u = scratch.Feed(cuda ? scratch.lru_conv_in : scratch.lru_conv);
-  RETURN_IF_ERROR(gates_.Run(rows, u, scratch.gates.as<float>(), step.context));
-  RETURN_IF_ERROR(kernels::RgLru(Recurrence(step), step.context));
-  return linear_out_.Run(rows, scratch.Feed(scratch.lru_out), out, step.context);
+kernels::RecurrentStepParams RgLruMixer::Together(const MixerStep& step) const {
+  kernels::RecurrentStepParams params;
+  params.conv = Convolution(step);
+  params.gates.num_rows = step.rows.num_rows;
+  gates_.SetWeights(params.gates);
+  params.lru = Recurrence(step);
+  return params;
 }
 
-void RgLruMixer::AppendDecode(const MixerStep& step, kernels::DecodeProduct first, float* out,
-                              std::vector<kernels::DecodeOp>& ops) const {
+absl::Status RgLruMixer::Run(const MixerStep& step, const Operand& x, const Sink& out) const {
   const int rows = step.rows.num_rows;
-  linear_in_.SetWeights(first.matmul);
-  first.matmul.out = step.scratch->lru_in.as<float>();
-  ops.push_back(first);
-  kernels::DecodeRecurrence recurrence;
-  recurrence.conv = Convolution(step);
-  recurrence.gates.num_rows = rows;
-  gates_.SetWeights(recurrence.gates);
-  recurrence.lru = Recurrence(step);
-  ops.push_back(recurrence);
-  ops.push_back(linear_out_.DecodeProduct(rows, step.scratch->Feed(step.scratch->lru_out), out));
+  const Activations& scratch = *step.scratch;
+  RETURN_IF_ERROR(linear_in_.Run(rows, x, {.f32 = scratch.lru_in.as<float>()}, step.context));
+  const kernels::RecurrentStepParams together = Together(step);
+  if (kernels::CanRecurrentStep(together, step.context)) {
+    RETURN_IF_ERROR(kernels::RecurrentStep(together, step.context));
+  } else {
+    RETURN_IF_ERROR(kernels::CausalConv1d(together.conv, step.context));
+    const bool cuda = step.context.device == kernels::Device::kCuda;
+    const Operand u = scratch.Feed(cuda ? scratch.lru_conv_in : scratch.lru_conv);
+    RETURN_IF_ERROR(gates_.Run(rows, u, {.f32 = scratch.gates.as<float>()}, step.context));
+    RETURN_IF_ERROR(kernels::RgLru(together.lru, step.context));
+  }
+  return linear_out_.Run(rows, scratch.Feed(scratch.lru_out), out, step.context);
 }
 
 }  // namespace reprise::models

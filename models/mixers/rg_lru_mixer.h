@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "kernels/recurrence.h"
+#include "kernels/recurrent_step.h"
 #include "models/linear.h"
 #include "models/mixers/mixer.h"
 
@@ -23,14 +25,14 @@ class RgLruMixer final : public Mixer {
                                                           const kernels::Context& context);
 
   void DeclareState(int layer, StateLayout& layout) override;
-  absl::Status Run(const MixerStep& step, const Operand& x, float* out) const override;
-  void AppendDecode(const MixerStep& step, kernels::DecodeProduct first, float* out,
-                    std::vector<kernels::DecodeOp>& ops) const override;
+  absl::Status Run(const MixerStep& step, const Operand& x, const Sink& out) const override;
   size_t bytes() const override;
 
  private:
   kernels::CausalConv1dParams Convolution(const MixerStep& step) const;
   kernels::RgLruParams Recurrence(const MixerStep& step) const;
+  // All that lies between the two linear layers.
+  kernels::RecurrentStepParams Together(const MixerStep& step) const;
 
   int width_;
   int conv_width_;

@@ -100,24 +100,15 @@ kernels::WindowAttentionParams WindowAttentionMixer::Attention(const MixerStep& 
   return params;
 }
 
-absl::Status WindowAttentionMixer::Run(const MixerStep& step, const Operand& x, float* out) const {
+absl::Status WindowAttentionMixer::Run(const MixerStep& step, const Operand& x,
+                                       const Sink& out) const {
   const int rows = step.rows.num_rows;
-  RETURN_IF_ERROR(qkv_.Run(rows, x, step.scratch->qkv.as<float>(), step.context));
+  RETURN_IF_ERROR(qkv_.Run(rows, x, {.f32 = step.scratch->qkv.as<float>()}, step.context));
   if (rotary_dims_ != 0 || step.context.device == kernels::Device::kCuda) {
     RETURN_IF_ERROR(kernels::Rope(Rotation(step), step.context));
   }
   RETURN_IF_ERROR(kernels::WindowAttention(Attention(step), step.context));
   return out_.Run(rows, step.scratch->Feed(step.scratch->attended), out, step.context);
-}
-
-void WindowAttentionMixer::AppendDecode(const MixerStep& step, kernels::DecodeProduct first,
-                                        float* out, std::vector<kernels::DecodeOp>& ops) const {
-  qkv_.SetWeights(first.matmul);
-  first.matmul.out = step.scratch->qkv.as<float>();
-  ops.push_back(first);
-  ops.push_back(kernels::DecodeAttention{Rotation(step), Attention(step)});
-  ops.push_back(
-      out_.DecodeProduct(step.rows.num_rows, step.scratch->Feed(step.scratch->attended), out));
 }
 
 }  // namespace reprise::models

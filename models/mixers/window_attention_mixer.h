@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "kernels/attention.h"
 #include "models/linear.h"
 #include "models/mixers/mixer.h"
 
@@ -26,9 +27,7 @@ class WindowAttentionMixer final : public Mixer {
       const kernels::Context& context);
 
   void DeclareState(int layer, StateLayout& layout) override;
-  absl::Status Run(const MixerStep& step, const Operand& x, float* out) const override;
-  void AppendDecode(const MixerStep& step, kernels::DecodeProduct first, float* out,
-                    std::vector<kernels::DecodeOp>& ops) const override;
+  absl::Status Run(const MixerStep& step, const Operand& x, const Sink& out) const override;
   size_t bytes() const override;
 
  private:

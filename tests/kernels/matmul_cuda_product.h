@@ -32,6 +32,11 @@ struct Shape {
   int inputs() const { return x_blocks * k; }
 };
 
+inline absl::Status MatMulBy(const MatMulParams& params, const MatMulPlan& plan,
+                             const Context& context) {
+  return plan.exists() ? cuda::MatMulByPlan(params, plan, *context.queue) : MatMul(params, context);
+}
+
 // One matrix and many rows of x on the device. Rows are the same numbers in every product.
 class Product {
  public:
@@ -77,18 +82,23 @@ class Product {
     p.bias = shape_.bias ? bias_.as<float>() : nullptr;
     return p;
   }
-  cuda::MatMulProblem Problem(int rows) const {
-    return cuda::ProblemOf(Params(0, rows), *context_.queue);
+  cuda::MatMulProblem Problem(int rows, float softcap = 0.0f) const {
+    MatMulParams params = Params(0, rows);
+    params.softcap = softcap;
+    return cuda::ProblemOf(params, *context_.queue);
   }
 
-  // Rows [first, first + rows) at once by `plan`, or as MatMul chooses where it is null:
-  // [rows, outputs].
-  std::vector<float> Run(int first, int rows, const MatMulPlan* plan = nullptr) {
+  // Whether rows of x are aligned as plans want it.
+  bool aligned() const {
+    return shape_.x_offset == 0 && stride_ % 8 == 0 && (shape_.x_blocks == 1 || shape_.k % 8 == 0);
+  }
+
+  // Rows [first, first + rows) at once by `plan`: [rows, outputs].
+  std::vector<float> Run(int first, int rows, const MatMulPlan& plan = {}) {
     Prepare(rows);
     MatMulParams p = Params(first, rows);
     p.out = out_.as<float>();
-    status_.Update(plan == nullptr ? MatMul(p, context_)
-                                   : cuda::MatMulByPlan(p, *plan, *context_.queue));
+    status_.Update(MatMulBy(p, plan, context_));
     return Results(rows);
   }
   // The first rows, with a softcap within the product or after it.
@@ -98,7 +108,7 @@ class Product {
     p.out = out_.as<float>();
     if (plan != nullptr) {
       p.softcap = cap;
-      status_.Update(cuda::MatMulByPlan(p, *plan, *context_.queue));
+      status_.Update(MatMulBy(p, *plan, context_));
     } else {
       status_.Update(MatMul(p, context_));
       SoftcapParams after;
@@ -125,7 +135,7 @@ class Product {
     std::vector<BF16> out(size_t(rows) * p.out_stride, RoundToBf16(1e30f)), dense;
     Upload(out_, out.data(), out.size() * sizeof(BF16));
     p.out_bf16 = out_.as<BF16>();
-    status_.Update(cuda::MatMulByPlan(p, plan, *context_.queue));
+    status_.Update(MatMulBy(p, plan, context_));
     status_.Update(context_.queue->Download(out.data(), out_.data(), out.size() * sizeof(BF16)));
     status_.Update(context_.queue->Synchronize());
     std::vector<float> values;
@@ -180,31 +190,22 @@ class Product {
   Buffer x_, bias_, out_;
 };
 
-// Every way to run a product, with a name; also as on a device of 7 multiprocessors.
-inline std::vector<std::pair<std::string, MatMulPlan>> AllPlans(cuda::MatMulProblem problem) {
-  std::vector<std::pair<std::string, MatMulPlan>> plans;
-  const auto add = [&](const std::string& name, const MatMulPlan& plan) {
-    if (plan.kernel == MatMulPlan::Kernel::kNone) return;
-    plans.push_back({name + (problem.multiprocessors == 7 ? ", small grid" : ""), plan});
-    plans.back().second.next_start = static_cast<cuda::NextStart>(plans.size() % 3);
-  };
+// Every way to run a product, with a name; also as on a device of 7 multiprocessors. One that does
+// not exist stands for MatMul's own choice.
+inline std::vector<std::pair<std::string, MatMulPlan>> AllPlans(cuda::MatMulProblem problem,
+                                                                bool aligned = true) {
+  std::vector<std::pair<std::string, MatMulPlan>> plans = {{"as chosen", MatMulPlan{}}};
+  if (!aligned) return plans;
   for (const int multiprocessors : {problem.multiprocessors, 7}) {
     problem.multiprocessors = multiprocessors;
-    for (const int rows : {1, 3, 8}) {
-      if (rows > problem.rows) continue;
-      MatMulPlan plan = cuda::PlanFew(problem, rows, cuda::kMostSharedBytes);
-      add("few " + std::to_string(rows), plan);
-      for (const int panel : {1, 2}) {
-        if (plan.kernel == MatMulPlan::Kernel::kNone || problem.blocks > 1) continue;
-        plan.few = cuda::CutFew(problem, rows, plan.grid, panel, 2, cuda::kMostSharedBytes);
-        if (plan.few.shared_bytes == 0) continue;
-        add("few " + std::to_string(rows) + ", panels of " + std::to_string(panel), plan);
-      }
-    }
-    for (const cuda::ManyShape& shape : cuda::ManyShapes(problem.e4m3)) {
-      add("many " + std::to_string(shape.row_tile) + " x " + std::to_string(shape.output_tile) +
-              " x " + std::to_string(shape.cluster) + (shape.split ? " split" : ""),
-          cuda::PlanMany(problem, shape));
+    for (const cuda::MatMulShape& shape : cuda::MatMulShapes(problem.e4m3)) {
+      MatMulPlan plan = cuda::PlanShape(problem, shape);
+      if (!plan.exists()) continue;
+      plan.next_start = static_cast<cuda::NextStart>(plans.size() % 2);
+      plans.push_back({std::to_string(shape.row_tile) + " x " + std::to_string(shape.output_tile) +
+                           " x " + std::to_string(shape.cluster) + (shape.split ? " split" : "") +
+                           (multiprocessors == 7 ? ", small grid" : ""),
+                       plan});
     }
   }
   return plans;

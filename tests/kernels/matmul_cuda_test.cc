@@ -154,7 +154,7 @@ TEST_F(MatMulCuda, E4m3IsItsBf16ValuesTimesScales) {
       ASSERT_TRUE(plain.ok()) << plain.status();
       EXPECT_TRUE(testing::BitwiseEqual(host->scales(), weights.scales.data(), c.n));
       const std::vector<float> x = PseudoVector(8, size_t(rows) * k);
-      const auto run = [&](const PackedMatrix& matrix, const MatMulPlan* plan) {
+      const auto run = [&](const PackedMatrix& matrix, const MatMulPlan& plan) {
         std::vector<float> out(size_t(rows) * c.n, kNaN);
         Mirror mirror(context);
         MatMulParams p;
@@ -164,17 +164,16 @@ TEST_F(MatMulCuda, E4m3IsItsBf16ValuesTimesScales) {
         p.x_bf16 = mirror.InRounded(x);
         p.weight = &matrix;
         p.out = mirror.InOut(out);
-        absl::Status status =
-            plan == nullptr ? MatMul(p, context) : cuda::MatMulByPlan(p, *plan, *queue_);
+        absl::Status status = MatMulBy(p, plan, context);
         status.Update(mirror.Finish());
         EXPECT_TRUE(status.ok()) << status;
         return out;
       };
-      std::vector<float> expected = run(*plain, nullptr);
+      std::vector<float> expected = run(*plain, {});
       for (size_t i = 0; i < expected.size(); ++i) expected[i] *= weights.scales[i % c.n];
-      const cuda::MatMulProblem problem{rows, 1, c.n, k, false, true, 132, true};
+      const cuda::MatMulProblem problem{rows, 1, c.n, k, false, 132, true};
       for (const auto& [name, plan] : AllPlans(problem)) {
-        EXPECT_TRUE(testing::BitwiseEqual(run(*packed, &plan), expected, {rows, c.n}))
+        EXPECT_TRUE(testing::BitwiseEqual(run(*packed, plan), expected, {rows, c.n}))
             << name << ", k " << k << ", " << DTypeName(dtype);
       }
     }
@@ -204,12 +203,12 @@ TEST_F(MatMulCuda, SeveralBlocksMayReadTheSameX) {
   p.x_stride = x_blocks * k;
   p.out_stride = blocks * n;
   p.weight = &*packed;
-  for (const auto& plan : AllPlans({rows, blocks, n, k, false, true, 132})) {
+  for (const auto& plan : AllPlans({rows, blocks, n, k})) {
     std::vector<float> out(rows * blocks * n, kNaN);
     Mirror mirror(context);
     p.x_bf16 = mirror.InRounded(x);
     p.out = mirror.InOut(out);
-    absl::Status status = cuda::MatMulByPlan(p, plan.second, *queue_);
+    absl::Status status = MatMulBy(p, plan.second, context);
     status.Update(mirror.Finish());
     ASSERT_TRUE(status.ok()) << status;
     EXPECT_TRUE(Near(out, expected, 4e-6)) << plan.first;
@@ -232,9 +231,9 @@ TEST_P(MatMulCudaBits, EveryPlan) {
   std::set<std::string> wrong;  // one message per plan is enough
   for (const int count : {1, 7, 32, 33, 70, 200}) {
     const int first = std::min(5, rows - count);
-    for (const auto& [name, plan] : AllPlans(product.Problem(count))) {
+    for (const auto& [name, plan] : AllPlans(product.Problem(count), product.aligned())) {
       if (wrong.count(name) != 0) continue;
-      const std::vector<float> found = product.Run(first, count, &plan);
+      const std::vector<float> found = product.Run(first, count, plan);
       ASSERT_TRUE(product.status().ok()) << name << ": " << product.status();
       const auto equal = testing::BitwiseEqual(found.data(), alone.data() + first * outputs,
                                                count * outputs, {count, int64_t(outputs)});
@@ -322,7 +321,7 @@ TEST_F(MatMulCuda, RowsDoNotTouchEachOther) {
   product.SetRow(17, kNaN);
   product.SetRow(23, INFINITY);
   for (const auto& [name, plan] : AllPlans(product.Problem(rows))) {
-    const std::vector<float> after = product.Run(0, rows, &plan);
+    const std::vector<float> after = product.Run(0, rows, plan);
     ASSERT_TRUE(product.status().ok()) << product.status();
     for (int row = 0; row < rows; ++row) {
       const float* const found = after.data() + row * shape.n;
@@ -346,7 +345,7 @@ TEST_F(MatMulCuda, SoftcapWithinIsSoftcapAfter) {
     Product product(shape, rows, queue_);
     const std::vector<float> after = product.RunCapped(rows, 3.0f, nullptr);
     EXPECT_NE(after, product.Run(0, rows));
-    for (const auto& [name, plan] : AllPlans(product.Problem(rows))) {
+    for (const auto& [name, plan] : AllPlans(product.Problem(rows, 3.0f))) {
       const std::vector<float> within = product.RunCapped(rows, 3.0f, &plan);
       ASSERT_TRUE(product.status().ok()) << product.status();
       EXPECT_TRUE(testing::BitwiseEqual(within, after, {rows, n})) << name;
@@ -443,10 +442,10 @@ TEST_F(MatMulCuda, NamesWhatIsWrong) {
   EXPECT_THAT(refusal(p), HasSubstr("x_bf16: expected a tensor, found null"));
   p.x_bf16 = x;
   p.out_bf16 = x;
-  EXPECT_THAT(refusal(p), HasSubstr("out: expected either out or out_bf16, found both"));
+  EXPECT_THAT(refusal(p), HasSubstr("out: expected one of out, out_bf16 and residual, found 2"));
   p.out = nullptr;
   p.out_bf16 = nullptr;
-  EXPECT_THAT(refusal(p), HasSubstr("found none"));
+  EXPECT_THAT(refusal(p), HasSubstr("out_bf16 and residual, found 0"));
   p.num_rows = 0;
   EXPECT_TRUE(MatMul(p, context).ok());
 }
@@ -472,7 +471,7 @@ TEST_F(MatMulCuda, EmbeddingGathersScaledRows) {
         }
       }
       Mirror mirror(context);
-      EmbeddingParams p{rows, dim, vocab, dtype, 1.7f, mirror.In(ids), nullptr, nullptr};
+      EmbeddingParams p{rows, dim, vocab, dtype, 1.7f, mirror.In(ids)};
       p.table = dtype == DType::kF32 ? static_cast<const void*>(mirror.In(table.f32))
                                      : mirror.In(table.narrow);
       p.out = mirror.InOut(out);

@@ -52,14 +52,14 @@ std::vector<Case> Cases() {
     cuda.changes["lru_width"] = 48;
     cuda.changes["intermediate_size"] = 112;
     cases.push_back(cuda);
-    // Sizes that decode steps of few rows take in few kernels.
-    Case few = cuda;
-    few.name += "_few_kernels";
-    few.changes["hidden_size"] = 192;
-    few.changes["lru_width"] = 192;
-    few.changes["intermediate_size"] = 1280;
-    if (!few.changes.contains("head_dim")) few.changes["head_dim"] = 32;
-    cases.push_back(few);
+    // Sizes of which the recurrent part of a decode step is one kernel.
+    Case step = cuda;
+    step.name += "_one_step";
+    step.changes["hidden_size"] = 192;
+    step.changes["lru_width"] = 192;
+    step.changes["intermediate_size"] = 1280;
+    if (!step.changes.contains("head_dim")) step.changes["head_dim"] = 32;
+    cases.push_back(step);
   }
   // Inputs beyond one segment of a product's sum, and heads as large as they come.
   cases.push_back({"wide_cuda",

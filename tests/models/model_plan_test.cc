@@ -101,11 +101,10 @@ TEST_F(ModelPlanTest, StepsAreTheActivationsThatAreAllocated) {
   const auto config = RecurrentGemmaConfig::FromJson(SmallConfig(kEven)).value();
   const auto made = Activations::Create(config, 33, {kernels::Device::kCpu, pool_.get()}).value();
   EXPECT_EQ(plan_.step_bytes,
-            made.residual.size() + made.residual_next.size() + made.normed.size() +
-                made.delta.size() + made.mlp.size() + made.lru_in.size() + made.lru_conv.size() +
-                made.lru_conv_in.size() + made.gates.size() + made.lru_out.size() +
-                made.qkv.size() + made.rotated.size() + made.attended.size() +
-                made.rope_cos.size() + made.rope_sin.size());
+            made.residual.size() + made.normed.size() + made.delta.size() + made.mlp.size() +
+                made.lru_in.size() + made.lru_conv.size() + made.lru_conv_in.size() +
+                made.gates.size() + made.lru_out.size() + made.qkv.size() + made.rotated.size() +
+                made.attended.size() + made.rope_cos.size() + made.rope_sin.size());
 }
 
 TEST_F(ModelPlanTest, FindsTheSameFaultsAsLoading) {

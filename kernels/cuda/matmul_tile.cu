@@ -1,19 +1,19 @@
-// Products of many rows: wgmma with 64 outputs per warpgroup as the wide operand and the rows of x
-// as columns, both from shared memory; e4m3 weights are widened on the way and come from registers.
+// Products: wgmma with 64 outputs per warpgroup as the wide operand and the rows of x as columns,
+// both from shared memory; e4m3 weights are widened on the way and come from registers.
 //
 // Two warps fetch stages of 64 inputs through a ring: boxes of two tensor maps, chunks of
 // weights (packed_layout.h) and rows of x, with zeros for what lies outside. Warpgroups multiply.
 // The sums of a segment are built from zero in the tensor cores' registers and added to the total
-// in order, as in the kernel for few rows; so the bits are equal.
+// in order. Another warp computes the factors of the rows' norm meanwhile.
 //
 // Work is dealt to the blocks of the grid by tile, or where tiles are few by segments of tiles:
 // then the blocks of a tile are a cluster, and read each other's sums from shared memory to add
 // them in order.
-#include "kernels/cuda/matmul_many_store.cuh"
+#include "kernels/cuda/matmul_store.cuh"
 #include "kernels/cuda/tensor_map.h"
 
 namespace reprise::kernels::cuda {
-namespace many {
+namespace tile {
 namespace {
 
 // By all lanes of a warp: a stage may be filled again, as far as the warp is concerned.
@@ -108,8 +108,9 @@ class Summing {
 
 // What the warpgroups that multiply do.
 template <typename S>
-__device__ __forceinline__ void Multiply(const ManyParams& p, int warp, char* ring, uint32_t full,
-                                         uint32_t empty) {
+__device__ __forceinline__ void Multiply(const TileParams& p, int warp, char* ring, uint32_t full,
+                                         uint32_t empty, const float* factors,
+                                         uint32_t factor_barriers) {
   const int group = warp / 4;
   Summing<S> summing(warp, ring, full, empty);
   Work work(p);
@@ -123,6 +124,9 @@ __device__ __forceinline__ void Multiply(const ManyParams& p, int warp, char* ri
     float total[S::kRows / 2], sums[S::kRows / 2];
     float* const piece = reinterpret_cast<float*>(ring + S::kStages * S::kStageBytes) +
                          group * S::kPieceRows * kPieceStride;
+    const bool normed = p.norm.squares != nullptr;
+    int place = 0;  // of the factors
+    uint32_t parity = 0;
     while (work.Next()) {
 #pragma unroll
       for (float& sum : total) sum = 0.0f;
@@ -131,23 +135,31 @@ __device__ __forceinline__ void Multiply(const ManyParams& p, int warp, char* ri
 #pragma unroll
         for (int i = 0; i < S::kRows / 2; ++i) total[i] = total[i] + sums[i];
       }
-      Store<S>(p, work, group, piece, total);
+      if (normed) Wait(factor_barriers + place * 8, parity);
+      Store<S>(p, work, group, piece, factors + place * S::kRows, total);
+      if (normed) {
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) Arrive(factor_barriers + 16 + place * 8);
+      }
+      place ^= 1;
+      if (place == 0) parity ^= 1;
     }
   }
 }
 
 template <typename S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
-    ManyRowsKernel(const __grid_constant__ CUtensorMap weight_map,
-                   const __grid_constant__ CUtensorMap x_map,
-                   const __grid_constant__ ManyParams p) {
+    TileKernel(const __grid_constant__ CUtensorMap weight_map,
+               const __grid_constant__ CUtensorMap x_map, const __grid_constant__ TileParams p) {
   extern __shared__ char shared_memory[];
-  const Turn turn(p.next_start, p.turns);
+  if (p.next_start == NextStart::kEarly) LetNextStart();
   // At the same place in all blocks of a cluster.
   char* const ring = shared_memory + (1024 - SharedAddress(shared_memory) % 1024) % 1024;
   auto* const full =
       reinterpret_cast<Barrier*>(ring + S::kStages * S::kStageBytes + S::kPieceBytes);
   Barrier* const empty = full + S::kStages;
+  Barrier* const factor_barriers = empty + S::kStages;  // see ComputeFactors
+  auto* const factors = reinterpret_cast<float*>(full + S::kBarriers);
   // Read through a shuffle, so that the compiler knows it to be the same in a warp.
   const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0);
   if (threadIdx.x == 0) {
@@ -155,7 +167,14 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       InitBarrier(&full[i], 2);
       InitBarrier(&empty[i], S::kXBlocks * S::kGroups * 4);
     }
+    for (int i = 0; i < 2; ++i) {
+      InitBarrier(&factor_barriers[i], S::kFactorWarps);
+      InitBarrier(&factor_barriers[2 + i], S::kGroups * 4);
+    }
     PublishBarriers();
+  }
+  if (p.norm.squares == nullptr) {
+    for (int i = threadIdx.x; i < 2 * S::kRows; i += S::kThreads) factors[i] = 1.0f;
   }
   __syncthreads();
   if constexpr (S::kXBlocks > 1) SyncCluster();
@@ -165,31 +184,58 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     if constexpr (S::kTakeRegisters) SetRegisters<S::kFetchRegisters, false>();
     const uint32_t ring_at = Uniform(SharedAddress(ring));
     if (warp == S::kGroups * 4) {
-      FetchWeights<S>(p, turn, &weight_map, ring_at, full_at, empty_at);
+      FetchWeights<S>(p, &weight_map, ring_at, full_at, empty_at);
     } else if (warp == S::kGroups * 4 + 1) {
       FetchX<S>(p, &x_map, ring_at, full_at, empty_at);
+    } else {
+      ComputeFactors<S>(p, warp - S::kGroups * 4 - 2, factors, SharedAddress(factor_barriers));
     }
   } else {
     if constexpr (S::kTakeRegisters) SetRegisters<S::kRegisters, true>();
     WaitForPrevious();
-    Multiply<S>(p, warp, ring, full_at, empty_at);
+    Multiply<S>(p, warp, ring, full_at, empty_at, factors, SharedAddress(factor_barriers));
+    if constexpr (S::kSplit) {
+      SyncCluster();
+      if (p.norm.squares != nullptr) Wait(SharedAddress(factor_barriers), 0);
+      AddSegments<S>(p, SharedAddress(ring), factors);
+    }
   }
-  if constexpr (S::kSplit) {
-    SyncCluster();
-    if (multiplies) AddSegments<S>(p, SharedAddress(ring));
-  }
+  if (S::kSplit && !multiplies) SyncCluster();
   // The others still read or write here, or arrive at barriers here.
   if constexpr (S::kSharing != Sharing::kNone) SyncCluster();
 }
 
+PackedLayout LayoutOf(const PackedMatrix& w) {
+  return PackedLayout::Of(w.n(), w.k(), w.dtype() == DType::kE4M3);
+}
+
+MatMulOutput OutputOf(const MatMulParams& params) {
+  MatMulOutput output;
+  output.rows = params.num_rows;
+  output.n = params.weight->n();
+  output.stride = params.out_stride;
+  output.scales = params.weight->scales();
+  output.bias = params.bias;
+  output.activation = params.activation;
+  output.softcap = params.softcap;
+  output.residual = params.residual;
+  output.out = params.out;
+  output.out_bf16 = reinterpret_cast<__nv_bfloat16*>(params.out_bf16);
+  output.vectors = params.residual.stream != nullptr
+                       ? InVectors(params.residual, output.n)
+                       : Aligned(params.out, params.out_stride) && output.n % 8 == 0 &&
+                             Aligned(params.out_bf16, params.out_stride);
+  return output;
+}
+
 // x as [rows, x_blocks, k], in boxes of [box_rows, 1, a chunk].
-absl::StatusOr<CUtensorMap> MapX(const MatMulParams& params, int box_rows) {
+absl::StatusOr<CUtensorMap> MapX(const MatMulParams& params, int64_t block_stride, int box_rows) {
   const PackedMatrix& w = *params.weight;
   const cuuint64_t row_bytes = params.x_stride * sizeof(BF16);
   return MakeMap<3>(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, params.x_bf16,
                     {static_cast<cuuint64_t>(w.k()), static_cast<cuuint64_t>(w.x_blocks()),
                      static_cast<cuuint64_t>(params.num_rows)},
-                    {w.x_blocks() > 1 ? w.k() * sizeof(BF16) : row_bytes, row_bytes},
+                    {w.x_blocks() > 1 ? block_stride * sizeof(BF16) : row_bytes, row_bytes},
                     {kChunkInputs, 1, static_cast<cuuint32_t>(box_rows)},
                     CU_TENSOR_MAP_SWIZZLE_128B);
 }
@@ -207,21 +253,21 @@ absl::StatusOr<CUtensorMap> MapWeights(const PackedMatrix& w, int box_tiles) {
 }
 
 template <typename S>
-absl::Status LaunchOne(const MatMulParams& params, const ManyParams& p, int grid,
+absl::Status LaunchOne(const MatMulParams& params, const TileParams& p, int grid,
                        DeviceQueue& queue) {
   ASSIGN_OR_RETURN(const CUtensorMap weight_map, MapWeights(*params.weight, S::kTiles));
-  ASSIGN_OR_RETURN(const CUtensorMap x_map, MapX(params, S::kRows / S::kXBlocks));
-  const auto kernel = ManyRowsKernel<S>;
+  ASSIGN_OR_RETURN(const CUtensorMap x_map, MapX(params, p.x_block_stride, S::kRows / S::kXBlocks));
+  const auto kernel = TileKernel<S>;
   RETURN_IF_ERROR(Check(AllowSharedBytes(kernel, S::kSharedBytes), "shared memory of MatMul"));
   const int cluster = S::kSplit ? p.layout.segments : S::kXBlocks;
-  return Check(LaunchAs({.cluster = cluster}, kernel, grid, S::kThreads, S::kSharedBytes, queue,
-                        weight_map, x_map, p),
+  return Check(LaunchClusters(cluster, kernel, grid, S::kThreads, S::kSharedBytes, queue,
+                              weight_map, x_map, p),
                "launch");
 }
 
-// Those of kManyShapes and kE4m3Shapes, and no others.
+// Those of MatMulShapes(), and no others.
 template <bool kGated, bool kE4m3>
-absl::Status LaunchShape(const MatMulParams& params, const MatMulPlan& plan, const ManyParams& p,
+absl::Status LaunchShape(const MatMulParams& params, const MatMulPlan& plan, const TileParams& p,
                          DeviceQueue& queue) {
   absl::Status status = absl::InternalError("no kernel for this tile");
   const auto launch = [&]<int kRows, int kGroups, Sharing kSharing>() {
@@ -229,8 +275,8 @@ absl::Status LaunchShape(const MatMulParams& params, const MatMulPlan& plan, con
     if (plan.row_tile != kRows || plan.output_tile != kGroups * kGroupOutputs) return;
     if (plan.split != kSplit || (plan.cluster == 2) != (kSharing == Sharing::kX)) return;
     if constexpr (!(kSplit && kGated)) {
-      status = LaunchOne<Shape<kRows, kGroups, kSharing, kGated, kE4m3>>(params, p, plan.grid,
-                                                                         queue);
+      status =
+          LaunchOne<Shape<kRows, kGroups, kSharing, kGated, kE4m3>>(params, p, plan.grid, queue);
     }
   };
   launch.template operator()<32, 1, Sharing::kNone>();
@@ -249,13 +295,16 @@ absl::Status LaunchShape(const MatMulParams& params, const MatMulPlan& plan, con
 }
 
 }  // namespace
-}  // namespace many
+}  // namespace tile
 
-absl::Status LaunchMany(const MatMulParams& params, const MatMulPlan& plan, DeviceQueue& queue) {
+absl::Status TileMatMul(const MatMulParams& params, const MatMulPlan& plan, DeviceQueue& queue,
+                        int64_t x_block_stride) {
+  if (!plan.exists()) return absl::InternalError("MatMul: no plan");
   const PackedMatrix& w = *params.weight;
-  many::ManyParams p;
-  p.layout = LayoutOf(w);
+  tile::TileParams p;
+  p.layout = tile::LayoutOf(w);
   p.x_blocks = w.x_blocks();
+  p.x_block_stride = x_block_stride;
   p.sharing = plan.cluster;
   const int tiles_each = plan.cluster * plan.output_tile / kTileOutputs;
   p.output_tiles = (p.layout.tiles + tiles_each - 1) / tiles_each;
@@ -264,14 +313,18 @@ absl::Status LaunchMany(const MatMulParams& params, const MatMulPlan& plan, Devi
   // What is smaller is read again and again, and stays in the L2 cache.
   p.rows_first = int64_t{params.num_rows} * w.x_blocks() < int64_t{w.blocks()} * w.n();
   p.split = plan.split;
-  p.output = OutputOf(params);
+  p.k = w.k();
+  p.norm = params.norm;
+  p.output = tile::OutputOf(params);
   p.next_start = plan.next_start;
-  p.turns = queue.counters() + DeviceQueue::kCounters - kTurnWords;
-  const auto launch = w.dtype() == DType::kE4M3
-                          ? (w.gated() ? many::LaunchShape<true, true> : many::LaunchShape<false, true>)
-                          : (w.gated() ? many::LaunchShape<true, false> : many::LaunchShape<false, false>);
+  const bool e4m3 = w.dtype() == DType::kE4M3;
+  const auto launch =
+      w.gated() ? (e4m3 ? tile::LaunchShape<true, true> : tile::LaunchShape<true, false>)
+                : (e4m3 ? tile::LaunchShape<false, true> : tile::LaunchShape<false, false>);
   const absl::Status status = launch(params, plan, p, queue);
-  return status.ok() ? status : Prefixed(status, Describe(params));
+  if (status.ok()) return status;
+  return Prefixed(status, absl::StrCat("MatMul[rows ", params.num_rows, ", blocks ", w.blocks(),
+                                       ", n ", w.n(), ", k ", w.k(), "]"));
 }
 
 }  // namespace reprise::kernels::cuda
