@@ -65,9 +65,10 @@ std::string StateLayout::Digest() const {
 }
 
 std::string NumericsId(kernels::Device device) {
-  // The number after "v" rises with every change of the kernels that changes bits.
-  return absl::StrCat(device == kernels::Device::kCuda ? "cuda-sm90" : CpuName(), "-grid",
-                      kernels::kGridTokens, "-v1");
+  // The number after "v" rises with every change of that device's kernels that changes bits.
+  const bool cuda = device == kernels::Device::kCuda;
+  return absl::StrCat(cuda ? "cuda-sm90" : CpuName(), "-grid", kernels::kGridTokens, "-v",
+                      cuda ? 2 : 1);
 }
 
 }  // namespace reprise::models
