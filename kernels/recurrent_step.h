@@ -24,9 +24,9 @@ struct RecurrentStepParams {
 // that begin at multiples of 16 bytes (8 of out_bf16).
 bool CanRecurrentStep(const RecurrentStepParams& params, const Context& context);
 
-// Row s belongs to sequence s. Gives the bits of CausalConv1d, MatMul and
-// RgLru. lru.out_bf16 must overlap neither conv.x nor lru.join. INVALID_ARGUMENT as from those
-// three, UNIMPLEMENTED where CanRecurrentStep is false.
+// Row s belongs to sequence s. Gives the bits of CausalConv1d, MatMul and RgLru. lru.out_bf16 must
+// overlap neither conv.x nor lru.join. INVALID_ARGUMENT as from those three, UNIMPLEMENTED where
+// CanRecurrentStep is false.
 absl::Status RecurrentStep(const RecurrentStepParams& params, const Context& context);
 
 }  // namespace reprise::kernels

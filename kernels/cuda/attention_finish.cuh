@@ -15,17 +15,14 @@ __host__ __device__ inline int64_t MergeWarps(const WindowAttentionParams& p,
 }
 
 // Merges the groups of one (row, head) pair of the split form, 128 columns of it. One warp.
-// `wait` is called by all of it before anything but the step's offsets, slots and positions is
-// read.
-template <class Wait>
 __device__ __forceinline__ void MergeGroups(const WindowAttentionParams& p,
                                             const Partials& partials, int64_t row, int head,
-                                            int column, const Wait& wait) {
+                                            int column) {
   constexpr int kAtOnce = 10;  // groups whose sums are loaded together
   const int s = p.rows.row_seqs[row];
   const int64_t slot = p.rows.slots[s], first_row = p.rows.seq_offsets[s];
   const int64_t end_row = p.rows.seq_offsets[s + 1], start = p.rows.start_positions[s];
-  wait();
+  WaitForPrevious();
   column += threadIdx.x % 32 * 4;
   if (slot < 0 || column >= p.head_dim) return;
   const int per_token = p.heads / p.kv_heads;
@@ -64,15 +61,13 @@ __device__ __forceinline__ void MergeGroups(const WindowAttentionParams& p,
 }
 
 // The key and the value of one row and kv head go into the ring, unless a later row takes their
-// place; the output of a padding row becomes zero. One warp; `wait` as above.
-template <class Wait>
-__device__ __forceinline__ void KeepRow(const WindowAttentionParams& p, int64_t row, int kv_head,
-                                        const Wait& wait) {
+// place; the output of a padding row becomes zero. One warp.
+__device__ __forceinline__ void KeepRow(const WindowAttentionParams& p, int64_t row, int kv_head) {
   const int s = p.rows.row_seqs[row], lane = threadIdx.x % 32;
   const int64_t slot = p.rows.slots[s], first_row = p.rows.seq_offsets[s];
   const int64_t position = p.rows.start_positions[s] + row - first_row;
   const int64_t later = p.rows.seq_offsets[s + 1] - 1 - row;
-  wait();
+  WaitForPrevious();
   if (slot < 0) {
     const int dims = p.heads / p.kv_heads * p.head_dim;
     BF16* const out = p.out_bf16 + row * p.out_stride + int64_t{kv_head} * dims;
@@ -103,22 +98,21 @@ __host__ __device__ inline int64_t FinishWarps(const WindowAttentionParams& p,
 
 // What warp number `warp` of them does. One warp per (row, kv head), and before them in the split
 // form one per 128 columns of a (row, head).
-template <class Wait>
 __device__ __forceinline__ void FinishPart(const WindowAttentionParams& p, const Partials& partials,
-                                           int64_t warp, const Wait& wait) {
+                                           int64_t warp) {
   const int64_t merges = MergeWarps(p, partials);
   if (warp < merges) {  // in 31 bits: sums are kept for few rows only
     const int pieces = p.head_dim > 128 ? 2 : 1;
     const int pair = static_cast<int>(warp) / pieces, row = pair / p.heads;
     MergeGroups(p, partials, row, pair - row * p.heads,
-                (static_cast<int>(warp) - pair * pieces) * 128, wait);
+                (static_cast<int>(warp) - pair * pieces) * 128);
     return;
   }
   warp -= merges;
   if (warp < int64_t{p.rows.num_rows} * p.kv_heads) {
-    KeepRow(p, warp / p.kv_heads, static_cast<int>(warp % p.kv_heads), wait);
+    KeepRow(p, warp / p.kv_heads, static_cast<int>(warp % p.kv_heads));
   } else {
-    wait();
+    WaitForPrevious();
   }
 }
 

@@ -59,8 +59,7 @@ __global__ void __launch_bounds__(32 * kFinishWarps)
     FinishKernel(const __grid_constant__ WindowAttentionParams p,
                  const __grid_constant__ Partials partials) {
   LetNextStart();
-  FinishPart(p, partials, int64_t{blockIdx.x} * kFinishWarps + threadIdx.x / 32,
-             [] { WaitForPrevious(); });
+  FinishPart(p, partials, int64_t{blockIdx.x} * kFinishWarps + threadIdx.x / 32);
 }
 
 template <int kDim, bool kSplit>
@@ -139,8 +138,7 @@ Partials ChooseForm(const WindowAttentionParams& p, int64_t tiles, const DeviceQ
   return partials;
 }
 
-}  // namespace
-
+// The first of two kernels: the products with queries, keys and values. FinishKernel does the rest.
 absl::StatusOr<Partials> SumGroups(const WindowAttentionParams& p, DeviceQueue& queue) {
   RETURN_IF_ERROR(ValidateForCuda(p));
   const int64_t pairs = int64_t{p.rows.max_seq_rows} * (p.heads / p.kv_heads);
@@ -161,6 +159,7 @@ absl::StatusOr<Partials> SumGroups(const WindowAttentionParams& p, DeviceQueue& 
   return partials;
 }
 
+}  // namespace
 }  // namespace window
 
 absl::Status WindowAttention(const WindowAttentionParams& p, DeviceQueue& queue) {

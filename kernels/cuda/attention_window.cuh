@@ -7,9 +7,7 @@
 
 #include <cstdint>
 
-#include "absl/status/statusor.h"
 #include "kernels/attention.h"
-#include "kernels/device_queue.h"
 
 namespace reprise::kernels::cuda::window {
 
@@ -41,10 +39,6 @@ struct Partials {
   float* sums = nullptr;     // [num_rows, heads, groups, head_dim]
   float2* scales = nullptr;  // [num_rows, heads, groups]: maximum and sum of exponentials
 };
-
-// The first of two kernels: the products with queries, keys and values. attention_finish.cuh has
-// the rest, which is to be done with what this returns before the queue's scratch is used again.
-absl::StatusOr<Partials> SumGroups(const WindowAttentionParams& p, DeviceQueue& queue);
 
 struct Tiling {
   int per_sequence = 0;  // tiles of the longest sequence and one kv head
@@ -83,14 +77,14 @@ struct Task {
   int first, last;  // positions of the tile's first and last token
 };
 
-// Of tile number `rest`. False where there is nothing to do.
+// Of tile `number`. False where there is nothing to do.
 __device__ __forceinline__ bool MakeTask(const WindowAttentionParams& p, const Tiling& tiling,
-                                         int rest, int group_number, Task& task) {
+                                         int number, int group_number, Task& task) {
   task.group = group_number;
-  const int tile = rest % tiling.per_sequence;
-  rest /= tiling.per_sequence;
-  task.kv_head = rest % p.kv_heads;
-  const int s = rest / p.kv_heads;
+  const int tile = number % tiling.per_sequence;
+  number /= tiling.per_sequence;
+  task.kv_head = number % p.kv_heads;
+  const int s = number / p.kv_heads;
   task.first_row = p.rows.seq_offsets[s];
   const int64_t pairs = (p.rows.seq_offsets[s + 1] - task.first_row) * (p.heads / p.kv_heads);
   task.slot = p.rows.slots[s];

@@ -1,4 +1,4 @@
-// Products of whatever alignment; the lookup of embeddings.
+// Products of whatever alignment, and into residual streams; the lookup of embeddings.
 #include <cuda_fp16.h>
 
 #include <algorithm>

@@ -122,8 +122,8 @@ inline MatMulPlan PlanMatMul(const MatMulProblem& p) {
   int64_t best_time = 0;
   for (const MatMulShape& shape : MatMulShapes(p.e4m3)) {
     if (shape.cluster > 1 && p.blocks > 1) continue;  // too short to gain by it
-    if (shape.row_tile > 32 && p.rows <= shape.row_tile / 2)
-      continue;  // a smaller one fetches less
+    // A smaller tile fetches less.
+    if (shape.row_tile > 32 && p.rows <= shape.row_tile / 2) continue;
     const MatMulPlan plan = PlanShape(p, shape);
     if (!plan.exists()) continue;
     const int64_t time = TimeOf(p, shape);

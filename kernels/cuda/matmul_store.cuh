@@ -8,14 +8,6 @@
 
 namespace reprise::kernels::cuda::tile {
 
-__device__ __forceinline__ void ReadFour(const float* from, float (&values)[4]) {
-  const float4 four = *reinterpret_cast<const float4*>(from);
-  values[0] = four.x;
-  values[1] = four.y;
-  values[2] = four.z;
-  values[3] = four.w;
-}
-
 __device__ __forceinline__ void WriteOne(const MatMulOutput& o, int64_t to, float value) {
   if (o.out != nullptr) {
     o.out[to] = value;
@@ -136,9 +128,8 @@ __device__ __forceinline__ void Store(const TileParams& p, const Work& work, int
     }
 #pragma unroll 1
     for (int row = in_piece; row < S::kPieceRows && part_row + row < o.rows; row += kStep) {
-      float results[4];
-      ReadFour(piece + row * kPieceStride + four, results);
-      WriteUpToFour(o, (part_row + row) * o.stride + column, j, count, results);
+      WriteUpToFour(o, (part_row + row) * o.stride + column, j, count,
+                    LoadFloats<4>(piece + row * kPieceStride + four).v);
     }
   }
 }

@@ -398,25 +398,9 @@ cudaError_t LaunchRgLru(const RgLruParams& p, DeviceQueue& queue) {
 }  // namespace
 
 absl::Status RgLru(const RgLruParams& p, DeviceQueue& queue) {
-  cudaError_t error = cudaErrorInvalidValue;
-  if (p.join == nullptr) {
-    error = LaunchRgLru<kNoJoin>(p, queue);
-  } else {
-    switch (p.join_activation) {
-      case Activation::kGeluTanh:
-        error = LaunchRgLru<static_cast<int>(Activation::kGeluTanh)>(p, queue);
-        break;
-      case Activation::kGelu:
-        error = LaunchRgLru<static_cast<int>(Activation::kGelu)>(p, queue);
-        break;
-      case Activation::kSilu:
-        error = LaunchRgLru<static_cast<int>(Activation::kSilu)>(p, queue);
-        break;
-      case Activation::kRelu:
-        error = LaunchRgLru<static_cast<int>(Activation::kRelu)>(p, queue);
-        break;
-    }
-  }
+  const auto launch = [&]<int kJoin>() { return LaunchRgLru<kJoin>(p, queue); };
+  const cudaError_t error = p.join == nullptr ? launch.template operator()<kNoJoin>()
+                                              : LaunchJoined(p.join_activation, launch);
   return Check(error, "RgLru[rows ", p.rows.num_rows, ", sequences ", p.rows.num_seqs, ", width ",
                p.width, "]");
 }

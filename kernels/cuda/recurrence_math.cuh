@@ -54,6 +54,22 @@ __device__ __forceinline__ float Joined(float out, float join) {
   }
 }
 
+// launch.operator()<kJoin>() for this activation.
+template <typename Launch>
+cudaError_t LaunchJoined(Activation activation, const Launch& launch) {
+  switch (activation) {
+    case Activation::kGeluTanh:
+      return launch.template operator()<static_cast<int>(Activation::kGeluTanh)>();
+    case Activation::kGelu:
+      return launch.template operator()<static_cast<int>(Activation::kGelu)>();
+    case Activation::kSilu:
+      return launch.template operator()<static_cast<int>(Activation::kSilu)>();
+    case Activation::kRelu:
+      return launch.template operator()<static_cast<int>(Activation::kRelu)>();
+  }
+  return cudaErrorInvalidValue;
+}
+
 }  // namespace reprise::kernels::cuda
 
 #endif  // REPRISE_KERNELS_CUDA_RECURRENCE_MATH_CUH_

@@ -284,9 +284,8 @@ cudaError_t LaunchRows(const StepParams& p, int clusters, const DeviceQueue& que
   return LaunchClusters(p.chunks, kernel, clusters * p.chunks, kThreads, shared_bytes, queue, p);
 }
 
-template <Activation kActivation>
+template <int kJoin>
 cudaError_t LaunchStep(const StepParams& p, const DeviceQueue& queue) {
-  constexpr int kJoin = static_cast<int>(kActivation);
   const auto clusters = [&](int tile) {
     return (p.lru.rows.num_rows + tile - 1) / tile * p.blocks;
   };
@@ -333,21 +332,8 @@ absl::Status RecurrentStep(const RecurrentStepParams& params, DeviceQueue& queue
   p.gate_bias = params.gates.bias;
   p.blocks = w.x_blocks();
   p.chunks = w.k() / kChannels;
-  cudaError_t error = cudaErrorInvalidValue;
-  switch (p.lru.join_activation) {
-    case Activation::kGeluTanh:
-      error = LaunchStep<Activation::kGeluTanh>(p, queue);
-      break;
-    case Activation::kGelu:
-      error = LaunchStep<Activation::kGelu>(p, queue);
-      break;
-    case Activation::kSilu:
-      error = LaunchStep<Activation::kSilu>(p, queue);
-      break;
-    case Activation::kRelu:
-      error = LaunchStep<Activation::kRelu>(p, queue);
-      break;
-  }
+  const cudaError_t error =
+      LaunchJoined(p.lru.join_activation, [&]<int kJoin>() { return LaunchStep<kJoin>(p, queue); });
   return Check(error, "RecurrentStep[rows ", p.lru.rows.num_rows, ", width ", p.lru.width,
                ", blocks ", p.blocks, "]");
 }
