@@ -118,18 +118,14 @@ __device__ __forceinline__ void Store(const TileParams& p, const Work& work, int
       }
     }
     SyncSome(1 + group, 128);
-    if (!S::kGated && o.softcap > 0.0f) {
-#pragma unroll 1
-      for (int i = thread; i < S::kPieceRows * kGroupOutputs; i += 128) {
-        float& sum = piece[i / kGroupOutputs * kPieceStride + i % kGroupOutputs];
-        sum = o.softcap * tanhf(sum / o.softcap);
-      }
-      SyncSome(1 + group, 128);
-    }
 #pragma unroll 1
     for (int row = in_piece; row < S::kPieceRows && part_row + row < o.rows; row += kStep) {
-      WriteUpToFour(o, (part_row + row) * o.stride + column, j, count,
-                    LoadFloats<4>(piece + row * kPieceStride + four).v);
+      Floats<4> results = LoadFloats<4>(piece + row * kPieceStride + four);
+      if (!S::kGated && o.softcap > 0.0f) {
+#pragma unroll
+        for (float& result : results.v) result = o.softcap * tanhf(result / o.softcap);
+      }
+      WriteUpToFour(o, (part_row + row) * o.stride + column, j, count, results.v);
     }
   }
 }
