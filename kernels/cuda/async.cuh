@@ -49,6 +49,30 @@ __device__ __forceinline__ void ArriveAt(uint32_t barrier, uint32_t block) {
       : "memory");
 }
 
+// The same, of barriers by which blocks of a cluster hand shared memory to each other: who waits
+// sees what those that arrive have written, or seen written.
+__device__ __forceinline__ void HandOver(uint32_t barrier, uint32_t block) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+      "}\n" ::"r"(barrier),
+      "r"(block)
+      : "memory");
+}
+__device__ __forceinline__ void TakeOver(uint32_t barrier, uint32_t parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}\n" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+
 // Four floats from the same place in another block of the cluster.
 __device__ __forceinline__ void LoadFrom(uint32_t block, uint32_t shared, float (&values)[4]) {
   asm volatile(
@@ -59,6 +83,41 @@ __device__ __forceinline__ void LoadFrom(uint32_t block, uint32_t shared, float 
       "}\n"
       : "=f"(values[0]), "=f"(values[1]), "=f"(values[2]), "=f"(values[3])
       : "r"(shared), "r"(block));
+}
+
+// Two floats from there.
+__device__ __forceinline__ void LoadFrom(uint32_t block, uint32_t shared, float (&values)[2]) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %2, %3;\n"
+      "ld.shared::cluster.v2.f32 {%0, %1}, [there];\n"
+      "}\n"
+      : "=f"(values[0]), "=f"(values[1])
+      : "r"(shared), "r"(block));
+}
+
+// Numbers in this block's own.
+__device__ __forceinline__ void StoreShared(uint32_t at, float value) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(at), "f"(value) : "memory");
+}
+__device__ __forceinline__ void StoreShared(uint32_t at, uint32_t value) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(value) : "memory");
+}
+__device__ __forceinline__ void StoreShared(uint32_t at, float low, float high) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(at), "f"(low), "f"(high) : "memory");
+}
+__device__ __forceinline__ void StoreShared(uint32_t at, uint32_t low, uint32_t high) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(at), "r"(low), "r"(high) : "memory");
+}
+__device__ __forceinline__ void LoadShared(uint32_t at, float& value) {
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(at) : "memory");
+}
+__device__ __forceinline__ void LoadShared(uint32_t at, float& low, float& high) {
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(low), "=f"(high) : "r"(at) : "memory");
+}
+__device__ __forceinline__ void LoadShared(uint32_t at, uint32_t& low, uint32_t& high) {
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(low), "=r"(high) : "r"(at) : "memory");
 }
 
 // Eight bytes to the same place in another block of the cluster.

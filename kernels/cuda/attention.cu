@@ -1,6 +1,7 @@
 // Rotary positions. Window attention: attention_window.cu.
 #include "kernels/attention.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/rope.cuh"
 #include "kernels/cuda/vector.cuh"
 
 namespace reprise::kernels::cuda {
@@ -43,13 +44,9 @@ __device__ __forceinline__ void RotatePiece(const RopeParams& p, int64_t number)
   if (head < p.heads && dim < p.rotary_dims) {
     const int half = p.rotary_dims / 2, i = dim % half;
     const bool lower = dim < half;
-    const Floats<kSize> other = LoadFloats<kSize>(lower ? x + half : x - half);
-    const Floats<kSize> c = LoadFloats<kSize>(p.cos + row * half + i);
-    const Floats<kSize> s = LoadFloats<kSize>(p.sin + row * half + i);
-#pragma unroll
-    for (int j = 0; j < kSize; ++j) {
-      out.v[j] = fmaf(lower ? -other.v[j] : other.v[j], s.v[j], out.v[j] * c.v[j]);
-    }
+    out = Turned(out, LoadFloats<kSize>(lower ? x + half : x - half),
+                 LoadFloats<kSize>(p.cos + row * half + i),
+                 LoadFloats<kSize>(p.sin + row * half + i), lower);
   }
   StoreRounded<kSize>(p.out_bf16 + row * p.out_stride + element, out);
 }
@@ -67,13 +64,6 @@ unsigned Blocks(int64_t threads) {
   return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
 }
 
-// Whether pieces of 4 may be taken.
-bool RotatesByFour(const RopeParams& p) {
-  const int half = p.rotary_dims / 2;
-  return p.head_dim % 4 == 0 && half % 4 == 0 && Aligned(p.x, p.x_stride) && Aligned(p.cos, half) &&
-         Aligned(p.sin, half) && Aligned(p.out_bf16, p.out_stride);
-}
-
 }  // namespace
 
 absl::Status RopeTable(const RopeTableParams& p, DeviceQueue& queue) {
@@ -84,7 +74,7 @@ absl::Status RopeTable(const RopeTableParams& p, DeviceQueue& queue) {
 
 absl::Status Rope(const RopeParams& p, DeviceQueue& queue) {
   const int64_t count = int64_t{p.num_rows} * (p.heads + p.plain_heads) * p.head_dim;
-  const bool vector = RotatesByFour(p);
+  const bool vector = RotatesByFour(p) && Aligned(p.out_bf16, p.out_stride);
   return Check(vector ? Launch(RopeKernel<4>, Blocks(count / 4), kThreads, 0, queue, p, count / 4)
                       : Launch(RopeKernel<1>, Blocks(count), kThreads, 0, queue, p, count),
                "Rope[rows ", p.num_rows, ", heads ", p.heads + p.plain_heads, " of ", p.head_dim,

@@ -14,6 +14,21 @@ __host__ __device__ inline int64_t MergeWarps(const WindowAttentionParams& p,
   return int64_t{p.rows.num_rows} * p.heads * ((p.head_dim + 127) / 128);
 }
 
+// Merges groups [first, first + kAtOnce), as far as there are `groups`, into what was merged
+// before.
+template <int kAtOnce>
+__device__ __forceinline__ void MergeInOrder(const float (&scales)[kAtOnce][2],
+                                             const float (&sums)[kAtOnce][4], int first, int groups,
+                                             float& max, float& sum, Floats<4>& total) {
+#pragma unroll
+  for (int i = 0; i < kAtOnce; ++i) {
+    if (first + i >= groups) break;
+    const MergeFactors factors = MergeScales(scales[i][0], scales[i][1], max, sum);
+#pragma unroll
+    for (int c = 0; c < 4; ++c) total.v[c] = Merge(factors, sums[i][c], total.v[c]);
+  }
+}
+
 // Merges the groups of one (row, head) pair of the split form, 128 columns of it. One warp.
 __device__ __forceinline__ void MergeGroups(const WindowAttentionParams& p,
                                             const Partials& partials, int64_t row, int head,
@@ -37,23 +52,21 @@ __device__ __forceinline__ void MergeGroups(const WindowAttentionParams& p,
   Floats<4> total = {};
   float max = kMinusInfinity, sum = 0.0f;
   for (int first = 0; first < groups; first += kAtOnce) {
-    float2 scales[kAtOnce];
-    float4 sums[kAtOnce];
+    float scales[kAtOnce][2], sums[kAtOnce][4];
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
       const int g = min(first + i, groups - 1);
-      scales[i] = __ldcg(all_scales + g);
-      sums[i] = __ldcg(reinterpret_cast<const float4*>(all_sums + int64_t{g} * p.head_dim));
+      const float2 scale = __ldcg(all_scales + g);
+      const float4 four =
+          __ldcg(reinterpret_cast<const float4*>(all_sums + int64_t{g} * p.head_dim));
+      scales[i][0] = scale.x;
+      scales[i][1] = scale.y;
+      sums[i][0] = four.x;
+      sums[i][1] = four.y;
+      sums[i][2] = four.z;
+      sums[i][3] = four.w;
     }
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      if (first + i >= groups) break;
-      const MergeFactors factors = MergeScales(scales[i].x, scales[i].y, max, sum);
-      total.v[0] = Merge(factors, sums[i].x, total.v[0]);
-      total.v[1] = Merge(factors, sums[i].y, total.v[1]);
-      total.v[2] = Merge(factors, sums[i].z, total.v[2]);
-      total.v[3] = Merge(factors, sums[i].w, total.v[3]);
-    }
+    MergeInOrder(scales, sums, first, groups, max, sum, total);
   }
 #pragma unroll
   for (int i = 0; i < 4; ++i) total.v[i] = Quotient(total.v[i], sum);

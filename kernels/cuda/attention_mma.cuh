@@ -23,6 +23,11 @@ __device__ __forceinline__ uint32_t TileOffset(int row, int piece) {
   return piece / 8 * kPanelBytes + row * 128 + ((piece % 8) ^ (row % 8)) * 16;
 }
 
+// Place of four elements of a row from `element` on, in a tile of panels of `panel` bytes.
+__device__ __forceinline__ uint32_t TileOffsetOfFour(int row, int element, uint32_t panel) {
+  return element / 64 * panel + row * 128 + ((element % 64 / 8) ^ (row % 8)) * 16 + element % 8 * 2;
+}
+
 // Copies `bytes` bytes, 16 or none, and writes zeros for the rest of 16.
 __device__ __forceinline__ void CopyAsync(uint32_t to, const void* from, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes)
@@ -68,13 +73,17 @@ struct TileDescriptor {
 constexpr uint32_t kSwizzleOf128Bytes = 1u << 30;
 constexpr uint32_t kEightRows = 8 * 128 / 16;  // stride from group to group
 
+// Of an address a descriptor takes 18 bits: those above name the block of a cluster.
+__device__ __forceinline__ uint32_t DescriptorAddress(uint32_t tile) {
+  return tile % (1 << 18) / 16;
+}
 // Rows are outputs; At: 16 columns from a multiple of 32 bytes in the first row of a panel on.
 __device__ __forceinline__ TileDescriptor RowsOf(uint32_t tile) {
-  return {1u << 16 | tile / 16, kSwizzleOf128Bytes | kEightRows};
+  return {1u << 16 | DescriptorAddress(tile), kSwizzleOf128Bytes | kEightRows};
 }
 // Columns are outputs; At: 16 rows from a multiple of 2048 bytes in a panel on.
 __device__ __forceinline__ TileDescriptor ColumnsOf(uint32_t tile) {
-  return {(kPanelBytes / 16) << 16 | tile / 16, kSwizzleOf128Bytes | kEightRows};
+  return {(kPanelBytes / 16) << 16 | DescriptorAddress(tile), kSwizzleOf128Bytes | kEightRows};
 }
 
 // Around the products that write d: BeginMma, the products, EndMma, which waits for them.
@@ -127,6 +136,16 @@ __device__ __forceinline__ void ValueMma(float (&d)[64], const uint32_t (&a)[4],
         "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]),
         "+f"(d[63])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+// d += a b: a 16 rows of 64 columns, taken as columns of 64 outputs, b 16 columns of 16 rows.
+__device__ __forceinline__ void ColumnMma(float (&d)[8], uint64_t a, uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7}, %8, %9, 1, 1, 1, 1, 0;\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
+        "+f"(d[7])
+      : "l"(a), "l"(b));
 }
 
 }  // namespace reprise::kernels::cuda

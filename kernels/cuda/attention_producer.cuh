@@ -9,15 +9,17 @@ namespace reprise::kernels::cuda::window {
 
 // The producers' side: copies are issued as long as there is room, and told to the consumers in
 // order when they have landed.
-template <int kDim>
+// Shared: where units, queries and barriers are, as Memory.
+template <int kDim, class Shared>
 class Producer {
+ protected:
   using S = Shape<kDim>;
   static constexpr int kPieces = kDim / 8;  // 16-byte pieces of a row
   static constexpr int kRowsAtOnce = kCopyThreads / kPieces;
   static constexpr int kTurns = kTile / kRowsAtOnce;
 
  public:
-  __device__ __forceinline__ Producer(const WindowAttentionParams& p, const Memory<kDim>& memory)
+  __device__ __forceinline__ Producer(const WindowAttentionParams& p, const Shared& memory)
       : p_(p), memory_(memory) {
     const int piece = threadIdx.x % kPieces;
     row_ = threadIdx.x % kCopyThreads / kPieces;
@@ -51,7 +53,7 @@ class Producer {
     while (landed_ < issued_) TellOldest();
   }
 
- private:
+ protected:
   // Where turn i goes. Swizzling repeats every 8 rows, so every other turn at the latest.
   __device__ __forceinline__ uint32_t Place(int i) const {
     return places_[i % 2] + i * kRowsAtOnce * 128;
@@ -98,6 +100,10 @@ class Producer {
         CopyAsync(to + Place(i), valid ? from : p_.q_bf16, valid ? bytes_ : 0);
       }
     }
+    EndUnit();
+  }
+
+  __device__ __forceinline__ void EndUnit() {
     CommitCopies();
     units_.Next();
     ++issued_;
@@ -138,7 +144,7 @@ class Producer {
   }
 
   const WindowAttentionParams& p_;
-  const Memory<kDim>& memory_;
+  const Shared& memory_;
   int row_, column_, bytes_;  // what this thread copies in its first turn
   uint32_t places_[2];
   Cursor<S::kUnits> units_, told_;

@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(Shape<kDim>::kThreads, Shape<kDim>::kBlocks)
   WaitForPrevious();
   if (threadIdx.x / 128 == S::kTeams) {
     SetRegisters<S::kCopyRegisters, false>();
-    Producer<kDim> producer(p, memory);
+    Producer<kDim, Memory<kDim>> producer(p, memory);
     ForTasks(p, tiling, [&](const Task& task) { producer.Run(task); });
     producer.Finish();
   } else {
@@ -74,7 +74,7 @@ cudaError_t LaunchWindow(const WindowAttentionParams& p, const Tiling& tiling,
   all.paired = tiling.groups > 1 && tiling.units > resident;
   if (all.paired) all.units -= all.tiles;
   return Launch(WindowKernel<kDim, kSplit>, std::min(all.units, resident), S::kThreads,
-                S::kSharedBytes, queue, p, all, partials, p.scale * 1.44269504f);
+                S::kSharedBytes, queue, p, all, partials, p.scale * kLog2E);
 }
 
 template <int kDim>

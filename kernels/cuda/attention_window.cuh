@@ -14,7 +14,8 @@ namespace reprise::kernels::cuda::window {
 constexpr int kTile = 64;  // rows of a tile, and keys of a block
 static_assert(kTile == kGridTokens);
 constexpr int kGroupTokens = kSplitBlocks * kTile;
-constexpr int kCopyThreads = 128;  // one warpgroup of producers
+constexpr int kCopyThreads = 128;      // one warpgroup of producers
+constexpr float kLog2E = 1.44269504f;  // exponentials are to base 2
 constexpr float kMinusInfinity = -__builtin_huge_valf();
 
 // kDim: head_dim rounded up to whole panels; columns beyond head_dim are zeros.

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/attention.h"
+#include "kernels/attention_step.h"
 #include "kernels/elementwise.h"
 #include "kernels/kernels.h"
 #include "kernels/matmul.h"
@@ -44,6 +45,8 @@ absl::Status RecurrentStep(const RecurrentStepParams& params, DeviceQueue& queue
 absl::Status RopeTable(const RopeTableParams& params, DeviceQueue& queue);
 absl::Status Rope(const RopeParams& params, DeviceQueue& queue);
 absl::Status WindowAttention(const WindowAttentionParams& params, DeviceQueue& queue);
+bool CanAttentionStep(const AttentionStepParams& params, const DeviceQueue& queue);
+absl::Status AttentionStep(const AttentionStepParams& params, DeviceQueue& queue);
 
 absl::Status CopySlots(const SlotCopyParams& params, DeviceQueue& queue);
 

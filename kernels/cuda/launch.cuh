@@ -4,7 +4,8 @@
 // before it still runs. It must therefore call WaitForPrevious() before it touches anything that
 // another kernel writes or still reads; only weights may be read earlier, and the step's offsets,
 // slots and positions, which come by copies (a copy waits for all that was queued before it, and
-// what is queued after it for the copy). Every kernel must call it, or the order would not carry
+// what is queued after it for the copy), and of the slots, which no kernel of a step but the reader
+// writes, what is older than these copies. Every kernel must call it, or the order would not carry
 // over to the kernel after it. LetNextStart() goes first: the next kernel then occupies what this
 // one leaves free and fetches its weights.
 #ifndef REPRISE_KERNELS_CUDA_LAUNCH_CUH_
@@ -51,6 +52,23 @@ cudaError_t LaunchClusters(int cluster, void (*kernel)(Params...), dim3 grid, di
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
   if (error != cudaSuccess) queue.NoteLaunch(error);
   return error;
+}
+
+// How many clusters of a kernel find room on the device at once.
+template <typename Kernel>
+cudaError_t CountResidentClusters(int cluster, Kernel kernel, dim3 block, size_t shared_bytes,
+                                  int& count) {
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = cluster;
+  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = cluster;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return cudaOccupancyMaxActiveClusters(&count, kernel, &config);
 }
 
 template <typename... Params, typename... Args>

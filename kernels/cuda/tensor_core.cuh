@@ -100,6 +100,16 @@ __device__ void WgmmaRegisters(float (&d)[kColumns / 2], const uint32_t* a, uint
       "+f"(d[i + 6]), "+f"(d[i + 7])
 
 template <>
+__device__ __forceinline__ void Wgmma<16>(float (&d)[8], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %10, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7}, %8, %9, add, 1, 1, 0, 0;\n}\n"
+      : REPRISE_EIGHT(d, 0)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+
+template <>
 __device__ __forceinline__ void Wgmma<32>(float (&d)[16], uint64_t a, uint64_t b, bool add) {
   asm volatile(
       "{\n.reg .pred add;\nsetp.ne.b32 add, %18, 0;\n"

@@ -38,6 +38,8 @@ absl::Status Rope(const RopeParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status WindowAttention(const WindowAttentionParams&, DeviceQueue&) { return Unavailable(); }
 bool CanRecurrentStep(const RecurrentStepParams&, const DeviceQueue&) { return false; }
 absl::Status RecurrentStep(const RecurrentStepParams&, DeviceQueue&) { return Unavailable(); }
+bool CanAttentionStep(const AttentionStepParams&, const DeviceQueue&) { return false; }
+absl::Status AttentionStep(const AttentionStepParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status CopySlots(const SlotCopyParams&, DeviceQueue&) { return Unavailable(); }
 absl::Status SampleRows(const SampleRowsParams&, DeviceQueue&) { return Unavailable(); }
 

@@ -5,6 +5,7 @@
 
 #include "base/status_macros.h"
 #include "kernels/attention.h"
+#include "kernels/attention_step.h"
 
 namespace reprise::models {
 
@@ -104,10 +105,15 @@ absl::Status WindowAttentionMixer::Run(const MixerStep& step, const Operand& x,
                                        const Sink& out) const {
   const int rows = step.rows.num_rows;
   RETURN_IF_ERROR(qkv_.Run(rows, x, {.f32 = step.scratch->qkv.as<float>()}, step.context));
-  if (rotary_dims_ != 0 || step.context.device == kernels::Device::kCuda) {
-    RETURN_IF_ERROR(kernels::Rope(Rotation(step), step.context));
+  const kernels::AttentionStepParams together = {Rotation(step), Attention(step)};
+  if (kernels::CanAttentionStep(together, step.context)) {
+    RETURN_IF_ERROR(kernels::AttentionStep(together, step.context));
+  } else {
+    if (rotary_dims_ != 0 || step.context.device == kernels::Device::kCuda) {
+      RETURN_IF_ERROR(kernels::Rope(together.rope, step.context));
+    }
+    RETURN_IF_ERROR(kernels::WindowAttention(together.attention, step.context));
   }
-  RETURN_IF_ERROR(kernels::WindowAttention(Attention(step), step.context));
   return out_.Run(rows, step.scratch->Feed(step.scratch->attended), out, step.context);
 }
 
