@@ -8,11 +8,51 @@
 
 #include "bench/kernels/cuda_bench_util.h"
 #include "kernels/attention.h"
+#include "kernels/attention_step.h"
 
 namespace reprise::kernels::bench {
 namespace {
 
 constexpr int kHeads = 10, kHeadDim = 256, kWindow = 2048;
+
+// A decode step's rotation and attention, as two operations and as one. `attention`: of all steps,
+// each of which has rows of its own.
+void BenchStep(CudaBench& bench, WindowAttentionParams attention,
+               const std::vector<RaggedRows>& steps, double bytes) {
+  const int seqs = steps[0].num_rows, width = (kHeads + 2) * kHeadDim;
+  AttentionStepParams p;
+  p.rope.num_rows = seqs;
+  p.rope.heads = kHeads + 1;
+  p.rope.plain_heads = 1;
+  p.rope.head_dim = kHeadDim;
+  p.rope.rotary_dims = kHeadDim / 2;
+  p.rope.x_stride = p.rope.out_stride = width;
+  p.rope.cos = bench.Floats(size_t(seqs) * kHeadDim / 4);
+  p.rope.sin = bench.Floats(size_t(seqs) * kHeadDim / 4);
+  p.rope.x = bench.Floats(size_t(seqs) * width);
+  p.rope.out_bf16 = bench.Rounded(size_t(seqs) * width);
+  attention.q_stride = attention.k_stride = attention.v_stride = width;
+  attention.q_bf16 = p.rope.out_bf16;
+  attention.k_bf16 = attention.q_bf16 + kHeads * kHeadDim;
+  attention.v_bf16 = attention.k_bf16 + kHeadDim;
+  p.attention = attention;
+  const int calls = static_cast<int>(steps.size());
+  const auto report = [&](const std::string& name, auto op) {
+    const double time = bench.Microseconds(calls, [&](int i) {
+      p.attention.rows = steps[i];
+      return op();
+    });
+    bench.Report(name + ", " + std::to_string(seqs) + " x 1", time, bytes);
+  };
+  report("Rope, WindowAttention", [&] {
+    absl::Status status = Rope(p.rope, bench.context());
+    if (status.ok()) status = WindowAttention(p.attention, bench.context());
+    return status;
+  });
+  p.attention.rows = steps[0];
+  if (!CanAttentionStep(p, bench.context())) return;
+  report("AttentionStep", [&] { return AttentionStep(p, bench.context()); });
+}
 
 void BenchAttention(CudaBench& bench, int seqs, int rows, int64_t start) {
   const int64_t blocks = WindowBlocks(kWindow), total = int64_t{seqs} * rows;
@@ -50,6 +90,7 @@ void BenchAttention(CudaBench& bench, int seqs, int rows, int64_t start) {
   bench.Report("WindowAttention, " + std::to_string(seqs) + " x " + std::to_string(rows) +
                    " from " + std::to_string(start),
                time, bytes, operations);
+  if (rows == 1) BenchStep(bench, p, steps, bytes);
 }
 
 }  // namespace
