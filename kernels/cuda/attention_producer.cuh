@@ -8,8 +8,7 @@
 namespace reprise::kernels::cuda::window {
 
 // The producers' side: copies are issued as long as there is room, and told to the consumers in
-// order when they have landed.
-// Shared: where units, queries and barriers are, as Memory.
+// order when they have landed. Shared: where units, queries and barriers are, as Memory.
 template <int kDim, class Shared>
 class Producer {
  protected:

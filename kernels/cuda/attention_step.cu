@@ -235,8 +235,9 @@ cudaError_t LaunchStep(const StepParams& p, const DeviceQueue& queue) {
   int resident = 0;
   const cudaError_t counted = CountResidentClusters(p.blocks, kernel, kThreads, kBytes, resident);
   if (counted != cudaSuccess) return counted;
-  return LaunchClusters(p.blocks, kernel, std::min(p.tiles, resident) * p.blocks, kThreads, kBytes,
-                        queue, p);
+  // Where not one does, the launch says so.
+  return LaunchClusters(p.blocks, kernel, std::clamp(resident, 1, p.tiles) * p.blocks, kThreads,
+                        kBytes, queue, p);
 }
 
 // Most groups that a row sees.
