@@ -28,7 +28,9 @@ def test_quickstart_shows_an_exact_resume(model_dir, tmp_path):
 def test_quickstart_serve(model_dir, tmp_path):
     process = subprocess.Popen(
         command(model_dir, "--serve", "--listen", "127.0.0.1:0"), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        # A shell that was started with interrupts ignored, as in the background, cannot trap them.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     out = ""
     for line in process.stdout:
         out += line
