@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cuda/cuda.h"
-#include "kernels/internal/validate.h"
+#include "kernels/internal/validate_attention.h"
 
 namespace reprise::kernels {
 namespace {
@@ -42,24 +42,13 @@ absl::Status ValidateRope(const RopeParams& p, const Context& context) {
 
 absl::Status ValidateWindowAttention(const WindowAttentionParams& p, const Context& context) {
   internal::Validator v("WindowAttention");
-  v.AtLeast("heads", p.heads, 1)
-      .Range("kv_heads", p.kv_heads, 1, p.heads)
-      .Range("head_dim", p.head_dim, 1, 512)
-      .Range("window", p.window, 1, 1 << 30);
+  internal::ValidateWindow(v, p, 512, context);
   if (!v.ok()) return v.status();
   const int64_t q_floats = int64_t{p.heads} * p.head_dim;
   const int64_t kv_floats = int64_t{p.kv_heads} * p.head_dim;
-  v.Check(p.heads % p.kv_heads == 0, "kv_heads", absl::StrCat("a divisor of heads ", p.heads),
-          absl::StrCat(p.kv_heads))
-      .AtLeast("ring_blocks", p.ring_blocks, WindowBlocks(p.window))
-      .Positive("scale", p.scale)
-      .AtLeast("q_stride", p.q_stride, q_floats)
+  v.AtLeast("q_stride", p.q_stride, q_floats)
       .AtLeast("k_stride", p.k_stride, kv_floats)
-      .AtLeast("v_stride", p.v_stride, kv_floats)
-      .AtLeast("out_stride", p.out_stride, q_floats)
-      .AtLeast("k_slot_stride", p.k_slot_stride, p.ring_blocks * kv_floats * kGridTokens)
-      .AtLeast("v_slot_stride", p.v_slot_stride, p.ring_blocks * kv_floats * kGridTokens)
-      .Rows(p.rows, p.num_slots, context);
+      .AtLeast("v_stride", p.v_stride, kv_floats);
   if (!v.ok() || p.rows.num_rows == 0) return v.status();
   v.Either("q", p.q, p.q_bf16, context)
       .Either("k", p.k, p.k_bf16, context)

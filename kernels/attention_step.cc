@@ -3,7 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "kernels/cuda/cuda.h"
-#include "kernels/internal/validate.h"
+#include "kernels/internal/validate_attention.h"
 
 namespace reprise::kernels {
 namespace {
@@ -12,28 +12,17 @@ absl::Status Validate(const AttentionStepParams& params, const Context& context)
   const RopeParams& rope = params.rope;
   const WindowAttentionParams& p = params.attention;
   internal::Validator v("AttentionStep");
-  v.AtLeast("heads", p.heads, 1)
-      .Range("kv_heads", p.kv_heads, 1, p.heads)
-      .Range("head_dim", p.head_dim, 1, 256)
-      .Range("window", p.window, 1, 1 << 30);
+  internal::ValidateWindow(v, p, 256, context);
   if (!v.ok()) return v.status();
   const int64_t q_elements = int64_t{p.heads} * p.head_dim;
   const int64_t kv_elements = int64_t{p.kv_heads} * p.head_dim;
-  v.Check(p.heads % p.kv_heads == 0, "kv_heads", absl::StrCat("a divisor of heads ", p.heads),
-          absl::StrCat(p.kv_heads))
-      .Check(rope.num_rows == p.rows.num_rows && rope.heads == p.heads + p.kv_heads &&
-                 rope.plain_heads == p.kv_heads && rope.head_dim == p.head_dim,
-             "rope", "the attention's rows and heads", "others")
+  v.Check(rope.num_rows == p.rows.num_rows && rope.heads == p.heads + p.kv_heads &&
+              rope.plain_heads == p.kv_heads && rope.head_dim == p.head_dim,
+          "rope", "the attention's rows and heads", "others")
       .Range("rotary_dims", rope.rotary_dims, 0, p.head_dim)
       .Check(rope.rotary_dims % 2 == 0, "rotary_dims", "an even number",
              absl::StrCat(rope.rotary_dims))
-      .AtLeast("x_stride", rope.x_stride, q_elements + 2 * kv_elements)
-      .AtLeast("ring_blocks", p.ring_blocks, WindowBlocks(p.window))
-      .Positive("scale", p.scale)
-      .AtLeast("out_stride", p.out_stride, q_elements)
-      .AtLeast("k_slot_stride", p.k_slot_stride, p.ring_blocks * kv_elements * kGridTokens)
-      .AtLeast("v_slot_stride", p.v_slot_stride, p.ring_blocks * kv_elements * kGridTokens)
-      .Rows(p.rows, p.num_slots, context);
+      .AtLeast("x_stride", rope.x_stride, q_elements + 2 * kv_elements);
   if (!v.ok() || p.rows.num_rows == 0) return v.status();
   v.Pointer("x", rope.x).Pointer("out_bf16", p.out_bf16);
   if (rope.rotary_dims > 0) v.Pointer("cos", rope.cos).Pointer("sin", rope.sin);

@@ -24,9 +24,13 @@ __device__ __forceinline__ void InitBarrier(Barrier* barrier, uint32_t arrivals)
                : "memory");
 }
 
-// By the thread that has initialized barriers, before the __syncthreads() that shows them.
-__device__ __forceinline__ void PublishBarriers() {
+// By the thread that has initialized barriers, before the __syncthreads() that shows them; with
+// PublishBarriers also to the copy engine.
+__device__ __forceinline__ void FenceBarriers() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ __forceinline__ void PublishBarriers() {
+  FenceBarriers();
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 

@@ -22,9 +22,9 @@ constexpr uint32_t kPanelBytes = 64 * 128;
 __device__ __forceinline__ uint32_t TileOffset(int row, int piece) {
   return piece / 8 * kPanelBytes + row * 128 + ((piece % 8) ^ (row % 8)) * 16;
 }
-
-// Place of four elements of a row from `element` on, in a tile of panels of `panel` bytes.
-__device__ __forceinline__ uint32_t TileOffsetOfFour(int row, int element, uint32_t panel) {
+// Place of an element, in a tile whose panels may be of fewer rows.
+__device__ __forceinline__ uint32_t ElementOffset(int row, int element,
+                                                  uint32_t panel = kPanelBytes) {
   return element / 64 * panel + row * 128 + ((element % 64 / 8) ^ (row % 8)) * 16 + element % 8 * 2;
 }
 

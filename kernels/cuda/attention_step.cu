@@ -75,7 +75,7 @@ __device__ __noinline__ void Prepare(const StepParams& p, StepMemory<kDim> memor
         const uint32_t low = PackBf16(out.v[0], out.v[1]), high = PackBf16(out.v[2], out.v[3]);
         if (value < 0) {
           StoreShared(memory.Queries(tile_place) +
-                          TileOffsetOfFour(row, element, StepMemory<kDim>::kQueryPanel),
+                          ElementOffset(row, element, StepMemory<kDim>::kQueryPanel),
                       low, high);
           continue;
         }
@@ -240,11 +240,6 @@ cudaError_t LaunchStep(const StepParams& p, const DeviceQueue& queue) {
                         kBytes, queue, p);
 }
 
-// Most groups that a row sees.
-int Groups(const WindowAttentionParams& p) {
-  return (p.window + kGroupTokens - 1) / kGroupTokens + 1;
-}
-
 }  // namespace
 }  // namespace window
 
@@ -254,12 +249,10 @@ bool CanAttentionStep(const AttentionStepParams& params, const DeviceQueue& queu
   const RaggedRows& rows = p.rows;
   if (rows.num_rows < 1 || rows.num_seqs != rows.num_rows || rows.max_seq_rows != 1) return false;
   if (p.heads < 1 || p.kv_heads < 1 || p.window < 1) return false;
-  // With as many tiles the whole form is as fast.
-  if (int64_t{rows.num_rows} * p.kv_heads >= int64_t{queue.info().multiprocessors} * 15 / 8) {
-    return false;
-  }
+  // Then the whole form is as fast.
+  if (KeepsBusy(int64_t{rows.num_rows} * p.kv_heads, queue.info().multiprocessors)) return false;
   constexpr int kMostRingBlocks = 1 << 14;
-  return p.heads / p.kv_heads <= kStepHeads && Groups(p) <= kMostGroups &&
+  return p.heads / p.kv_heads <= kStepHeads && MostGroups(p.window, 1) <= kMostGroups &&
          p.ring_blocks <= kMostRingBlocks && p.head_dim % 16 == 0 && p.head_dim <= 256 &&
          RotatesByFour(params.rope) && Aligned(p.k_ring_bf16, p.k_slot_stride, 16) &&
          Aligned(p.v_ring_bf16, p.v_slot_stride, 16) && Aligned(p.out_bf16, p.out_stride);
@@ -272,7 +265,7 @@ absl::Status AttentionStep(const AttentionStepParams& params, DeviceQueue& queue
   p.rope = params.rope;
   p.scale = p.attention.scale * kLog2E;
   p.tiles = p.attention.rows.num_rows * p.attention.kv_heads;
-  p.blocks = Groups(p.attention) - 1;
+  p.blocks = static_cast<int>(MostGroups(p.attention.window, 1)) - 1;
   const int dim = p.attention.head_dim;
   return Check(dim <= 64    ? LaunchStep<64>(p, queue)
                : dim <= 128 ? LaunchStep<128>(p, queue)

@@ -179,7 +179,7 @@ struct StepMemory {
     }
     InitBarrier(SumsFull(), 2 * blocks);
     InitBarrier(SumsEmpty(), blocks);
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    FenceBarriers();
   }
 };
 

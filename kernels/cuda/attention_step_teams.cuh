@@ -80,8 +80,7 @@ class StepTeam {
     if (element < p_.attention.head_dim) {
       uint32_t low, high;
       LoadShared(memory_.StepRow(tile_place, kValue) + element * 2, low, high);
-      StoreShared(memory_.Unit(units_.place) + TileOffsetOfFour(row, element, kPanelBytes), low,
-                  high);
+      StoreShared(memory_.Unit(units_.place) + ElementOffset(row, element), low, high);
     }
     FenceForTensorCores();
     SyncSome(kBarrier, kTeam);
@@ -200,7 +199,7 @@ class ScoreTeam : StepTeam<kDim, 0> {
     if (Lane() % 4 == 0) StoreShared(memory_.Factor(blocks_.place, head), factor);
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
-      StoreShared(memory_.Weights(blocks_.place) + head * 128 + (j ^ (head % 8)) * 16 + column * 2,
+      StoreShared(memory_.Weights(blocks_.place) + TileOffset(head, j) + column * 2,
                   PackBf16(scores[2 * j], scores[2 * j + 1]));
     }
     FenceForTensorCores();

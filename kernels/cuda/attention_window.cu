@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(Shape<kDim>::kThreads, Shape<kDim>::kBlocks)
       InitBarrier(memory.Empty(i), 4 * S::kTeams);
     }
     for (int i = 0; i < 2; ++i) InitBarrier(memory.QueriesEmpty(i), 4 * S::kTeams);
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    FenceBarriers();
   }
   __syncthreads();
   WaitForPrevious();
@@ -117,14 +117,13 @@ absl::Status ValidateForCuda(const WindowAttentionParams& p) {
 // The split form where whole tiles would leave multiprocessors idle; a function of the params
 // alone.
 Partials ChooseForm(const WindowAttentionParams& p, int64_t tiles, const DeviceQueue& queue) {
-  const int64_t per_token = p.heads / p.kv_heads, multiprocessors = queue.info().multiprocessors;
+  const int64_t per_token = p.heads / p.kv_heads;
+  const int multiprocessors = queue.info().multiprocessors;
   const bool one_tile = p.rows.max_seq_rows * per_token <= kTile;
-  // Twice as many tiles as multiprocessors, or nearly, leave none idle for long.
-  if (tiles >= (one_tile ? multiprocessors * 15 / 8 : multiprocessors / 2 + 1)) return {};
-  // A tile sees window + 1 keys and one more per further token.
+  if (one_tile ? KeepsBusy(tiles, multiprocessors) : tiles >= multiprocessors / 2 + 1) return {};
   const int64_t tokens =
       std::min<int64_t>(p.rows.max_seq_rows, (kTile + per_token - 2) / per_token + 1);
-  const int64_t groups = (p.window + tokens - 1 + kGroupTokens - 1) / kGroupTokens + 1;
+  const int64_t groups = MostGroups(p.window, tokens);
   const size_t pairs = size_t(p.rows.num_rows) * p.heads;
   const size_t sums_bytes = pairs * groups * p.head_dim * sizeof(float);
   if (groups * tiles > (1 << 30) ||

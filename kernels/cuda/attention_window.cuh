@@ -18,6 +18,17 @@ constexpr int kCopyThreads = 128;      // one warpgroup of producers
 constexpr float kLog2E = 1.44269504f;  // exponentials are to base 2
 constexpr float kMinusInfinity = -__builtin_huge_valf();
 
+// Most groups that a tile of so many tokens sees: window + 1 keys and one more per further token.
+inline int64_t MostGroups(int window, int64_t tokens) {
+  return (window + tokens - 1 + kGroupTokens - 1) / kGroupTokens + 1;
+}
+
+// Whether there are twice as many tiles as multiprocessors, or nearly: then whole tiles leave none
+// idle for long.
+inline bool KeepsBusy(int64_t tiles, int multiprocessors) {
+  return tiles >= int64_t{multiprocessors} * 15 / 8;
+}
+
 // kDim: head_dim rounded up to whole panels; columns beyond head_dim are zeros.
 template <int kDim>
 struct Shape {

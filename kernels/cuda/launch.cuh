@@ -29,6 +29,14 @@ __device__ __forceinline__ void LetNextStart() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
+inline cudaLaunchAttribute ClusterOf(int blocks) {
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = blocks;
+  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  return attribute;
+}
+
 // Blocks of the grid come in clusters of `cluster` consecutive ones, which are on the device at the
 // same time and see each other's shared memory. Returns the launch's error; the kernel's own shows
 // at the next synchronization. `shared_bytes` above 48 KiB need cudaFuncSetAttribute first, see
@@ -36,12 +44,9 @@ __device__ __forceinline__ void LetNextStart() {
 template <typename... Params, typename... Args>
 cudaError_t LaunchClusters(int cluster, void (*kernel)(Params...), dim3 grid, dim3 block,
                            size_t shared_bytes, const DeviceQueue& queue, Args&&... args) {
-  cudaLaunchAttribute attributes[2] = {};
+  cudaLaunchAttribute attributes[2] = {{}, ClusterOf(cluster)};
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = cluster;
-  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;
@@ -58,10 +63,7 @@ cudaError_t LaunchClusters(int cluster, void (*kernel)(Params...), dim3 grid, di
 template <typename Kernel>
 cudaError_t CountResidentClusters(int cluster, Kernel kernel, dim3 block, size_t shared_bytes,
                                   int& count) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = cluster;
-  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  cudaLaunchAttribute attribute = ClusterOf(cluster);
   cudaLaunchConfig_t config = {};
   config.gridDim = cluster;
   config.blockDim = block;
