@@ -65,14 +65,28 @@ Command EvalKeys(const Script& script, std::vector<std::string> keys,
 
 // Between the tries of one Run.
 struct Client::Try {
+  Try(std::vector<Answer>& answers, Replication* replication, Deadline deadline)
+      : answers(answers),
+        replication(replication),
+        deadline(deadline),
+        ask_target(answers.size()),
+        obstacles(answers.size()) {}
+
+  // Command `index` is to be tried again after `status`.
+  void Repeat(size_t index, const absl::Status& status) {
+    pending.push_back(index);
+    if (GetRedisError(status) != RedisError::kTimeout) obstacles[index] = status;
+  }
+
   std::vector<Answer>& answers;
-  Replication* replication;
-  Deadline deadline;
-  std::vector<size_t> pending{};                      // to be tried again
-  std::vector<std::optional<Endpoint>> ask_target{};  // per command: where ASK sends it once
-  bool delay = false;                                 // something is out of order: do not rush
-  std::set<const Script*> unknown{};                  // to some server in this try
-  std::set<const Script*> load{};                     // unknown in the try before
+  Replication* const replication;
+  const Deadline deadline;
+  std::vector<size_t> pending;                      // to be tried again
+  std::vector<std::optional<Endpoint>> ask_target;  // per command: where ASK sends it once
+  std::vector<absl::Status> obstacles;              // per command: what but time stopped it last
+  bool delay = false;                               // something is out of order: do not rush
+  std::set<const Script*> unknown;                  // to some server in this try
+  std::set<const Script*> load;                     // unknown in the try before
 };
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ClientOptions& options) {
@@ -128,7 +142,7 @@ void Client::Settle(const Command& command, size_t index, const Endpoint& server
   if (GetRedisError(status) != RedisError::kNoScript) state.ask_target[index].reset();
   answer.unsure = answer.unsure || GetOutcome(status) == Outcome::kUnknown;
   if (!IsTransient(status)) return;
-  state.pending.push_back(index);
+  state.Repeat(index, status);
   switch (GetRedisError(status)) {
     case RedisError::kNoScript:
       return;  // it goes along the next time
@@ -220,31 +234,31 @@ void Client::Retry(const std::vector<Command>& commands, Try& state, int round) 
       // Nothing was sent, so nothing is in doubt.
       answers[i].reply = server.status();
       if (!IsTransient(server.status())) continue;
-      state.pending.push_back(i);
+      state.Repeat(i, server.status());
       state.delay = true;
     }
     for (const auto& [server, indices] : by_server) {
       RunAtServer(commands, server, indices, try_deadline, state);
     }
   }
-  for (Answer& answer : answers) {
-    const absl::Status& status = answer.reply.status();
-    if (answer.unsure && !status.ok() && GetOutcome(status) == Outcome::kNotDone &&
-        GetRedisError(status) != RedisError::kNone) {
-      // Its last try did nothing, an earlier one may have.
-      answer.reply =
-          MakeRedisError(GetRedisError(status), Outcome::kUnknown,
-                         std::string_view(status.message().data(), status.message().size()));
+  for (size_t i = 0; i < answers.size(); ++i) {
+    absl::Status status = answers[i].reply.status();
+    if (GetRedisError(status) == RedisError::kNone) continue;
+    // When the deadline cuts the last try off, what stopped those before says more.
+    if (GetRedisError(status) == RedisError::kTimeout && !state.obstacles[i].ok()) {
+      status = state.obstacles[i];
     }
+    // The try that it is of did nothing, another may have.
+    if (answers[i].unsure) status = InDoubt(status);
+    answers[i].reply = std::move(status);
   }
 }
 
 std::vector<Answer> Client::Run(const std::vector<Command>& commands, Deadline deadline,
                                 Replication* replication) {
   std::vector<Answer> answers(commands.size());
-  Try state{answers, replication, deadline};
+  Try state(answers, replication, deadline);
   if (replication != nullptr) replication->reached = replication->replicas;
-  state.ask_target.resize(commands.size());
   for (size_t i = 0; i < commands.size(); ++i) state.pending.push_back(i);
   Retry(commands, state, 0);
   return answers;
@@ -282,13 +296,12 @@ std::vector<Answer> Client::RunMade(const std::string& key, const CommandMaker& 
   while (more) more = make(commands);
 
   std::vector<Answer> answers(commands.size());
-  Try state{answers, nullptr, deadline};
-  state.ask_target.resize(commands.size());
+  Try state(answers, nullptr, deadline);
   for (size_t i = 0; i < commands.size(); ++i) {
     if (i >= replies.size()) {
       // Never sent.
       answers[i].reply = failure;
-      if (server.ok() || IsTransient(failure)) state.pending.push_back(i);
+      if (server.ok() || IsTransient(failure)) state.Repeat(i, failure);
       state.delay = true;
       continue;
     }

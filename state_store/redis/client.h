@@ -78,7 +78,8 @@ class Client {
 
   // Runs all commands, in one pipeline per server and in order there; answers[i] is commands[i]'s.
   // Failures that another try may mend (IsTransient) are tried again until the deadline; the status
-  // says kUnknown if any try may have been carried out.
+  // then says what stopped the command, rather than that time was up, and kUnknown if any try may
+  // have been carried out.
   std::vector<Answer> Run(const std::vector<Command>& commands, Deadline deadline,
                           Replication* replication = nullptr);
   // The same for commands that are made while those before them are on their way, all at the server

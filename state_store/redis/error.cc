@@ -60,6 +60,7 @@ constexpr ReplyRow kReplies[] = {
 };
 
 constexpr std::string_view kUnknownMark = "/UNKNOWN";
+constexpr std::string_view kDoubt = " (the command may have been carried out)";
 
 std::string Payload(const absl::Status& status) {
   const auto payload = status.GetPayload(kRedisErrorUrl);
@@ -71,7 +72,7 @@ std::string Payload(const absl::Status& status) {
 absl::Status MakeRedisError(RedisError error, Outcome outcome, std::string_view message) {
   const Row& row = RowOf(error);
   std::string text = Cat("redis: ", message);
-  if (outcome == Outcome::kUnknown) text += " (the command may have been carried out)";
+  if (outcome == Outcome::kUnknown) text += kDoubt;
   absl::Status status(row.code, text);
   status.SetPayload(kRedisErrorUrl,
                     absl::Cord(ToAbsl(outcome == Outcome::kUnknown ? Cat(row.name, kUnknownMark)
@@ -117,6 +118,15 @@ Outcome GetOutcome(const absl::Status& status) {
                                  kUnknownMark) == 0
              ? Outcome::kUnknown
              : Outcome::kNotDone;
+}
+
+absl::Status InDoubt(const absl::Status& status) {
+  if (GetOutcome(status) == Outcome::kUnknown) return status;
+  absl::Status doubtful(status.code(), ToAbsl(Cat(status.message(), kDoubt)));
+  status.ForEachPayload(
+      [&](absl::string_view url, const absl::Cord& payload) { doubtful.SetPayload(url, payload); });
+  doubtful.SetPayload(kRedisErrorUrl, absl::Cord(ToAbsl(Cat(Payload(status), kUnknownMark))));
+  return doubtful;
 }
 
 bool IsTransient(const absl::Status& status) { return RowOf(GetRedisError(status)).transient; }

@@ -43,6 +43,9 @@ RedisError GetRedisError(const absl::Status& status);
 // kNotDone unless the status says otherwise.
 Outcome GetOutcome(const absl::Status& status);
 
+// The same error, of a command of which another try may have been carried out.
+absl::Status InDoubt(const absl::Status& status);
+
 // Whether trying again, here or at another node, may help.
 bool IsTransient(const absl::Status& status);
 // Whether the connection is of no more use after this.

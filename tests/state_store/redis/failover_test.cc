@@ -67,16 +67,15 @@ TEST(Sentinel, FollowsTheMasterUnderLoad) {
 TEST(Sentinel, SaysWhatIsMissing) {
   RedisSentinelSetup setup(0);
   const auto unknown = MakeClient(setup.url() + "x");
-  const Answer answer =
-      unknown->Run(Eval(kOnce, "k", {"1"}), DeadlineAfter(absl::Milliseconds(300)));
-  EXPECT_EQ(answer.reply.status().code(), absl::StatusCode::kUnavailable);
+  // Long enough that a busy machine tries once.
+  const auto soon = [] { return DeadlineAfter(absl::Seconds(1)); };
+  const Answer answer = unknown->Run(Eval(kOnce, "k", {"1"}), soon());
+  EXPECT_TRUE(absl::IsUnavailable(answer.reply.status())) << answer.reply.status();
   EXPECT_NE(std::string(answer.reply.status().message()).find("mainx"), std::string::npos);
   for (auto& sentinel : setup.sentinels()) sentinel->Kill();
   const auto client = MakeClient(setup.url());
-  EXPECT_EQ(client->Run(Eval(kOnce, "k", {"1"}), DeadlineAfter(absl::Milliseconds(300)))
-                .reply.status()
-                .code(),
-            absl::StatusCode::kUnavailable);
+  const Answer none = client->Run(Eval(kOnce, "k", {"1"}), soon());
+  EXPECT_TRUE(absl::IsUnavailable(none.reply.status())) << none.reply.status();
   // One of three is enough.
   setup.sentinels()[2]->Start();
   EXPECT_TRUE(client->Run(Eval(kOnce, "k", {"1"}), Patient()).reply.ok());

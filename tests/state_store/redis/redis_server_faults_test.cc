@@ -19,7 +19,7 @@ using testing::WaitUntil;
 
 RedisStoreOptions Impatient(const std::string& url) {
   RedisStoreOptions options = OptionsFor(url);
-  options.operation_timeout = absl::Milliseconds(500);
+  options.operation_timeout = absl::Seconds(1);
   return options;
 }
 
