@@ -15,11 +15,13 @@
 #include "state_store/redis/record.h"
 #include "state_store/redis/store_scripts.h"
 #include "tests/state_store/redis/store_test_util.h"
+#include "tests/testing/fault_proxy.h"
 #include "tests/testing/redis_server.h"
 
 namespace reprise::state_store::redis {
 namespace {
 
+using testing::FaultProxy;
 using testing::RedisServer;
 using testing::WaitUntil;
 
@@ -506,6 +508,40 @@ TEST(RedisStore, LargeStatesGoInManyBatches) {
       EXPECT_EQ(server.Do({"KEYS", "*{t:*"}).elements.size(), 0u);
     }
   }
+}
+
+TEST(RedisStore, LargeStatesAreReadThroughCutsAndDamageIsNamed) {
+  RedisServer server;
+  FaultProxy proxy(server.port());
+  RedisStoreOptions options = OptionsFor(server.url());
+  options.store.chunk_bytes = 64 << 10;
+  const auto store = OpenStore(options);
+  const Session made = store->CreateSession("t", {.id = "s"}).value();
+  const Snapshot snapshot = MakeTestSnapshot(1, 9'000'001);
+  ASSERT_TRUE(store->PutAndCommit("t", "s", made.version, snapshot, {}).ok());
+  options.client.url = proxy.url();
+  const auto reader = OpenStore(options);
+  for (int i = 0; i < 10; ++i) {
+    proxy.CutAfterToClient(800'000 * (i + 1));
+    const auto read = reader->ReadSnapshot("t", "s", "");
+    ASSERT_TRUE(read.ok()) << read.status();
+    EXPECT_TRUE(SameState(snapshot, *read));
+    EXPECT_EQ(proxy.cuts(), i + 1);
+  }
+  proxy.CutAfterToClient(-1);
+  // One damaged chunk, in whichever batch.
+  const std::vector<ChunkRef> chunks = store->GetSnapshot("t", "s", "")->manifest.parts[1].chunks;
+  for (const size_t at : {size_t{0}, chunks.size() / 2, chunks.size() - 1}) {
+    const std::string key = Keys(options.key_prefix).Chunk("t", chunks[at].digest);
+    const std::string bytes = server.Do({"HGET", key, "d"}).text;
+    server.Do({"HSET", key, "d", std::string(bytes.size(), '\0')});
+    const auto damaged = reader->ReadSnapshot("t", "s", "");
+    EXPECT_EQ(GetStoreError(damaged.status()), StoreError::kCorruptChunk) << damaged.status();
+    EXPECT_NE(std::string(damaged.status().message()).find(HexDigest(chunks[at].digest)),
+              std::string::npos);
+    server.Do({"HSET", key, "d", bytes});
+  }
+  EXPECT_TRUE(SameState(snapshot, *reader->ReadSnapshot("t", "s", "")));
 }
 
 TEST(RedisStore, LossyPartsAreExportedAsTheyAreStored) {
