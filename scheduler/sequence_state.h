@@ -5,7 +5,8 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <vector>
+
+#include "base/bytes.h"
 
 namespace reprise::scheduler {
 
@@ -13,7 +14,7 @@ namespace reprise::scheduler {
 // tokens but the last, which waits in `pending` and is the first to be fed when the sequence goes
 // on.
 struct SequenceState {
-  std::vector<uint8_t> image;      // StateLayout().bytes(); empty = nothing consumed (zero state)
+  Bytes image;                     // StateLayout().bytes(); empty = nothing consumed (zero state)
   int64_t position = 0;            // tokens consumed
   std::optional<int32_t> pending;  // absent only for a sequence without tokens
 

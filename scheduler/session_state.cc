@@ -141,16 +141,16 @@ absl::StatusOr<SessionLegs> ReadLegs(const ModelIdentity& identity,
   return legs;
 }
 
-absl::StatusOr<std::vector<uint8_t>> ReadImage(const models::StateLayout& layout,
-                                               const state_store::SnapshotManifest& manifest,
-                                               absl::Span<const std::string> payloads) {
+absl::StatusOr<Bytes> ReadImage(const models::StateLayout& layout,
+                                const state_store::SnapshotManifest& manifest,
+                                absl::Span<const std::string> payloads) {
   const size_t expected_parts = manifest.position == 0 ? 0 : layout.tensors().size();
   if (manifest.parts.size() != expected_parts || payloads.size() != expected_parts) {
     return absl::DataLossError(absl::StrCat("snapshot: expected ", expected_parts, " parts, found ",
                                             manifest.parts.size()));
   }
-  if (expected_parts == 0) return std::vector<uint8_t>();
-  std::vector<uint8_t> image(layout.bytes());
+  if (expected_parts == 0) return Bytes();
+  Bytes image(layout.bytes());
   for (size_t i = 0; i < expected_parts; ++i) {
     const models::StateTensor& tensor = layout.tensors()[i];
     const state_store::SnapshotPart& part = manifest.parts[i];

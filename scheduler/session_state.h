@@ -5,10 +5,10 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "base/bytes.h"
 #include "base/hash.h"
 #include "models/state_layout.h"
 #include "scheduler/request.h"
@@ -52,9 +52,9 @@ inline constexpr char kMismatchPayload[] = "reprise.dev/FingerprintMismatch";
 absl::StatusOr<SessionLegs> ReadLegs(const ModelIdentity& identity,
                                      const state_store::SnapshotManifest& manifest);
 // The image, of a manifest that ReadLegs took. payloads[i] is manifest.parts[i]'s.
-absl::StatusOr<std::vector<uint8_t>> ReadImage(const models::StateLayout& layout,
-                                               const state_store::SnapshotManifest& manifest,
-                                               absl::Span<const std::string> payloads);
+absl::StatusOr<Bytes> ReadImage(const models::StateLayout& layout,
+                                const state_store::SnapshotManifest& manifest,
+                                absl::Span<const std::string> payloads);
 // Both.
 absl::StatusOr<SessionLegs> RestoreSnapshot(const ModelIdentity& identity,
                                             const models::StateLayout& layout,

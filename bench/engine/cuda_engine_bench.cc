@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "base/bytes.h"
 #include "bench/must.h"
 #include "kernels/device_queue.h"
 #include "models/load_model.h"
@@ -179,7 +180,7 @@ class Bench {
       std::printf("fork to %2d slots of %.1f MB: %.1f us\n", count, 1e-6 * bytes,
                   1e6 * Time(10, fork).first / 10);
     }
-    std::vector<uint8_t> image(bytes);
+    Bytes image(bytes);
     Must(slots_->Export(from.slot(), absl::MakeSpan(image)));
     double begin = Now();
     for (int i = 0; i < 5; ++i) Must(slots_->Export(from.slot(), absl::MakeSpan(image)));
@@ -257,7 +258,7 @@ class Bench {
       step.start_positions.push_back(4096);
       step.logit_rows.push_back(i);
     }
-    std::vector<uint8_t> image(loaded_.model->state_layout().bytes());
+    Bytes image(loaded_.model->state_layout().bytes());
     double took[2] = {1e9, 1e9};
     int exported = 0;
     for (int round = 0; round < 6; ++round) {

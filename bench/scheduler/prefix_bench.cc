@@ -52,7 +52,7 @@ int Cost() {
   options.max_bytes = int64_t{4} << 30;
   auto cache = *PrefixCache::Create(&clock, options);
   const PrefixScope scope{"tenant", "model", ""};
-  const auto image = std::make_shared<const std::vector<uint8_t>>(4096);
+  const auto image = std::make_shared<const Bytes>(4096, 0);
   std::mt19937 random(1);
   std::vector<Tokens> prompts;
   std::vector<double> inserts, hits, branches;

@@ -93,7 +93,7 @@ void Loop::KeepLastPrefix(Sequence& sequence, const RequestResult& result) {
   }
   StateImage image;
   if (result.state.has_value()) {
-    image = std::make_shared<const std::vector<uint8_t>>(result.state->image);
+    image = std::make_shared<const Bytes>(result.state->image);
   }
   GivePrefix(sequence, std::move(image));
 }
@@ -113,8 +113,8 @@ void Loop::GivePrefix(Sequence& sequence, StateImage image) {
                                     tokens = std::vector<int32_t>(path.begin(), path.end())](
                                        absl::StatusOr<SequenceState> state) {
     if (!state.ok()) return;
-    counts_.kept_prefixes += cache_->Insert(
-        scope, tokens, std::make_shared<const std::vector<uint8_t>>(std::move(state->image)));
+    counts_.kept_prefixes +=
+        cache_->Insert(scope, tokens, std::make_shared<const Bytes>(std::move(state->image)));
   });
   sequence.timeline.snapshot += clock_->Now() - begin;
 }
@@ -131,11 +131,11 @@ absl::StatusOr<StateImage> Loop::ShareState(const Sequence& sequence) {
   if (sequence.position() == 0) return nullptr;
   if (sequence.slot.valid()) {
     ASSIGN_OR_RETURN(SequenceState state, mover_.Copy(sequence));
-    return std::make_shared<const std::vector<uint8_t>>(std::move(state.image));
+    return std::make_shared<const Bytes>(std::move(state.image));
   }
   if (sequence.shared_image != nullptr) return sequence.shared_image;
   RETURN_IF_ERROR(sequence.lost);
-  return std::make_shared<const std::vector<uint8_t>>(sequence.image);
+  return std::make_shared<const Bytes>(sequence.image);
 }
 
 void Loop::BeginAsFork(Sequence& fork, const Sequence& leader) {

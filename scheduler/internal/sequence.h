@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "base/bytes.h"
 #include "models/state_slots.h"
 #include "scheduler/internal/admission.h"
 #include "scheduler/internal/tenants.h"
@@ -46,14 +47,14 @@ class Sequence {
   Tenant* tenant = nullptr;
 
   Phase phase = Phase::kQueued;
-  bool started = false;        // has had a slot
-  models::SlotHandle slot;     // while kRunning
-  std::vector<uint8_t> image;  // the state at position() while it has no slot; empty at position 0
-  bool leaving = false;        // parked, and its image is still on its way from the slot
-  absl::Status lost;           // why it never arrived
-  StateImage shared_image;     // instead of `image`, one that others have, too
-  uint64_t place = 0;          // in the queue: lower is earlier
-  absl::Time waiting_since;    // for a slot
+  bool started = false;      // has had a slot
+  models::SlotHandle slot;   // while kRunning
+  Bytes image;               // the state at position() while it has no slot; empty at position 0
+  bool leaving = false;      // parked, and its image is still on its way from the slot
+  absl::Status lost;         // why it never arrived
+  StateImage shared_image;   // instead of `image`, one that others have, too
+  uint64_t place = 0;        // in the queue: lower is earlier
+  absl::Time waiting_since;  // for a slot
   absl::Time slot_since;
   absl::Time protected_until = absl::InfinitePast();  // holds its slot at least until then
   absl::Time paused_since = absl::InfiniteFuture();   // its client has not read since

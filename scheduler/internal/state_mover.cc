@@ -31,8 +31,7 @@ absl::Status StateMover::Enter(Sequence& sequence) {
   const absl::Time begin = clock_->Now();
   ASSIGN_OR_RETURN(models::SlotHandle slot, slots_.Acquire());
   if (sequence.position() > 0) {
-    const std::vector<uint8_t>& image =
-        sequence.shared_image != nullptr ? *sequence.shared_image : sequence.image;
+    const Bytes& image = sequence.shared_image != nullptr ? *sequence.shared_image : sequence.image;
     const auto import = [&] { return slots_.Import(slot.slot(), image); };
     RETURN_IF_ERROR(Prefixed(WithRoom(import), "import of the state"));
     Note(SchedulerMetrics::Move::kIntoSlot, clock_->Now() - begin);

@@ -10,12 +10,13 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "base/bytes.h"
 #include "base/hash.h"
 
 namespace reprise::scheduler {
 
 // The bytes of a state, shared and never changed.
-using StateImage = std::shared_ptr<const std::vector<uint8_t>>;
+using StateImage = std::shared_ptr<const Bytes>;
 
 // A state by what it has consumed.
 struct SpillPath {

@@ -44,7 +44,7 @@ absl::StatusOr<StateImage> OpenImage(const Sha256Digest& digest, std::string_vie
   if (std::memcmp(body.data() + 8, digest.data(), digest.size()) != 0) return damaged("digest");
   if (ReadNumber(body.substr(40)) != body.size() - kHeaderBytes) return damaged("length");
   const auto* image = reinterpret_cast<const uint8_t*>(body.data()) + kHeaderBytes;
-  return std::make_shared<const std::vector<uint8_t>>(image, image + body.size() - kHeaderBytes);
+  return std::make_shared<const Bytes>(image, image + body.size() - kHeaderBytes);
 }
 
 }  // namespace reprise::scheduler

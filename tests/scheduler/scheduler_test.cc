@@ -395,8 +395,7 @@ TEST_F(SchedulerTest, HostileRequestsAreRefusedByField) {
               }),
               HasSubstr("state.pending"));
   EXPECT_THAT(message([&](Request& r) {
-                r.state = SequenceState{std::vector<uint8_t>(model_.state_layout().bytes()), 3,
-                                        std::nullopt};
+                r.state = SequenceState{Bytes(model_.state_layout().bytes(), 0), 3, std::nullopt};
               }),
               HasSubstr("state.pending"));
 }

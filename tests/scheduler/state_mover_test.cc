@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/fault_point.h"
 #include "tests/scheduler/scheduler_fixture.h"
 
@@ -40,12 +41,8 @@ class StateMoverTest : public ::testing::Test {
     EXPECT_TRUE(slots_->Import(sequence->slot.slot(), Image(mark)).ok());
     return sequence;
   }
-  std::vector<uint8_t> Image(uint8_t mark) const {
-    return std::vector<uint8_t>(slots_->layout().bytes(), mark);
-  }
-  std::vector<uint8_t> InSlot(const Sequence& sequence) {
-    return mover_.Copy(sequence).value().image;
-  }
+  Bytes Image(uint8_t mark) const { return Bytes(slots_->layout().bytes(), mark); }
+  Bytes InSlot(const Sequence& sequence) { return mover_.Copy(sequence).value().image; }
   int64_t StateBytes() const { return static_cast<int64_t>(slots_->layout().bytes()); }
 
   PuppetModel model_{PuppetModel::Options()};

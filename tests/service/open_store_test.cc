@@ -15,7 +15,7 @@ namespace reprise::service {
 namespace {
 
 void Share(scheduler::TieredSpill& spill, const std::string& tenant, int32_t token, size_t bytes) {
-  spill.Share({tenant, "model", {token}}, std::make_shared<std::vector<uint8_t>>(bytes));
+  spill.Share({tenant, "model", {token}}, std::make_shared<Bytes>(bytes, 0));
   spill.Flush();
 }
 

@@ -61,7 +61,7 @@ void MemorySpill::Lose() {
 void MemorySpill::Truncate(size_t bytes) {
   absl::MutexLock lock(&mutex_);
   for (auto& [key, image] : images_) {
-    image = std::make_shared<const std::vector<uint8_t>>(image->begin(), image->begin() + bytes);
+    image = std::make_shared<const Bytes>(image->begin(), image->begin() + bytes);
   }
 }
 

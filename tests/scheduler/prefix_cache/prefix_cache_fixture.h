@@ -22,9 +22,9 @@ inline StateImage MakeImage(const PrefixScope& scope, absl::Span<const int32_t> 
   std::string text = scope.tenant + "|" + scope.model + "|" + scope.context + "|";
   for (int32_t token : tokens) text += std::to_string(token) + ",";
   const Sha256Digest digest = Sha256(text);
-  std::vector<uint8_t> image(bytes);
+  Bytes image(bytes);
   for (size_t i = 0; i < bytes; ++i) image[i] = digest[i % digest.size()];
-  return std::make_shared<const std::vector<uint8_t>>(std::move(image));
+  return std::make_shared<const Bytes>(std::move(image));
 }
 
 inline Tokens Iota(int count, int first = 0) {
