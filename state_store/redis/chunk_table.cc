@@ -19,10 +19,9 @@
 namespace reprise::state_store::redis {
 namespace {
 
-// Of one pipeline: small commands, and bytes of chunks in either direction.
+// Of one pipeline: small commands, and bytes of chunks.
 constexpr size_t kBatchCommands = 512;
 constexpr size_t kBatchBytes = 8 << 20;
-constexpr uint64_t kMostReserved = 256 << 20;
 // Of one round trip of what is being named at the same time.
 constexpr size_t kStreamBytes = 512 << 10;
 // That are named before they are handed to a pipeline that is on its way.
@@ -437,79 +436,6 @@ void ChunkTable::UnpinKeys(const PinScope& scope, const std::vector<std::string>
   }
   Reserve(scope, -freed).IgnoreError();
   Count(scope.tenant, count, scope.deadline).IgnoreError();
-}
-
-absl::StatusOr<std::string> ChunkTable::Verified(std::string_view tenant, const ChunkRef& ref,
-                                                 Reply reply, Deadline deadline) {
-  if (reply.is_nil()) return CorruptChunk(ref.digest, "is missing");
-  absl::StatusOr<std::string> raw = DecodeChunk(std::move(reply.text), ref);
-  if (raw.ok()) return raw;
-  // Once more, in case it was damaged on the way and not there.
-  const std::string key = keys_.Chunk(tenant, ref.digest);
-  const Answer again =
-      client_.Run({.arguments = {"HGET", key, "d"}, .tail = {}, .key = key}, deadline);
-  RETURN_IF_ERROR(again.reply.status());
-  if (again.reply->is_nil()) return CorruptChunk(ref.digest, "is missing");
-  absl::StatusOr<std::string> second = DecodeChunk(again.reply->text, ref);
-  if (second.ok()) return second;
-  client_.Run(Eval(kCondemnChunk, key, {HeaderOf(key, ref)}), deadline)
-      .reply.status()
-      .IgnoreError();
-  return raw.status();
-}
-
-absl::StatusOr<std::vector<std::string>> ChunkTable::Read(std::string_view tenant,
-                                                          const SnapshotManifest& manifest,
-                                                          Deadline deadline) {
-  struct Place {
-    const ChunkRef* ref;
-    size_t part;
-  };
-  std::vector<Place> places;
-  std::vector<std::string> payloads(manifest.parts.size());
-  for (size_t p = 0; p < manifest.parts.size(); ++p) {
-    // A manifest may say what it likes; memory beyond this is taken as bytes arrive.
-    const uint64_t length = std::min<uint64_t>(manifest.parts[p].byte_length, kMostReserved);
-    if (manifest.parts[p].chunks.size() > 1) payloads[p].reserve(length);
-    for (const ChunkRef& ref : manifest.parts[p].chunks) places.push_back({&ref, p});
-  }
-  for (size_t begin = 0; begin < places.size();) {
-    std::vector<Command> commands;
-    std::vector<SharedBytes> known;  // [places[begin + i]]
-    size_t end = begin, bytes = 0;
-    while (end < places.size() && commands.size() < kBatchCommands &&
-           (commands.empty() || bytes + places[end].ref->stored_length <= kBatchBytes)) {
-      const ChunkRef& ref = *places[end++].ref;
-      known.push_back(known_ == nullptr ? SharedBytes() : known_->FindChunk(tenant, ref));
-      if (known.back().owner != nullptr) continue;
-      std::string key = keys_.Chunk(tenant, ref.digest);
-      bytes += ref.stored_length;
-      commands.push_back({.arguments = {"HGET", key, "d"}, .tail = {}, .key = std::move(key)});
-    }
-    std::vector<Answer> answers;
-    if (!commands.empty()) answers = client_.Run(commands, deadline);
-    auto answer = answers.begin();
-    for (size_t i = begin; i < end; ++i) {
-      if (known[i - begin].owner != nullptr) {
-        payloads[places[i].part] += known[i - begin].bytes;
-        continue;
-      }
-      RETURN_IF_ERROR(answer->reply.status());
-      absl::StatusOr<std::string> raw =
-          Verified(tenant, *places[i].ref, *std::move((answer++)->reply), deadline);
-      if (!raw.ok()) {
-        return Prefixed(raw.status(), Cat("part \"", manifest.parts[places[i].part].name, "\""));
-      }
-      std::string& payload = payloads[places[i].part];
-      if (manifest.parts[places[i].part].chunks.size() == 1) {
-        payload = *std::move(raw);
-      } else {
-        payload += *raw;
-      }
-    }
-    begin = end;
-  }
-  return payloads;
 }
 
 }  // namespace reprise::state_store::redis

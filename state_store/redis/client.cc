@@ -117,7 +117,9 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ClientOptions& opti
       router = MakeClusterRouter(address, connection);
       break;
   }
-  return std::unique_ptr<Client>(new Client(options, std::move(connection), std::move(router)));
+  const bool over_unix_socket = !address.endpoints.front().unix_path.empty();
+  return std::unique_ptr<Client>(
+      new Client(options, std::move(connection), std::move(router), over_unix_socket));
 }
 
 std::shared_ptr<ConnectionPool> Client::PoolOf(const Endpoint& server) {

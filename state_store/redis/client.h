@@ -88,6 +88,9 @@ class Client {
                               std::vector<Command>& commands, Deadline deadline);
   Answer Run(const Command& command, Deadline deadline, Replication* replication = nullptr);
 
+  // Whether the server is reached through a Unix socket, on this machine.
+  bool over_unix_socket() const { return over_unix_socket_; }
+
   // For walks over all keys.
   absl::StatusOr<std::vector<Endpoint>> Masters(Deadline deadline);
   // One try at that server, wherever keys belong.
@@ -99,8 +102,12 @@ class Client {
  private:
   struct Try;
 
-  Client(const ClientOptions& options, ConnectionOptions connection, std::unique_ptr<Router> router)
-      : options_(options), connection_(std::move(connection)), router_(std::move(router)) {}
+  Client(const ClientOptions& options, ConnectionOptions connection, std::unique_ptr<Router> router,
+         bool over_unix_socket)
+      : options_(options),
+        connection_(std::move(connection)),
+        router_(std::move(router)),
+        over_unix_socket_(over_unix_socket) {}
 
   std::shared_ptr<ConnectionPool> PoolOf(const Endpoint& server) ABSL_LOCKS_EXCLUDED(mu_);
   // One try at one server of `indices`; fills `answers` and says what is to be tried again.
@@ -115,6 +122,7 @@ class Client {
   const ClientOptions options_;
   const ConnectionOptions connection_;
   const std::unique_ptr<Router> router_;
+  const bool over_unix_socket_;
   mutable absl::Mutex mu_;
   std::map<Endpoint, std::shared_ptr<ConnectionPool>> pools_ ABSL_GUARDED_BY(mu_);
   std::minstd_rand random_ ABSL_GUARDED_BY(mu_){std::random_device()()};

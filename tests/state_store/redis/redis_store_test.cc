@@ -511,7 +511,7 @@ TEST(RedisStore, LargeStatesGoInManyBatches) {
 }
 
 TEST(RedisStore, LargeStatesAreReadThroughCutsAndDamageIsNamed) {
-  RedisServer server;
+  RedisServer server({.unix_socket = true});
   FaultProxy proxy(server.port());
   RedisStoreOptions options = OptionsFor(server.url());
   options.store.chunk_bytes = 64 << 10;
@@ -521,6 +521,7 @@ TEST(RedisStore, LargeStatesAreReadThroughCutsAndDamageIsNamed) {
   ASSERT_TRUE(store->PutAndCommit("t", "s", made.version, snapshot, {}).ok());
   options.client.url = proxy.url();
   const auto reader = OpenStore(options);
+  const auto beside = OpenStore("unix://" + server.unix_path());
   for (int i = 0; i < 10; ++i) {
     proxy.CutAfterToClient(800'000 * (i + 1));
     const auto read = reader->ReadSnapshot("t", "s", "");
@@ -535,13 +536,16 @@ TEST(RedisStore, LargeStatesAreReadThroughCutsAndDamageIsNamed) {
     const std::string key = Keys(options.key_prefix).Chunk("t", chunks[at].digest);
     const std::string bytes = server.Do({"HGET", key, "d"}).text;
     server.Do({"HSET", key, "d", std::string(bytes.size(), '\0')});
-    const auto damaged = reader->ReadSnapshot("t", "s", "");
-    EXPECT_EQ(GetStoreError(damaged.status()), StoreError::kCorruptChunk) << damaged.status();
-    EXPECT_NE(std::string(damaged.status().message()).find(HexDigest(chunks[at].digest)),
-              std::string::npos);
+    for (RedisStore* reading : {reader.get(), beside.get()}) {
+      const auto damaged = reading->ReadSnapshot("t", "s", "");
+      EXPECT_EQ(GetStoreError(damaged.status()), StoreError::kCorruptChunk) << damaged.status();
+      EXPECT_NE(std::string(damaged.status().message()).find(HexDigest(chunks[at].digest)),
+                std::string::npos);
+    }
     server.Do({"HSET", key, "d", bytes});
   }
   EXPECT_TRUE(SameState(snapshot, *reader->ReadSnapshot("t", "s", "")));
+  EXPECT_TRUE(SameState(snapshot, *beside->ReadSnapshot("t", "s", "")));
 }
 
 TEST(RedisStore, LossyPartsAreExportedAsTheyAreStored) {
