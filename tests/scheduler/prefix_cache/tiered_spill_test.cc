@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <map>
-#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -387,22 +386,25 @@ TEST_F(TieredSpillTest, AHangingStoreHoldsUpNobodyWhoDidNotAskInTime) {
 }
 
 TEST_F(TieredSpillTest, GoesWhileTheStoreHangs) {
-  std::optional<absl::Status> waiting;
+  absl::Status waiting;
+  absl::Notification answered;
+  std::thread release;
   {
     const auto spill = Open();
     blobs_.Hold();
     spill->Find(Path(Iota(30)), 0, 0, [](const absl::StatusOr<PrefixSpill::Found>&) {});
     while (blobs_.calls() == 0) absl::SleepFor(absl::Milliseconds(1));
-    spill->Find(Path(Iota(31)), 0, 0,
-                [&](absl::StatusOr<PrefixSpill::Found> found) { waiting = found.status(); });
-    std::thread release([&] {
-      while (!waiting.has_value()) absl::SleepFor(absl::Milliseconds(1));
+    spill->Find(Path(Iota(31)), 0, 0, [&](const absl::StatusOr<PrefixSpill::Found>& found) {
+      waiting = found.status();
+      answered.Notify();
+    });
+    release = std::thread([&] {
+      answered.WaitForNotification();
       blobs_.Release();
     });
-    release.detach();
   }
-  ASSERT_TRUE(waiting.has_value());
-  EXPECT_TRUE(absl::IsCancelled(*waiting));
+  release.join();
+  EXPECT_TRUE(absl::IsCancelled(waiting)) << waiting;
 }
 
 class SharedPrefixCacheTest : public PrefixCacheFixture {
