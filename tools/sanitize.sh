@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the C++ tests under AddressSanitizer with UndefinedBehaviorSanitizer, then under ThreadSanitizer.
-# Takes about half an hour on two cores.
+# Runs the C++ tests under AddressSanitizer with UndefinedBehaviorSanitizer, then under ThreadSanitizer;
+# there without those that talk to a gRPC server, since the packaged gRPC is compiled without it.
+# Takes more than an hour on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for preset in asan tsan; do
