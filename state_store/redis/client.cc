@@ -75,7 +75,16 @@ struct Client::Try {
   // Command `index` is to be tried again after `status`.
   void Repeat(size_t index, const absl::Status& status) {
     pending.push_back(index);
-    if (GetRedisError(status) != RedisError::kTimeout) obstacles[index] = status;
+    switch (GetRedisError(status)) {
+      case RedisError::kNoScript:
+      case RedisError::kMoved:
+        return;  // mended by the next try
+      case RedisError::kTimeout:
+        if (TimeLeft(deadline) > absl::ZeroDuration()) obstacles[index] = absl::OkStatus();
+        return;
+      default:
+        obstacles[index] = status;
+    }
   }
 
   std::vector<Answer>& answers;
@@ -83,7 +92,7 @@ struct Client::Try {
   const Deadline deadline;
   std::vector<size_t> pending;                      // to be tried again
   std::vector<std::optional<Endpoint>> ask_target;  // per command: where ASK sends it once
-  std::vector<absl::Status> obstacles;              // per command: what but time stopped it last
+  std::vector<absl::Status> obstacles;              // per command: what stopped the last whole try
   bool delay = false;                               // something is out of order: do not rush
   std::set<const Script*> unknown;                  // to some server in this try
   std::set<const Script*> load;                     // unknown in the try before

@@ -193,6 +193,17 @@ TEST(Client, ATryThatTheDeadlineCutsOffDoesNotHideWhatStoppedTheOthers) {
   // With nothing else known it is a timeout.
   const Answer silent = client->Run(Eval(kOnce, "k", {"1"}), Soon());
   EXPECT_EQ(GetRedisError(silent.reply.status()), RedisError::kTimeout) << silent.reply.status();
+  // So it is after a script that was missing, for that did not stop it.
+  RedisServer second;
+  FaultProxy other(second.port());
+  const auto late = MakeClient(other.url());
+  ASSERT_TRUE(late->Run({.arguments = {"GET", "k"}, .key = "k"}, Patient()).reply.ok());
+  other.Before("EVALSHA", 2, [&] {
+    other.BlackHole(true);
+    return true;
+  });
+  const Answer missing = late->Run(Eval(kOnce, "k", {"1"}), Soon());
+  EXPECT_EQ(GetRedisError(missing.reply.status()), RedisError::kTimeout) << missing.reply.status();
 }
 
 TEST(Client, AHalfOpenConnectionIsReplacedWithinTheCall) {
