@@ -9,12 +9,10 @@
 #include "state_store/internal/cat.h"
 #include "state_store/redis/chunk_table.h"
 #include "state_store/redis/store_scripts.h"
-#include "state_store/store_error.h"
 
 namespace reprise::state_store::redis {
 namespace {
 
-constexpr size_t kBatchCommands = 512;
 constexpr uint64_t kMostReserved = 256 << 20;
 
 // How the bytes of a snapshot are asked for.
@@ -26,11 +24,6 @@ struct ReadPlan {
 // is seldom used may wait for timers, 50 ms and more on loopback, which costs more than that saves.
 constexpr ReadPlan kOverUnixSocket{2 << 20, 2};
 constexpr ReadPlan kOverTcp{8 << 20, 1};
-
-absl::Status Missing(const ChunkRef& ref) {
-  return MakeStoreError(StoreError::kCorruptChunk,
-                        Cat("chunk ", HexDigest(ref.digest), " is missing"));
-}
 
 // One chunk of a snapshot.
 struct Place {
@@ -49,7 +42,7 @@ struct Batch {
 
 absl::StatusOr<std::string> ChunkTable::Verified(std::string_view tenant, const ChunkRef& ref,
                                                  Reply reply, Deadline deadline) {
-  if (reply.is_nil()) return Missing(ref);
+  if (reply.is_nil()) return CorruptChunk(ref.digest, "is missing");
   absl::StatusOr<std::string> raw = DecodeChunk(std::move(reply.text), ref);
   if (raw.ok()) return raw;
   // Once more, in case it was damaged on the way and not there.
@@ -57,7 +50,7 @@ absl::StatusOr<std::string> ChunkTable::Verified(std::string_view tenant, const 
   const Answer again =
       client_.Run({.arguments = {"HGET", key, "d"}, .tail = {}, .key = key}, deadline);
   RETURN_IF_ERROR(again.reply.status());
-  if (again.reply->is_nil()) return Missing(ref);
+  if (again.reply->is_nil()) return CorruptChunk(ref.digest, "is missing");
   absl::StatusOr<std::string> second = DecodeChunk(again.reply->text, ref);
   if (second.ok()) return second;
   client_.Run(Eval(kCondemnChunk, key, {HeaderOf(key, ref)}), deadline)

@@ -19,17 +19,12 @@
 namespace reprise::state_store::redis {
 namespace {
 
-// Of one pipeline: small commands, and bytes of chunks.
-constexpr size_t kBatchCommands = 512;
+// Of chunks in one pipeline.
 constexpr size_t kBatchBytes = 8 << 20;
 // Of one round trip of what is being named at the same time.
 constexpr size_t kStreamBytes = 512 << 10;
 // That are named before they are handed to a pipeline that is on its way.
 constexpr size_t kMadeBytes = 64 << 10;
-
-absl::Status CorruptChunk(const Sha256Digest& digest, std::string_view problem) {
-  return MakeStoreError(StoreError::kCorruptChunk, Cat("chunk ", HexDigest(digest), " ", problem));
-}
 
 // The fewest replicas over several calls.
 class ReplicationSum {
@@ -68,6 +63,10 @@ std::vector<ChunkRef> DistinctChunks(const SnapshotManifest& manifest) {
 }
 
 }  // namespace
+
+absl::Status CorruptChunk(const Sha256Digest& digest, std::string_view problem) {
+  return MakeStoreError(StoreError::kCorruptChunk, Cat("chunk ", HexDigest(digest), " ", problem));
+}
 
 // Of one call.
 struct ChunkTable::Progress {

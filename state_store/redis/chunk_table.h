@@ -26,6 +26,9 @@
 
 namespace reprise::state_store::redis {
 
+// DATA_LOSS (kCorruptChunk).
+absl::Status CorruptChunk(const Sha256Digest& digest, std::string_view problem);
+
 // Whose pins, and how long a call may take.
 struct PinScope {
   std::string_view tenant;
@@ -100,6 +103,8 @@ class ChunkTable {
   static std::string HeaderOf(std::string_view key, const ChunkRef& ref);
 
  private:
+  static constexpr size_t kBatchCommands = 512;  // of one pipeline
+
   using Piece = ChunkPiece;
   struct Progress;
 

@@ -35,6 +35,17 @@ struct IgnoreReads {
   ~IgnoreReads() { AnnotateIgnoreReadsEnd(__FILE__, __LINE__); }
 };
 
+// While it lives, this thread lets go of the mutex and takes it again.
+class Waits {
+ public:
+  explicit Waits(absl::Mutex* mutex) : mutex_(mutex) { __tsan_release(mutex); }
+  ~Waits() { __tsan_acquire(mutex_); }
+
+ private:
+  absl::Mutex* const mutex_;
+  const IgnoreReads ignore_;
+};
+
 // Its own search for deadlocks works under a spin lock that is compiled without, too.
 [[maybe_unused]] const bool no_deadlock_search = [] {
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
@@ -79,63 +90,46 @@ bool Mutex::TryLock() {
   return locked;
 }
 
-// Waiting lets go of the mutex and takes it again.
 void Mutex::Await(const Condition& condition) {
   static auto* const real =
       Real<void(Mutex*, const Condition&)>("_ZN4absl7debian35Mutex5AwaitERKNS0_9ConditionE");
-  __tsan_release(this);
-  const IgnoreReads ignore;
-  real(this, condition);
-  __tsan_acquire(this);
+  const Waits waits(this);
+  return real(this, condition);
 }
 
 bool Mutex::AwaitWithTimeout(const Condition& condition, Duration timeout) {
   static auto* const real = Real<bool(Mutex*, const Condition&, Duration)>(
       "_ZN4absl7debian35Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE");
-  __tsan_release(this);
-  const IgnoreReads ignore;
-  const bool fulfilled = real(this, condition, timeout);
-  __tsan_acquire(this);
-  return fulfilled;
+  const Waits waits(this);
+  return real(this, condition, timeout);
 }
 
 bool Mutex::AwaitWithDeadline(const Condition& condition, Time deadline) {
   static auto* const real = Real<bool(Mutex*, const Condition&, Time)>(
       "_ZN4absl7debian35Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE");
-  __tsan_release(this);
-  const IgnoreReads ignore;
-  const bool fulfilled = real(this, condition, deadline);
-  __tsan_acquire(this);
-  return fulfilled;
+  const Waits waits(this);
+  return real(this, condition, deadline);
 }
 
 void CondVar::Wait(Mutex* mutex) {
   static auto* const real =
       Real<void(CondVar*, Mutex*)>("_ZN4absl7debian37CondVar4WaitEPNS0_5MutexE");
-  __tsan_release(mutex);
-  const IgnoreReads ignore;
-  real(this, mutex);
-  __tsan_acquire(mutex);
+  const Waits waits(mutex);
+  return real(this, mutex);
 }
 
 bool CondVar::WaitWithTimeout(Mutex* mutex, Duration timeout) {
   static auto* const real = Real<bool(CondVar*, Mutex*, Duration)>(
       "_ZN4absl7debian37CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE");
-  __tsan_release(mutex);
-  const IgnoreReads ignore;
-  const bool timed_out = real(this, mutex, timeout);
-  __tsan_acquire(mutex);
-  return timed_out;
+  const Waits waits(mutex);
+  return real(this, mutex, timeout);
 }
 
 bool CondVar::WaitWithDeadline(Mutex* mutex, Time deadline) {
   static auto* const real = Real<bool(CondVar*, Mutex*, Time)>(
       "_ZN4absl7debian37CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE");
-  __tsan_release(mutex);
-  const IgnoreReads ignore;
-  const bool timed_out = real(this, mutex, deadline);
-  __tsan_acquire(mutex);
-  return timed_out;
+  const Waits waits(mutex);
+  return real(this, mutex, deadline);
 }
 
 void Notification::Notify() {

@@ -181,11 +181,14 @@ TEST(Client, ATryThatTheDeadlineCutsOffDoesNotHideWhatStoppedTheOthers) {
   FaultProxy proxy(server.port());
   const auto client = MakeClient(proxy.url());
   ASSERT_TRUE(client->Run({.arguments = {"GET", "k"}, .key = "k"}, Patient()).reply.ok());
+  const auto vanish_before = [](FaultProxy& vanishing, int nth) {
+    vanishing.Before("EVALSHA", nth, [&vanishing] {
+      vanishing.BlackHole(true);
+      return true;
+    });
+  };
   // The first finds no script, the second is READONLY, the third is never answered.
-  proxy.Before("EVALSHA", 3, [&] {
-    proxy.BlackHole(true);
-    return true;
-  });
+  vanish_before(proxy, 3);
   const Answer answer = client->Run(Eval(kOnce, "k", {"1"}), Soon());
   EXPECT_EQ(GetRedisError(answer.reply.status()), RedisError::kUnready) << answer.reply.status();
   EXPECT_TRUE(answer.unsure);
@@ -198,10 +201,7 @@ TEST(Client, ATryThatTheDeadlineCutsOffDoesNotHideWhatStoppedTheOthers) {
   FaultProxy other(second.port());
   const auto late = MakeClient(other.url());
   ASSERT_TRUE(late->Run({.arguments = {"GET", "k"}, .key = "k"}, Patient()).reply.ok());
-  other.Before("EVALSHA", 2, [&] {
-    other.BlackHole(true);
-    return true;
-  });
+  vanish_before(other, 2);
   const Answer missing = late->Run(Eval(kOnce, "k", {"1"}), Soon());
   EXPECT_EQ(GetRedisError(missing.reply.status()), RedisError::kTimeout) << missing.reply.status();
 }
