@@ -29,6 +29,10 @@ if(REPRISE_CUDA)
   set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
   set(CMAKE_CUDA_STANDARD 20)
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+  # Kernels as compute-sanitizer's racecheck can follow them, see kernels/cuda/async.cuh.
+  if(REPRISE_RACECHECK)
+    add_compile_definitions(REPRISE_RACECHECK)
+  endif()
   # -fmad=false: as -ffp-contract=off, one rounding only where the source says fmaf.
   add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-gencode=arch=compute_90a,code=sm_90a;-fmad=false;-lineinfo;-Xcompiler=-Wall,-Wextra,-Wno-unused-parameter;-diag-suppress=20012,2810;--expt-relaxed-constexpr>")
 endif()

@@ -41,6 +41,18 @@ __device__ __forceinline__ void Arrive(uint32_t barrier) {
 }
 __device__ __forceinline__ void Arrive(Barrier* barrier) { Arrive(SharedAddress(barrier)); }
 
+// One lane arrives for its warp, which has met. racecheck orders only what the threads that arrive
+// have done themselves: in a build for it (tools/sanitize_cuda.sh) all do.
+#ifdef REPRISE_RACECHECK
+constexpr int kWarpArrivals = 32;
+#else
+constexpr int kWarpArrivals = 1;
+#endif
+__device__ __forceinline__ void ArriveForWarp(uint32_t barrier) {
+  __syncwarp();
+  if (kWarpArrivals == 32 || threadIdx.x % 32 == 0) Arrive(barrier);
+}
+
 // At the barrier in the same place of another block of the cluster.
 __device__ __forceinline__ void ArriveAt(uint32_t barrier, uint32_t block) {
   asm volatile(

@@ -73,10 +73,7 @@ class Consumer {
     return threadIdx.x % 128 / 32 * 16 + Lane() / 4 + 8 * i;
   }
 
-  __device__ __forceinline__ void Release(uint32_t barrier) {
-    __syncwarp();
-    if (Lane() == 0) Arrive(barrier);
-  }
+  __device__ __forceinline__ void Release(uint32_t barrier) { ArriveForWarp(barrier); }
 
   __device__ __forceinline__ void StartGroup() {
 #pragma unroll

@@ -110,8 +110,7 @@ class Producer {
 
   __device__ __forceinline__ void TellOldest() {
     FenceForTensorCores();
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) Arrive(memory_.Full(told_.place));
+    ArriveForWarp(memory_.Full(told_.place));
     told_.Next();
     ++landed_;
   }

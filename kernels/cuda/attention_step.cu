@@ -132,7 +132,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   FenceForTensorCores();
   SyncCluster();
-  const int clusters = gridDim.x / p.blocks, thread = threadIdx.x % kTeam;
+  const int clusters = gridDim.x / p.blocks;
   Roles roles = {static_cast<int>(blockIdx.x) % p.blocks, p.blocks};
   int number = blockIdx.x / p.blocks;
   const int team = __shfl_sync(~0u, threadIdx.x / kTeam, 0);
@@ -166,14 +166,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   Cursor<1> sums;
   const auto tell_sums = [&](int barrier) {
     SyncSome(barrier, kTeam);
-    if (thread < p.blocks) HandOver(memory.SumsFull(), thread);
+    ForBlocks(p.blocks, [&](int block) { HandOver(memory.SumsFull(), block); });
     sums.Next();
     tiles.Next();
   };
   if (team == kMerges) {
     const auto tell = [&] {
-      __syncwarp();
-      if (thread % 32 == 0) Arrive(memory.QueriesFull(tiles.place));
+      ArriveForWarp(memory.QueriesFull(tiles.place));
       tiles.Next();
     };
     if (tile.live) tell();
@@ -190,7 +189,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       MergeTile<kDim>(p, memory, now, now_roles);
       if (!now.live) continue;
       SyncSome(kMergeBarrier, kTeam);
-      if (thread < p.blocks) ArriveAt(memory.SumsEmpty(), thread);
+      ForBlocks(p.blocks, [&](int block) { ArriveAt(memory.SumsEmpty(), block); });
       sums.Next();
     }
   } else if (team == kScores) {

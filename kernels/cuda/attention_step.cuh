@@ -101,6 +101,19 @@ __device__ __forceinline__ void ForGroups(const Tile& tile, const Roles& roles, 
   }
 }
 
+// By a team that has met: `arrive` at each block of the cluster, by as many threads of it as
+// barriers expect.
+constexpr int kTeamArrivals = kWarpArrivals == 1 ? 1 : kTeam;
+template <typename Arrive>
+__device__ __forceinline__ void ForBlocks(int blocks, const Arrive& arrive) {
+  const int thread = static_cast<int>(threadIdx.x % kTeam);
+  if constexpr (kTeamArrivals == 1) {
+    if (thread < blocks) arrive(thread);
+  } else {
+    for (int block = 0; block < blocks; ++block) arrive(block);
+  }
+}
+
 // Queries of two tiles, units, weights of two blocks of keys, all as products want them; scores of
 // two blocks; sums and scales of two groups; the step's keys and values of two tiles; barriers.
 template <int kDim>
@@ -167,18 +180,18 @@ struct StepMemory {
 
   // By one thread.
   __device__ __forceinline__ void InitBarriers(int blocks) const {
-    constexpr int kWarps = kTeam / 32;
+    constexpr int kWarps = kTeam / 32 * kWarpArrivals;
     for (int i = 0; i < S::kUnits; ++i) {
       InitBarrier(Full(i), kWarps);
       InitBarrier(Empty(i), kWarps);
     }
     for (int i = 0; i < 2; ++i) {
       InitBarrier(QueriesFull(i), kWarps);
-      InitBarrier(WeightsFull(i), 2);
+      InitBarrier(WeightsFull(i), 2 * kWarpArrivals);
       InitBarrier(WeightsEmpty(i), kWarps);
     }
-    InitBarrier(SumsFull(), 2 * blocks);
-    InitBarrier(SumsEmpty(), blocks);
+    InitBarrier(SumsFull(), 2 * kTeamArrivals * blocks);
+    InitBarrier(SumsEmpty(), kTeamArrivals * blocks);
     FenceBarriers();
   }
 };

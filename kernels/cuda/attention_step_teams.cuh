@@ -66,10 +66,7 @@ class StepTeam {
 
   __device__ __forceinline__ static int Lane() { return threadIdx.x % 32; }
   __device__ __forceinline__ static int Warp() { return threadIdx.x % kTeam / 32; }
-  __device__ __forceinline__ void Release(uint32_t barrier) {
-    __syncwarp();
-    if (Lane() == 0) Arrive(barrier);
-  }
+  __device__ __forceinline__ void Release(uint32_t barrier) { ArriveForWarp(barrier); }
 
   // Waits for the unit of block b, and puts the step's own row into it.
   __device__ __forceinline__ void AwaitUnit(const Tile& tile, int b, int tile_place) {

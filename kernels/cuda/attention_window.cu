@@ -33,10 +33,10 @@ __global__ void __launch_bounds__(Shape<kDim>::kThreads, Shape<kDim>::kBlocks)
   LetNextStart();
   if (threadIdx.x == 0) {
     for (int i = 0; i < S::kUnits; ++i) {
-      InitBarrier(memory.Full(i), kCopyThreads / 32);
-      InitBarrier(memory.Empty(i), 4 * S::kTeams);
+      InitBarrier(memory.Full(i), kCopyThreads / 32 * kWarpArrivals);
+      InitBarrier(memory.Empty(i), 4 * S::kTeams * kWarpArrivals);
     }
-    for (int i = 0; i < 2; ++i) InitBarrier(memory.QueriesEmpty(i), 4 * S::kTeams);
+    for (int i = 0; i < 2; ++i) InitBarrier(memory.QueriesEmpty(i), 4 * S::kTeams * kWarpArrivals);
     FenceBarriers();
   }
   __syncthreads();

@@ -8,6 +8,25 @@
 
 namespace reprise::kernels::cuda::tile {
 
+inline MatMulOutput OutputOf(const MatMulParams& params) {
+  MatMulOutput output;
+  output.rows = params.num_rows;
+  output.n = params.weight->n();
+  output.stride = params.out_stride;
+  output.scales = params.weight->scales();
+  output.bias = params.bias;
+  output.activation = params.activation;
+  output.softcap = params.softcap;
+  output.residual = params.residual;
+  output.out = params.out;
+  output.out_bf16 = reinterpret_cast<__nv_bfloat16*>(params.out_bf16);
+  output.vectors = params.residual.stream != nullptr
+                       ? InVectors(params.residual, output.n)
+                       : Aligned(params.out, params.out_stride) && output.n % 8 == 0 &&
+                             Aligned(params.out_bf16, params.out_stride);
+  return output;
+}
+
 __device__ __forceinline__ void WriteOne(const MatMulOutput& o, int64_t to, float value) {
   if (o.out != nullptr) {
     o.out[to] = value;
@@ -33,23 +52,26 @@ __device__ __forceinline__ void WriteUpToFour(const MatMulOutput& o, int64_t to,
   }
 }
 
-// A warpgroup's totals to memory. `piece`: [kPieceRows][kPieceStride] of this warpgroup; `factors`:
-// [kRows], of the norm or 1 (a choice between the two would be a branch, across which results do
-// not overlap).
+// Where a warpgroup's tile lies: of which block of the matrix, and its first row and 16 outputs.
+struct Place {
+  int block, first_row, group_tile;
+};
+
+// A warpgroup's totals to memory. `barrier`: of this warpgroup alone; `piece`:
+// [kPieceRows][kPieceStride] of this warpgroup; `factors`: [kRows], of the norm or 1 (a choice
+// between the two would be a branch, across which results do not overlap).
 template <typename S>
-__device__ __forceinline__ void Store(const TileParams& p, const Work& work, int group,
+__device__ __forceinline__ void Store(const MatMulOutput& o, const Place& at_tile, int barrier,
                                       float* piece, const float* factors,
                                       const float (&total)[S::kRows / 2]) {
   int thread = threadIdx.x % 128;
   asm volatile("" : "+r"(thread));  // or what follows from it would take registers in the main loop
   const int lane = thread % 32;
   const int first_row = lane % 4 * 2, strip_output = lane / 4;
-  const int group_tile = (work.output_tile * S::kGroups + group) * kGroupTiles;
-  const MatMulOutput& o = p.output;
   const int count = S::kGated ? o.n / 2 : o.n;  // results of a row
   constexpr int kTileResults = S::kGated ? kStripOutputs : kTileOutputs;
   constexpr int kResults = kGroupTiles * kTileResults;
-  const int first_result = group_tile * kTileResults;
+  const int first_result = at_tile.group_tile * kTileResults;
 
   // This thread's sums are of two outputs, which gated ones make one result. The other's is
   // kStripOutputs further on.
@@ -58,7 +80,7 @@ __device__ __forceinline__ void Store(const TileParams& p, const Work& work, int
   const int low_output = first_result + place;
   const int high_output = low_output + (S::kGated ? count : kStripOutputs);
   const auto read_both = [&](const float* from, float& low, float& high) {
-    from += int64_t{work.block} * o.n;
+    from += int64_t{at_tile.block} * o.n;
     if (low_output < count) low = from[low_output];
     if (low_output < count && high_output < o.n) high = from[high_output];
   };
@@ -98,12 +120,12 @@ __device__ __forceinline__ void Store(const TileParams& p, const Work& work, int
   constexpr int kParts = S::kRows / S::kPieceRows;
   const int four = thread * 4 % kResults, in_piece = thread * 4 / kResults;
   const int j = first_result + four;
-  const int64_t column = int64_t{work.block} * count + j;
+  const int64_t column = int64_t{at_tile.block} * count + j;
 #pragma unroll 1
   for (int turning = 0; turning < kParts; ++turning) {
-    const int part_row = work.row_tile * S::kRows + turning * S::kPieceRows;
+    const int part_row = at_tile.first_row + turning * S::kPieceRows;
     if (part_row >= o.rows) break;
-    SyncSome(1 + group, 128);  // the part before has been read
+    SyncSome(barrier, 128);  // the part before has been read
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {
       if (part != turning) continue;
@@ -117,7 +139,7 @@ __device__ __forceinline__ void Store(const TileParams& p, const Work& work, int
         turn_rows.template operator()<Activation::kRelu>(part);
       }
     }
-    SyncSome(1 + group, 128);
+    SyncSome(barrier, 128);
 #pragma unroll 1
     for (int row = in_piece; row < S::kPieceRows && part_row + row < o.rows; row += kStep) {
       Floats<4> results = LoadFloats<4>(piece + row * kPieceStride + four);

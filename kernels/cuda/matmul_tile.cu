@@ -136,11 +136,10 @@ __device__ __forceinline__ void Multiply(const TileParams& p, int warp, char* ri
         for (int i = 0; i < S::kRows / 2; ++i) total[i] = total[i] + sums[i];
       }
       if (normed) Wait(factor_barriers + place * 8, parity);
-      Store<S>(p, work, group, piece, factors + place * S::kRows, total);
-      if (normed) {
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) Arrive(factor_barriers + 16 + place * 8);
-      }
+      const Place at = {work.block, work.row_tile * S::kRows,
+                        (work.output_tile * S::kGroups + group) * kGroupTiles};
+      Store<S>(p.output, at, 1 + group, piece, factors + place * S::kRows, total);
+      if (normed) ArriveForWarp(factor_barriers + 16 + place * 8);
       place ^= 1;
       if (place == 0) parity ^= 1;
     }
@@ -168,8 +167,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       InitBarrier(&empty[i], S::kXBlocks * S::kGroups * 4);
     }
     for (int i = 0; i < 2; ++i) {
-      InitBarrier(&factor_barriers[i], S::kFactorWarps);
-      InitBarrier(&factor_barriers[2 + i], S::kGroups * 4);
+      InitBarrier(&factor_barriers[i], S::kFactorWarps * kWarpArrivals);
+      InitBarrier(&factor_barriers[2 + i], S::kGroups * 4 * kWarpArrivals);
     }
     PublishBarriers();
   }
@@ -207,25 +206,6 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
 
 PackedLayout LayoutOf(const PackedMatrix& w) {
   return PackedLayout::Of(w.n(), w.k(), w.dtype() == DType::kE4M3);
-}
-
-MatMulOutput OutputOf(const MatMulParams& params) {
-  MatMulOutput output;
-  output.rows = params.num_rows;
-  output.n = params.weight->n();
-  output.stride = params.out_stride;
-  output.scales = params.weight->scales();
-  output.bias = params.bias;
-  output.activation = params.activation;
-  output.softcap = params.softcap;
-  output.residual = params.residual;
-  output.out = params.out;
-  output.out_bf16 = reinterpret_cast<__nv_bfloat16*>(params.out_bf16);
-  output.vectors = params.residual.stream != nullptr
-                       ? InVectors(params.residual, output.n)
-                       : Aligned(params.out, params.out_stride) && output.n % 8 == 0 &&
-                             Aligned(params.out_bf16, params.out_stride);
-  return output;
 }
 
 // x as [rows, x_blocks, k], in boxes of [box_rows, 1, a chunk].

@@ -235,7 +235,8 @@ __device__ __forceinline__ void FetchX(const TileParams& p, const CUtensorMap* m
 }
 
 // The factor of a row with these sums of squares, by two neighbouring lanes, `half` 0 and 1, which
-// have four of the eight partial sums each.
+// have four of the eight partial sums each. kFresh: other blocks of this kernel have made them.
+template <bool kFresh = false>
 __device__ __forceinline__ float FactorOf(const float* squares, int groups, int k, float eps,
                                           int half) {
   float sums[4] = {};
@@ -246,7 +247,8 @@ __device__ __forceinline__ float FactorOf(const float* squares, int groups, int 
       float4 fours[kAtOnce];
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
-        fours[i] = *reinterpret_cast<const float4*>(squares + g + 8 * i);
+        const auto* const from = reinterpret_cast<const float4*>(squares + g + 8 * i);
+        fours[i] = kFresh ? __ldcg(from) : *from;
       }
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
@@ -260,7 +262,7 @@ __device__ __forceinline__ float FactorOf(const float* squares, int groups, int 
   for (; g < groups; g += 8) {
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
-      if (g + c < groups) sums[c] += squares[g + c];
+      if (g + c < groups) sums[c] += kFresh ? __ldcg(squares + g + c) : squares[g + c];
     }
   }
   const unsigned lanes = 3u << (threadIdx.x % 32 / 2 * 2);
@@ -291,8 +293,7 @@ __device__ __forceinline__ void ComputeFactors(const TileParams& p, int warp, fl
         if (lane % 2 == 0) factors[place * S::kRows + i] = factor;
       }
     }
-    __syncwarp();
-    if (lane == 0) Arrive(barriers + place * 8);
+    ArriveForWarp(barriers + place * 8);
     held = held_before;
     held_before = work.row_tile;
     place ^= 1;
