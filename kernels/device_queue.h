@@ -21,6 +21,7 @@ struct DeviceInfo {
   int multiprocessors = 0;
   size_t memory_bytes = 0, free_bytes = 0;  // free_bytes as of the call
   size_t l2_bytes = 0;
+  bool shared_by_mps = false;
 };
 // UNIMPLEMENTED in a build without CUDA, UNAVAILABLE without a device (or one older than compute
 // capability 9.0).
@@ -118,6 +119,18 @@ class DeviceQueue {
   // Zero between operations: an operation that counts in it leaves zeros behind.
   uint32_t* counters() const { return counters_.as<uint32_t>(); }
   static constexpr int kCounters = 32;
+  // For the blocks of one kernel to give each other numbers, see kernels/cuda/exchange.cuh: ones,
+  // and beside them words that are zero at first.
+  void* exchange() const { return exchange_.data(); }
+  static constexpr size_t kExchangeBytes = size_t{16} << 20;
+  uint32_t* exchange_state() const { return counters_.as<uint32_t>() + kCounters; }
+  static constexpr int kExchangeState = 4;
+
+  // Whether kernels of this queue may have blocks that wait for each other. All of them must be on
+  // the device at once, which two such kernels could prevent for each other: true for one queue of
+  // the process, the first that asks for as long as it lives, and for none where processes share
+  // the device by MPS.
+  bool MayWaitAcrossBlocks() const;
 
   // What became of a launch: a cudaError_t.
   void NoteLaunch(int error) const;
@@ -128,7 +141,7 @@ class DeviceQueue {
   DeviceInfo info_;
   std::shared_ptr<DeviceHealth> health_;
   void* stream_ = nullptr;
-  Buffer scratch_, counters_;
+  Buffer scratch_, counters_, exchange_;
 };
 
 }  // namespace reprise::kernels

@@ -156,6 +156,16 @@ absl::Status MatMul(const MatMulParams& params, const Context& context) {
   return absl::OkStatus();
 }
 
+absl::Status MatMulChain(absl::Span<const MatMulParams> products, const Context& context) {
+  RETURN_IF_ERROR(internal::ValidateContext("MatMulChain", context));
+  for (const MatMulParams& params : products) RETURN_IF_ERROR(ValidateMatMul(params, context));
+  if (context.device == Device::kCuda && cuda::CanMatMulChain(products, *context.queue)) {
+    return cuda::MatMulChain(products, *context.queue);
+  }
+  for (const MatMulParams& params : products) RETURN_IF_ERROR(MatMul(params, context));
+  return absl::OkStatus();
+}
+
 absl::Status Embedding(const EmbeddingParams& params, const Context& context) {
   RETURN_IF_ERROR(internal::ValidateContext("Embedding", context));
   RETURN_IF_ERROR(ValidateEmbedding(params, context));

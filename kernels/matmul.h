@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "absl/types/span.h"
 #include "kernels/kernels.h"
 
 namespace reprise::kernels {
@@ -108,6 +109,11 @@ struct MatMulParams {
   ResidualStream residual = {};
 };
 absl::Status MatMul(const MatMulParams& params, const Context& context);
+
+// The same products with the same results, in order. On CUDA a few of them with few rows are one
+// kernel where each reads what the one before makes, all of it: out_bf16, or residual.weighted and
+// squares. Those of any but the last may have been written or not.
+absl::Status MatMulChain(absl::Span<const MatMulParams> products, const Context& context);
 
 // The same product with one weight row per token: out[r, :] = scale * table[ids[r], :].
 // The table is row-major, as in the checkpoint. OUT_OF_RANGE names the first bad id.

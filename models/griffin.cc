@@ -270,7 +270,6 @@ absl::Status Griffin::Head(const StepView& view, float* logits) const {
 }
 
 absl::Status Griffin::Run(const StepView& view, StateSlots& slots, float* logits) const {
-  const int rows = view.rows.num_rows;
   const MixerStep step = {view.rows, &scratch_, &slots, context_};
   if (scratch_.rope_cos.size() != 0) {
     kernels::RopeTableParams rope;
@@ -283,22 +282,45 @@ absl::Status Griffin::Run(const StepView& view, StateSlots& slots, float* logits
   }
 
   RETURN_IF_ERROR(Embed(view));
-  const bool cuda = context_.device == kernels::Device::kCuda;
-  const Operand normed = Normed();
-  const auto into = [&](const kernels::Buffer& next_norm) {
-    return cuda ? Sink{.residual = StreamInto(next_norm)} : Sink{.f32 = scratch_.delta.as<float>()};
-  };
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    const Layer& layer = layers_[i];
-    if (!cuda) RETURN_IF_ERROR(Norm(rows, layer.temporal_norm, /*add=*/i > 0));
-    RETURN_IF_ERROR(layer.mixer->Run(step, normed, into(layer.channel_norm)));
-    if (!cuda) RETURN_IF_ERROR(Norm(rows, layer.channel_norm, /*add=*/true));
-    const bool last = i + 1 == layers_.size();
-    RETURN_IF_ERROR(layer.mlp.Run(
-        rows, normed, into(last ? final_norm_ : layers_[i + 1].temporal_norm), scratch_, context_));
-  }
+  RETURN_IF_ERROR(context_.device == kernels::Device::kCuda ? LayersInChains(step)
+                                                            : LayersInPasses(step));
   if (view.num_logit_rows == 0) return absl::OkStatus();
   return Head(view, logits);
+}
+
+absl::Status Griffin::LayersInPasses(const MixerStep& step) const {
+  const int rows = step.rows.num_rows;
+  const Operand normed = Normed();
+  const Sink out = {.f32 = scratch_.delta.as<float>()};
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const Layer& layer = layers_[i];
+    RETURN_IF_ERROR(Norm(rows, layer.temporal_norm, /*add=*/i > 0));
+    RETURN_IF_ERROR(kernels::MatMul(layer.mixer->First(step, normed), context_));
+    RETURN_IF_ERROR(layer.mixer->Mix(step));
+    RETURN_IF_ERROR(kernels::MatMul(layer.mixer->Last(step, out), context_));
+    RETURN_IF_ERROR(Norm(rows, layer.channel_norm, /*add=*/true));
+    RETURN_IF_ERROR(layer.mlp.Run(rows, normed, out, scratch_, context_));
+  }
+  return absl::OkStatus();
+}
+
+// Between two mixings all is products.
+absl::Status Griffin::LayersInChains(const MixerStep& step) const {
+  const Operand normed = Normed();
+  RETURN_IF_ERROR(kernels::MatMul(layers_[0].mixer->First(step, normed), context_));
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const Layer& layer = layers_[i];
+    const Layer* const next = i + 1 < layers_.size() ? &layers_[i + 1] : nullptr;
+    RETURN_IF_ERROR(layer.mixer->Mix(step));
+    const Sink into_mlp = {.residual = StreamInto(layer.channel_norm)};
+    const Sink onward = {
+        .residual = StreamInto(next == nullptr ? final_norm_ : next->temporal_norm)};
+    const auto mlp = layer.mlp.Products(step.rows.num_rows, normed, onward, scratch_);
+    std::vector<kernels::MatMulParams> chain = {layer.mixer->Last(step, into_mlp), mlp[0], mlp[1]};
+    if (next != nullptr) chain.push_back(next->mixer->First(step, normed));
+    RETURN_IF_ERROR(kernels::MatMulChain(chain, context_));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Griffin::ReserveLogits(int rows) {

@@ -59,6 +59,9 @@ class Griffin final : public HybridModel {
   // The whole step over checked and staged inputs. Queues the same operations for every batch of
   // one shape, so that they can be recorded.
   absl::Status Run(const StepView& view, StateSlots& slots, float* logits) const;
+  // All layers. On the CPU norms are passes of their own; on CUDA products have part in them.
+  absl::Status LayersInPasses(const MixerStep& step) const;
+  absl::Status LayersInChains(const MixerStep& step) const;
   // A decode step: padded to a common size and replayed from a recorded graph.
   absl::Status RunRecorded(const RaggedBatch& batch, StateSlots& slots);
   // On CUDA the stream, the residual, carries what the norm of each reader needs

@@ -26,9 +26,8 @@ void Linear::SetWeights(kernels::MatMulParams& params) const {
   params.bias = bias_.size() == 0 ? nullptr : bias_.as<float>();
 }
 
-absl::Status Linear::Run(int num_rows, const Operand& x, const Sink& out,
-                         const kernels::Context& context, int64_t x_stride,
-                         kernels::Activation activation) const {
+kernels::MatMulParams Linear::Product(int num_rows, const Operand& x, const Sink& out,
+                                      int64_t x_stride, kernels::Activation activation) const {
   kernels::MatMulParams params;
   params.num_rows = num_rows;
   params.x_stride = x_stride == 0 ? inputs() : x_stride;
@@ -40,7 +39,7 @@ absl::Status Linear::Run(int num_rows, const Operand& x, const Sink& out,
   params.out = out.f32;
   params.out_bf16 = out.bf16;
   params.residual = out.residual;
-  return kernels::MatMul(params, context);
+  return params;
 }
 
 }  // namespace reprise::models

@@ -35,9 +35,9 @@ class Linear {
 
   // x [num_rows, inputs] at x_stride (0: dense) -> out [num_rows, outputs], dense; they must not
   // overlap. Gated weights (CUDA): out = act(gate) * up.
-  absl::Status Run(int num_rows, const Operand& x, const Sink& out, const kernels::Context& context,
-                   int64_t x_stride = 0,
-                   kernels::Activation activation = kernels::Activation::kGeluTanh) const;
+  kernels::MatMulParams Product(
+      int num_rows, const Operand& x, const Sink& out, int64_t x_stride = 0,
+      kernels::Activation activation = kernels::Activation::kGeluTanh) const;
 
   // Weights, bias and output stride of a product.
   void SetWeights(kernels::MatMulParams& params) const;

@@ -20,11 +20,7 @@ absl::StatusOr<GatedMlp> GatedMlp::Load(const Weights& weights, const RecurrentG
 absl::Status GatedMlp::Run(int num_rows, const Operand& x, const Sink& out,
                            const Activations& scratch, const kernels::Context& context) const {
   const Operand inner = scratch.Feed(scratch.mlp);
-  if (context.device == kernels::Device::kCuda) {
-    RETURN_IF_ERROR(gate_up_.Run(num_rows, x, {.bf16 = inner.bf16}, context, 0, activation_));
-    return down_.Run(num_rows, inner, out, context);
-  }
-  RETURN_IF_ERROR(gate_up_.Run(num_rows, x, {.f32 = inner.f32}, context));
+  RETURN_IF_ERROR(kernels::MatMul(gate_up_.Product(num_rows, x, {.f32 = inner.f32}), context));
   const int64_t width = down_.inputs();
   kernels::GatedActivationParams params;
   params.activation = activation_;
@@ -35,7 +31,15 @@ absl::Status GatedMlp::Run(int num_rows, const Operand& x, const Sink& out,
   params.up = inner.f32 + width;
   params.out = inner.f32;
   RETURN_IF_ERROR(kernels::GatedActivation(params, context));
-  return down_.Run(num_rows, inner, out, context, 2 * width);
+  return kernels::MatMul(down_.Product(num_rows, inner, out, 2 * width), context);
+}
+
+std::array<kernels::MatMulParams, 2> GatedMlp::Products(int num_rows, const Operand& x,
+                                                        const Sink& out,
+                                                        const Activations& scratch) const {
+  const Operand inner = scratch.Feed(scratch.mlp);
+  return {gate_up_.Product(num_rows, x, {.bf16 = inner.bf16}, 0, activation_),
+          down_.Product(num_rows, inner, out)};
 }
 
 }  // namespace reprise::models

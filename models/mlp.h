@@ -2,6 +2,8 @@
 #ifndef REPRISE_MODELS_MLP_H_
 #define REPRISE_MODELS_MLP_H_
 
+#include <array>
+
 #include "absl/status/statusor.h"
 #include "kernels/elementwise.h"
 #include "models/activations.h"
@@ -18,9 +20,12 @@ class GatedMlp {
 
   size_t bytes() const { return gate_up_.bytes() + down_.bytes(); }
 
-  // x, out: [num_rows, hidden].
+  // x, out: [num_rows, hidden]. On the CPU.
   absl::Status Run(int num_rows, const Operand& x, const Sink& out, const Activations& scratch,
                    const kernels::Context& context) const;
+  // On CUDA: its two products, in order.
+  std::array<kernels::MatMulParams, 2> Products(int num_rows, const Operand& x, const Sink& out,
+                                                const Activations& scratch) const;
 
  private:
   kernels::Activation activation_ = kernels::Activation::kGeluTanh;

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "kernels/attention.h"
 #include "kernels/attention_step.h"
 #include "kernels/elementwise.h"
@@ -31,6 +32,9 @@ size_t PackedBytes(const PackedMatrix::Source& source);
 absl::Status PackMatrix(const PackedMatrix::Source& source, void* destination, float* scales,
                         DeviceQueue& queue);
 absl::Status MatMul(const MatMulParams& params, DeviceQueue& queue);
+// Whether these are one kernel, and that kernel.
+bool CanMatMulChain(absl::Span<const MatMulParams> products, const DeviceQueue& queue);
+absl::Status MatMulChain(absl::Span<const MatMulParams> products, DeviceQueue& queue);
 absl::Status Embedding(const EmbeddingParams& params, DeviceQueue& queue);
 
 absl::Status PickRows(const PickRowsParams& params, DeviceQueue& queue);

@@ -1,4 +1,5 @@
 // Memory, queues, graphs and events.
+#include <atomic>
 #include <utility>
 
 #include "kernels/cuda/check.h"
@@ -12,6 +13,9 @@ using cuda::Check;
 
 cudaStream_t Stream(void* stream) { return static_cast<cudaStream_t>(stream); }
 cudaEvent_t Event(void* event) { return static_cast<cudaEvent_t>(event); }
+
+// The queue whose kernels may have blocks that wait for each other.
+constinit std::atomic<const DeviceQueue*> waiting_queue = nullptr;
 
 // Check, and what stays is told to the device's health.
 template <typename... Parts>
@@ -65,6 +69,10 @@ absl::StatusOr<DeviceInfo> QueryCudaDevice() {
   info.name = properties.name;
   info.multiprocessors = properties.multiProcessorCount;
   info.l2_bytes = properties.l2CacheSize;
+  int mps = 0;
+  RETURN_IF_ERROR(
+      Check(cudaDeviceGetAttribute(&mps, cudaDevAttrMpsEnabled, device), "cudaDevAttrMpsEnabled"));
+  info.shared_by_mps = mps != 0;
   RETURN_IF_ERROR(Check(cudaMemGetInfo(&info.free_bytes, &info.memory_bytes), "cudaMemGetInfo"));
   return info;
 }
@@ -125,7 +133,11 @@ absl::StatusOr<std::unique_ptr<DeviceQueue>> DeviceQueue::Create(
       Check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate"));
   queue->stream_ = stream;
   ASSIGN_OR_RETURN(queue->scratch_, Buffer::Allocate(Device::kCuda, scratch_bytes));
-  ASSIGN_OR_RETURN(queue->counters_, Buffer::Allocate(Device::kCuda, kCounters * sizeof(uint32_t)));
+  ASSIGN_OR_RETURN(queue->counters_, Buffer::Allocate(Device::kCuda, (kCounters + kExchangeState) *
+                                                                         sizeof(uint32_t)));
+  ASSIGN_OR_RETURN(queue->exchange_, Buffer::Allocate(Device::kCuda, kExchangeBytes));
+  RETURN_IF_ERROR(Check(cudaMemset(queue->exchange_.data(), 0xff, kExchangeBytes), "cudaMemset"));
+  RETURN_IF_ERROR(Check(cudaStreamSynchronize(nullptr), "cudaMemset"));
   return queue;
 }
 
@@ -133,6 +145,14 @@ DeviceQueue::~DeviceQueue() {
   if (stream_ == nullptr) return;
   cudaStreamSynchronize(Stream(stream_));  // what is queued still uses the buffers
   cudaStreamDestroy(Stream(stream_));
+  const DeviceQueue* self = this;
+  waiting_queue.compare_exchange_strong(self, nullptr);
+}
+
+bool DeviceQueue::MayWaitAcrossBlocks() const {
+  const DeviceQueue* holder = nullptr;
+  if (waiting_queue.compare_exchange_strong(holder, this)) holder = this;
+  return holder == this && !info_.shared_by_mps;
 }
 
 void DeviceQueue::NoteLaunch(int error) const {

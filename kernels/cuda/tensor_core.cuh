@@ -100,6 +100,16 @@ __device__ void WgmmaRegisters(float (&d)[kColumns / 2], const uint32_t* a, uint
       "+f"(d[i + 6]), "+f"(d[i + 7])
 
 template <>
+__device__ __forceinline__ void Wgmma<8>(float (&d)[4], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %6, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3}, %4, %5, add, 1, 1, 0, 0;\n}\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+
+template <>
 __device__ __forceinline__ void Wgmma<16>(float (&d)[8], uint64_t a, uint64_t b, bool add) {
   asm volatile(
       "{\n.reg .pred add;\nsetp.ne.b32 add, %10, 0;\n"
@@ -163,6 +173,17 @@ __device__ __forceinline__ void Wgmma<192>(float (&d)[96], uint64_t a, uint64_t 
         REPRISE_EIGHT(d, 32), REPRISE_EIGHT(d, 40), REPRISE_EIGHT(d, 48), REPRISE_EIGHT(d, 56),
         REPRISE_EIGHT(d, 64), REPRISE_EIGHT(d, 72), REPRISE_EIGHT(d, 80), REPRISE_EIGHT(d, 88)
       : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+
+template <>
+__device__ __forceinline__ void WgmmaRegisters<8>(float (&d)[4], const uint32_t* a, uint64_t b,
+                                                  bool add) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %9, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, %8, add, 1, 1, 0;\n}\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
 }
 
 template <>

@@ -23,6 +23,8 @@ absl::Status PackMatrix(const PackedMatrix::Source&, void*, float*, DeviceQueue&
   return Unavailable();
 }
 absl::Status MatMul(const MatMulParams&, DeviceQueue&) { return Unavailable(); }
+bool CanMatMulChain(absl::Span<const MatMulParams>, const DeviceQueue&) { return false; }
+absl::Status MatMulChain(absl::Span<const MatMulParams>, DeviceQueue&) { return Unavailable(); }
 absl::Status MatMulByPlan(const MatMulParams&, const MatMulPlan&, DeviceQueue&) {
   return Unavailable();
 }
@@ -73,6 +75,7 @@ absl::Status DeviceQueue::Record(DeviceEvent&) { return Unavailable(); }
 absl::Status DeviceQueue::Wait(const DeviceEvent&) { return Unavailable(); }
 absl::StatusOr<bool> DeviceQueue::Done(const DeviceEvent&) const { return Unavailable(); }
 absl::Status DeviceQueue::WaitOnHost(const DeviceEvent&) const { return Unavailable(); }
+bool DeviceQueue::MayWaitAcrossBlocks() const { return false; }
 void DeviceQueue::NoteLaunch(int) const {}
 absl::StatusOr<float> DeviceQueue::Milliseconds(const DeviceEvent&, const DeviceEvent&) {
   return Unavailable();

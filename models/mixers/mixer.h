@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/kernels.h"
+#include "kernels/matmul.h"
 #include "models/activations.h"
 #include "models/state_layout.h"
 #include "models/state_slots.h"
@@ -27,9 +28,12 @@ class Mixer {
   // Appends this layer's state tensors and remembers where they are. Called once.
   virtual void DeclareState(int layer, StateLayout& layout) = 0;
 
-  // x, out: [num_rows, hidden]. Moves the states of the step's slots. May use all scratch but what
-  // x and out are made of.
-  virtual absl::Status Run(const MixerStep& step, const Operand& x, const Sink& out) const = 0;
+  // A mixer's step is a product of x, what lies between, and a product into out, in this order; x,
+  // out: [num_rows, hidden]. Mix moves the states of the step's slots. All three may use all scratch
+  // but what x and out are made of.
+  virtual kernels::MatMulParams First(const MixerStep& step, const Operand& x) const = 0;
+  virtual absl::Status Mix(const MixerStep& step) const = 0;
+  virtual kernels::MatMulParams Last(const MixerStep& step, const Sink& out) const = 0;
 
   virtual size_t bytes() const = 0;  // of weights
 };

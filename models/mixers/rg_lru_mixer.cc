@@ -122,21 +122,26 @@ kernels::RecurrentStepParams RgLruMixer::Together(const MixerStep& step) const {
   return params;
 }
 
-absl::Status RgLruMixer::Run(const MixerStep& step, const Operand& x, const Sink& out) const {
-  const int rows = step.rows.num_rows;
+kernels::MatMulParams RgLruMixer::First(const MixerStep& step, const Operand& x) const {
+  return linear_in_.Product(step.rows.num_rows, x, {.f32 = step.scratch->lru_in.as<float>()});
+}
+
+absl::Status RgLruMixer::Mix(const MixerStep& step) const {
   const Activations& scratch = *step.scratch;
-  RETURN_IF_ERROR(linear_in_.Run(rows, x, {.f32 = scratch.lru_in.as<float>()}, step.context));
   const kernels::RecurrentStepParams together = Together(step);
   if (kernels::CanRecurrentStep(together, step.context)) {
-    RETURN_IF_ERROR(kernels::RecurrentStep(together, step.context));
-  } else {
-    RETURN_IF_ERROR(kernels::CausalConv1d(together.conv, step.context));
-    const bool cuda = step.context.device == kernels::Device::kCuda;
-    const Operand u = scratch.Feed(cuda ? scratch.lru_conv_in : scratch.lru_conv);
-    RETURN_IF_ERROR(gates_.Run(rows, u, {.f32 = scratch.gates.as<float>()}, step.context));
-    RETURN_IF_ERROR(kernels::RgLru(together.lru, step.context));
+    return kernels::RecurrentStep(together, step.context);
   }
-  return linear_out_.Run(rows, scratch.Feed(scratch.lru_out), out, step.context);
+  RETURN_IF_ERROR(kernels::CausalConv1d(together.conv, step.context));
+  const bool cuda = step.context.device == kernels::Device::kCuda;
+  const Operand u = scratch.Feed(cuda ? scratch.lru_conv_in : scratch.lru_conv);
+  RETURN_IF_ERROR(kernels::MatMul(
+      gates_.Product(step.rows.num_rows, u, {.f32 = scratch.gates.as<float>()}), step.context));
+  return kernels::RgLru(together.lru, step.context);
+}
+
+kernels::MatMulParams RgLruMixer::Last(const MixerStep& step, const Sink& out) const {
+  return linear_out_.Product(step.rows.num_rows, step.scratch->Feed(step.scratch->lru_out), out);
 }
 
 }  // namespace reprise::models

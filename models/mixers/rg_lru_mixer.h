@@ -25,7 +25,9 @@ class RgLruMixer final : public Mixer {
                                                           const kernels::Context& context);
 
   void DeclareState(int layer, StateLayout& layout) override;
-  absl::Status Run(const MixerStep& step, const Operand& x, const Sink& out) const override;
+  kernels::MatMulParams First(const MixerStep& step, const Operand& x) const override;
+  absl::Status Mix(const MixerStep& step) const override;
+  kernels::MatMulParams Last(const MixerStep& step, const Sink& out) const override;
   size_t bytes() const override;
 
  private:

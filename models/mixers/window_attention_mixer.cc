@@ -101,20 +101,23 @@ kernels::WindowAttentionParams WindowAttentionMixer::Attention(const MixerStep& 
   return params;
 }
 
-absl::Status WindowAttentionMixer::Run(const MixerStep& step, const Operand& x,
-                                       const Sink& out) const {
-  const int rows = step.rows.num_rows;
-  RETURN_IF_ERROR(qkv_.Run(rows, x, {.f32 = step.scratch->qkv.as<float>()}, step.context));
+kernels::MatMulParams WindowAttentionMixer::First(const MixerStep& step, const Operand& x) const {
+  return qkv_.Product(step.rows.num_rows, x, {.f32 = step.scratch->qkv.as<float>()});
+}
+
+absl::Status WindowAttentionMixer::Mix(const MixerStep& step) const {
   const kernels::AttentionStepParams together = {Rotation(step), Attention(step)};
   if (kernels::CanAttentionStep(together, step.context)) {
-    RETURN_IF_ERROR(kernels::AttentionStep(together, step.context));
-  } else {
-    if (rotary_dims_ != 0 || step.context.device == kernels::Device::kCuda) {
-      RETURN_IF_ERROR(kernels::Rope(together.rope, step.context));
-    }
-    RETURN_IF_ERROR(kernels::WindowAttention(together.attention, step.context));
+    return kernels::AttentionStep(together, step.context);
   }
-  return out_.Run(rows, step.scratch->Feed(step.scratch->attended), out, step.context);
+  if (rotary_dims_ != 0 || step.context.device == kernels::Device::kCuda) {
+    RETURN_IF_ERROR(kernels::Rope(together.rope, step.context));
+  }
+  return kernels::WindowAttention(together.attention, step.context);
+}
+
+kernels::MatMulParams WindowAttentionMixer::Last(const MixerStep& step, const Sink& out) const {
+  return out_.Product(step.rows.num_rows, step.scratch->Feed(step.scratch->attended), out);
 }
 
 }  // namespace reprise::models
