@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "RESULTS.md"
 PICTURE = ROOT / "docs" / "images" / "costs.svg"
-SECTION = "the engine on an H200: attention of decode steps"
+SECTION = "the engine on an H200: all products between two mixers"
 
 
 def figures(text):
