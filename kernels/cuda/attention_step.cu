@@ -189,6 +189,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       MergeTile<kDim>(p, memory, now, now_roles);
       if (!now.live) continue;
       SyncSome(kMergeBarrier, kTeam);
+      // What was read of other blocks has been used already: nothing is left to be released.
       ForBlocks(p.blocks, [&](int block) { ArriveAt(memory.SumsEmpty(), block); });
       sums.Next();
     }
