@@ -120,7 +120,8 @@ class DeviceQueue {
   uint32_t* counters() const { return counters_.as<uint32_t>(); }
   static constexpr int kCounters = 32;
   // For the blocks of one kernel to give each other numbers, see kernels/cuda/exchange.cuh: ones,
-  // and beside them words that are zero at first.
+  // and beside them words that are zero at first. None for a queue without scratch, which is for
+  // copies.
   void* exchange() const { return exchange_.data(); }
   static constexpr size_t kExchangeBytes = size_t{16} << 20;
   uint32_t* exchange_state() const { return counters_.as<uint32_t>() + kCounters; }

@@ -87,6 +87,14 @@ absl::Status ValidateEmbedding(const EmbeddingParams& p, const Context& context)
   return absl::OkStatus();
 }
 
+// Of valid params.
+absl::Status RunMatMul(const MatMulParams& params, const Context& context) {
+  if (params.num_rows == 0) return absl::OkStatus();
+  if (context.device == Device::kCuda) return cuda::MatMul(params, *context.queue);
+  cpu::MatMul(params, *context.pool);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 // Values, then scales.
@@ -150,10 +158,7 @@ absl::StatusOr<PackedMatrix> PackedMatrix::Pack(const Source& source, const Cont
 absl::Status MatMul(const MatMulParams& params, const Context& context) {
   RETURN_IF_ERROR(internal::ValidateContext("MatMul", context));
   RETURN_IF_ERROR(ValidateMatMul(params, context));
-  if (params.num_rows == 0) return absl::OkStatus();
-  if (context.device == Device::kCuda) return cuda::MatMul(params, *context.queue);
-  cpu::MatMul(params, *context.pool);
-  return absl::OkStatus();
+  return RunMatMul(params, context);
 }
 
 absl::Status MatMulChain(absl::Span<const MatMulParams> products, const Context& context) {
@@ -162,7 +167,7 @@ absl::Status MatMulChain(absl::Span<const MatMulParams> products, const Context&
   if (context.device == Device::kCuda && cuda::CanMatMulChain(products, *context.queue)) {
     return cuda::MatMulChain(products, *context.queue);
   }
-  for (const MatMulParams& params : products) RETURN_IF_ERROR(MatMul(params, context));
+  for (const MatMulParams& params : products) RETURN_IF_ERROR(RunMatMul(params, context));
   return absl::OkStatus();
 }
 

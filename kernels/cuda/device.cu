@@ -25,6 +25,13 @@ absl::Status Noted(DeviceHealth& health, cudaError_t error, const Parts&... what
   return status;
 }
 
+// All of `bytes` bytes of device memory. A memset may return before it is done, and queues do not
+// wait for it.
+absl::Status Fill(void* data, int byte, size_t bytes) {
+  RETURN_IF_ERROR(Check(cudaMemset(data, byte, bytes), "cudaMemset of ", bytes, " bytes"));
+  return Check(cudaStreamSynchronize(nullptr), "cudaMemset");
+}
+
 }  // namespace
 
 namespace cuda {
@@ -34,9 +41,7 @@ absl::Status Available() { return absl::OkStatus(); }
 absl::StatusOr<void*> Allocate(size_t bytes) {
   void* data = nullptr;
   RETURN_IF_ERROR(Check(cudaMalloc(&data, bytes), "allocation of ", bytes, " bytes on the device"));
-  absl::Status zeroed = Check(cudaMemset(data, 0, bytes), "cudaMemset of ", bytes, " bytes");
-  // A memset of device memory may return before it is done, and queues do not wait for it.
-  if (zeroed.ok()) zeroed = Check(cudaStreamSynchronize(nullptr), "cudaMemset");
+  const absl::Status zeroed = Fill(data, 0, bytes);
   if (!zeroed.ok()) {
     cudaFree(data);
     return zeroed;
@@ -135,9 +140,9 @@ absl::StatusOr<std::unique_ptr<DeviceQueue>> DeviceQueue::Create(
   ASSIGN_OR_RETURN(queue->scratch_, Buffer::Allocate(Device::kCuda, scratch_bytes));
   ASSIGN_OR_RETURN(queue->counters_, Buffer::Allocate(Device::kCuda, (kCounters + kExchangeState) *
                                                                          sizeof(uint32_t)));
+  if (scratch_bytes == 0) return queue;
   ASSIGN_OR_RETURN(queue->exchange_, Buffer::Allocate(Device::kCuda, kExchangeBytes));
-  RETURN_IF_ERROR(Check(cudaMemset(queue->exchange_.data(), 0xff, kExchangeBytes), "cudaMemset"));
-  RETURN_IF_ERROR(Check(cudaStreamSynchronize(nullptr), "cudaMemset"));
+  RETURN_IF_ERROR(Fill(queue->exchange_.data(), 0xff, kExchangeBytes));
   return queue;
 }
 

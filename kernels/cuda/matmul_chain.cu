@@ -336,9 +336,9 @@ absl::Status LaunchChain(absl::Span<const MatMulParams> products, const Params& 
                          DeviceQueue& queue) {
   Maps maps = {};
   for (size_t l = 0; l < products.size(); ++l) {
-    ASSIGN_OR_RETURN(maps.weights[l], MapWeights(*products[l].weight, p.links[l].layout));
     const MatMulParams& m = products[l];
     const Link& link = p.links[l];
+    ASSIGN_OR_RETURN(maps.weights[l], MapWeights(*m.weight, link.layout));
     for (int set = 0; set < 2; ++set) {
       ASSIGN_OR_RETURN(maps.x[set][l], link.x[set] != nullptr
                                            ? MapX(link.x[set], link.k, link.k, p.rows, kRows)
@@ -381,6 +381,7 @@ bool Follows(const MatMulParams& m, const MatMulParams& before) {
 bool CanMatMulChain(absl::Span<const MatMulParams> products, const DeviceQueue& queue) {
   if (products.size() < 2 || products.size() > chain::kMostProducts) return false;
   if (products[0].num_rows < 1 || products[0].num_rows > chain::kRows) return false;
+  if (queue.exchange() == nullptr) return false;
   size_t taken = 0, shared = 0;
   for (size_t l = 0; l < products.size(); ++l) {
     const MatMulParams& m = products[l];

@@ -33,12 +33,7 @@ struct LayerShape {
 
 std::vector<BF16> Numbers(uint64_t state, size_t count) {
   std::vector<BF16> values(count);
-  for (BF16& value : values) {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    value = RoundToBf16(static_cast<float>(static_cast<int64_t>(state) >> 40) / 8388608.0f);
-  }
+  for (BF16& value : values) value = NextBf16(state);
   return values;
 }
 

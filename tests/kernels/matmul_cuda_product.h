@@ -37,21 +37,23 @@ inline absl::Status MatMulBy(const MatMulParams& params, const MatMulPlan& plan,
   return plan.exists() ? cuda::MatMulByPlan(params, plan, *context.queue) : MatMul(params, context);
 }
 
+// Pseudorandom numbers in about [-1, 1).
+inline BF16 NextBf16(uint64_t& state) {
+  state ^= state << 13;
+  state ^= state >> 7;
+  state ^= state << 17;
+  const float value = static_cast<float>(static_cast<int64_t>(state) >> 40) / 8388608.0f;
+  return RoundToBf16(value);
+}
+
 // One matrix and many rows of x on the device. Rows are the same numbers in every product.
 class Product {
  public:
   Product(const Shape& shape, int rows, DeviceQueue* queue)
       : shape_(shape), context_{Device::kCuda, nullptr, queue} {
     uint64_t state = 88172645463325252u;
-    const auto next = [&state] {  // bf16 in about [-1, 1)
-      state ^= state << 13;
-      state ^= state >> 7;
-      state ^= state << 17;
-      const float value = static_cast<float>(static_cast<int64_t>(state) >> 40) / 8388608.0f;
-      return RoundToBf16(value);
-    };
     std::vector<BF16> weights(size_t(shape.blocks) * shape.n * shape.k);
-    for (BF16& value : weights) value = next();
+    for (BF16& value : weights) value = NextBf16(state);
     PackedMatrix::Source source;
     source.dtype = DType::kBF16;
     source.blocks = shape.blocks;
@@ -66,7 +68,7 @@ class Product {
     if (packed.ok()) packed_ = *std::move(packed);
     stride_ = shape.inputs() + shape.x_extra;
     std::vector<BF16> x(size_t(rows) * stride_ + shape.x_offset);
-    for (BF16& value : x) value = next();
+    for (BF16& value : x) value = NextBf16(state);
     Upload(x_, x.data(), x.size() * sizeof(BF16));
     std::vector<float> bias = PseudoVector(9, size_t(shape.blocks) * shape.n);
     Upload(bias_, bias.data(), bias.size() * sizeof(float));
